@@ -1,0 +1,43 @@
+# make demo: set up and run the main job on real digits.  make test: set up and pass the tests.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test test-all bench lint setup clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo      fit, audit and plan three models on real digits; writes demo/report.html"
+	@echo "make test      the tests (under 8 minutes on 2 cores)"
+	@echo "make test-all  the same with the slow ones"
+	@echo "make bench     every benchmark, as ratios against a peer or a limit"
+	@echo "make lint      ruff and pyright"
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(READY)
+	$(BIN)/reverie demo
+
+test: $(READY)
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(READY)
+	$(BIN)/python -m pytest
+
+bench: $(READY)
+	$(BIN)/python benchmarks/run_all.py
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+clean:
+	rm -rf $(VENV) demo

@@ -1,0 +1,52 @@
+"""Diffusion models on any space, and the loss curve that reads them.
+
+    from reverie import fit, sample, measure, plan_steps, audit
+
+Names are loaded when first used, so that `import reverie` costs little.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "as_denoiser": "reverie.denoisers",
+    "Denoiser": "reverie.denoisers",
+    "InputError": "reverie.errors",
+    "LossCurve": "reverie.curve",
+    "measure": "reverie.curve",
+    "Plan": "reverie.plan",
+    "plan_steps": "reverie.plan",
+    "sample": "reverie.sampling",
+    "fit": "reverie.training",
+    "Run": "reverie.runs",
+    "audit": "reverie.auditing",
+    "Verdict": "reverie.auditing",
+}
+__all__ = [*_HOMES, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'reverie' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+if TYPE_CHECKING:
+    from reverie.auditing import Verdict, audit
+    from reverie.curve import LossCurve, measure
+    from reverie.denoisers import Denoiser, as_denoiser
+    from reverie.errors import InputError
+    from reverie.plan import Plan, plan_steps
+    from reverie.runs import Run
+    from reverie.sampling import sample
+    from reverie.training import fit

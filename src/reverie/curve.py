@@ -1,0 +1,402 @@
+"""The loss curve: what a denoiser's guess costs, in nats, at each noise level.
+
+`rate(u)` is in nats per unit of the information clock u, per sample, summed over dimensions. For
+Gaussian noise u = gamma = alpha^2/sigma^2, rate = 1/2 E|x - xhat|^2, and the area under the ideal
+curve is the information I(x; x_t) (I-MMSE: Guo, Shamai & Verdu 2005).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.interpolate import PchipInterpolator
+from scipy.optimize import isotonic_regression
+
+from reverie.denoisers import Denoiser
+from reverie.errors import InputError
+from reverie.processes import Process
+
+GAUSS_NODES, GAUSS_WEIGHTS = np.polynomial.legendre.leggauss(6)
+Z95 = 1.959964
+
+
+@dataclass(frozen=True)
+class Leak:
+    """How many nats better a model knows its training points than fresh ones, up to `level`."""
+
+    nats: float
+    stderr: float
+    low: float  # ends of the 95% interval
+    high: float
+    level: float  # the clock up to which it is counted
+
+    def __str__(self) -> str:
+        return f"{self.nats:.3g} nats [{self.low:.3g}, {self.high:.3g}] up to u = {self.level:.3g}"
+
+
+@dataclass(frozen=True, eq=False)
+class LossCurve:
+    """A measured or exact loss curve; `u` strictly increases (towards clean data).
+
+    u, rate: (L,), or (L, J) for J clocks. stderr: like rate, of the mean over samples. covariance:
+    (L, L), of the means of the levels' shares of the area (see `weights`). per_sample: (n, L) or
+    (n, L, J) rates. t: (L,) process times. dim: coordinates of a point. InputError on bad arrays.
+    """
+
+    u: np.ndarray
+    rate: np.ndarray
+    stderr: np.ndarray | None = None
+    process: Process | None = field(default=None, repr=False)
+    t: np.ndarray | None = field(default=None, repr=False)
+    covariance: np.ndarray | None = field(default=None, repr=False)
+    per_sample: np.ndarray | None = field(default=None, repr=False)
+    dim: int | None = None
+    count: int | None = None
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        u, rate = (np.asarray(a, dtype=np.float64) for a in (self.u, self.rate))
+        if u.shape != rate.shape or u.ndim not in (1, 2) or len(u) < 2:
+            raise InputError(
+                f"a curve needs u and rate of one shape (L,) or (L, J) with L > 1, "
+                f"not {u.shape} and {rate.shape}"
+            )
+        for name, values in (("u", u), ("rate", rate)):
+            if not np.isfinite(values).all():
+                level = int(np.argwhere(~np.isfinite(values))[0, 0])
+                raise InputError(f"{name} is not finite at level {level}")
+        if (np.diff(u, axis=0) <= 0).any():
+            raise InputError("u must increase strictly, from noise to clean data")
+        object.__setattr__(self, "u", u)
+        object.__setattr__(self, "rate", rate)
+
+    # --- the curve as a function -----------------------------------------------------------
+
+    @property
+    def columns(self) -> int:
+        return 1 if self.u.ndim == 1 else self.u.shape[1]
+
+    @property
+    def is_log(self) -> bool:
+        """Whether the curve is read on a logarithmic axis of u (all clocks positive)."""
+        return bool((self.u > 0).all())
+
+    @cached_property
+    def axis(self) -> np.ndarray:
+        """Reading coordinate (L,): mean log u, or u itself where the clock starts at 0."""
+        u = self.u.reshape(len(self.u), -1)
+        return (np.log(u) if self.is_log else u).mean(1)
+
+    @cached_property
+    def _interpolants(self) -> tuple[Callable[..., np.ndarray], Callable[..., np.ndarray]]:
+        u, rate = (a.reshape(len(self.u), -1) for a in (self.u, self.rate))
+        clock = PchipInterpolator(self.axis, np.log(u) if self.is_log else u)
+        return clock, PchipInterpolator(self.axis, rate)
+
+    def at(self, axis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Clock (M, J) and rate (M, J) at positions of `axis`; constant beyond the ends."""
+        clock, rate = self._interpolants
+        inside = np.clip(axis, self.axis[0], self.axis[-1])
+        u = clock(inside)
+        if self.columns == 1:
+            u = np.asarray(axis, dtype=np.float64)[:, None]
+        return (np.exp(u) if self.is_log else u), rate(inside)
+
+    def __call__(self, u: np.ndarray | float) -> np.ndarray:
+        """Rate (M,) at clock values (M,), for one-clock curves: monotone cubic in the axis."""
+        if self.columns > 1:
+            raise InputError("a curve with several clocks is read with .at(axis)")
+        u = np.atleast_1d(np.asarray(u, dtype=np.float64))
+        return self.at(np.log(u) if self.is_log else u)[1][:, 0]
+
+    # --- areas -----------------------------------------------------------------------------
+
+    @property
+    def weights(self) -> np.ndarray:
+        """Trapezoid weights like `u`: the area is about sum(weights * rate)."""
+        axis = self.axis
+        edge = np.concatenate([[0.0], np.diff(axis), [0.0]])
+        width = 0.5 * (edge[1:] + edge[:-1])
+        if self.columns == 1:
+            return width * (self.u if self.is_log else 1.0)
+        slope = PchipInterpolator(axis, self.u).derivative()(axis)
+        return width[:, None] * slope
+
+    def area(self, start: float | None = None, stop: float | None = None) -> float:
+        """Nats under the curve between two clock values (default: its ends).
+
+        Of the ideal curve it is the information gained on the way (I-MMSE). Six-point Gauss rule
+        on every piece of the monotone cubic interpolant.
+        """
+        axis = self.axis
+        low = axis[0] if start is None else self._place(start)
+        high = axis[-1] if stop is None else self._place(stop)
+        inner = axis[(axis > min(low, high)) & (axis < max(low, high))]
+        knots = np.concatenate([[min(low, high)], inner, [max(low, high)]])
+        return float(self.cumulative(knots)[-1]) * (1 if high >= low else -1)
+
+    def cumulative(self, knots: np.ndarray, warp: Callable | None = None) -> np.ndarray:
+        """Running area (M,) at increasing positions `knots` of the axis, 0 at the first.
+
+        With `warp(u)` (one clock only) it is the integral of the rate against dW instead of du.
+        """
+        middle, half = 0.5 * (knots[1:] + knots[:-1]), 0.5 * np.diff(knots)
+        nodes = (middle[:, None] + half[:, None] * GAUSS_NODES).ravel()
+        u, rate = self.at(nodes)
+        if warp is not None:
+            step = 1e-5
+            speed = (warp(self.at(nodes + step)[0]) - warp(self.at(nodes - step)[0])) / (2 * step)
+        elif self.columns == 1:
+            speed = u if self.is_log else np.ones_like(u)
+        else:
+            clock = self._interpolants[0]
+            speed = clock(nodes, 1) * (u if self.is_log else 1.0)
+        pieces = (rate * speed).sum(1).reshape(-1, len(GAUSS_NODES)) @ GAUSS_WEIGHTS * half
+        return np.concatenate([[0.0], np.cumsum(pieces)])
+
+    def _place(self, u: float) -> float:
+        if self.columns > 1:
+            raise InputError("ends of a curve with several clocks are given by its own ends only")
+        if u <= 0 and self.is_log:
+            raise InputError(f"clock value {u} is not positive")
+        return math.log(u) if self.is_log else u
+
+    def area_stderr(self) -> float | None:
+        """Standard error in nats of the area over rows, with their dependence across levels."""
+        return None if self.covariance is None else float(math.sqrt(max(self.covariance.sum(), 0)))
+
+    def cross_entropy(self, spectrum: np.ndarray) -> float:
+        """-E log p(x) in nats of a density, by I-MMSE against a Gaussian of covariance `spectrum`.
+
+        1/2 sum log(2 pi e lam) + int [rate - 1/2 sum lam / (1 + gamma lam)] dgamma; outside the
+        curve's ends both integrands are taken to agree (Kong, Brekelmans & Ver Steeg 2023).
+        """
+        lam = np.asarray(spectrum, dtype=np.float64)
+        if (lam <= 0).any():
+            raise InputError("the reference spectrum must be positive")
+        ends = np.array([self.u[0], self.u[-1]]).reshape(2, 1)
+        reference = 0.5 * np.log1p(ends * lam).sum(1)
+        base = 0.5 * np.log(2 * math.pi * math.e * lam).sum()
+        return float(base + self.area() - (reference[1] - reference[0]))
+
+    def entropy(self) -> float:
+        """Entropy in nats of discrete data: the area from clock 0, the left tail held constant."""
+        return self.area() + float(np.sum(self.u[0] * self.rate[0]))
+
+    # --- readings ----------------------------------------------------------------------------
+
+    def monotone(self) -> LossCurve:
+        """The closest non-increasing curve: isotonic regression, weighted by 1/stderr^2."""
+        rate = self.rate.reshape(len(self.u), -1)
+        weight = np.ones_like(rate)
+        if self.stderr is not None:
+            error = self.stderr.reshape(rate.shape)
+            weight = 1 / np.maximum(error, 1e-3 * error.max() + 1e-300) ** 2
+        fixed = np.stack(
+            [
+                isotonic_regression(rate[:, j], weights=weight[:, j], increasing=False).x
+                for j in range(rate.shape[1])
+            ],
+            axis=1,
+        )
+        return replace(self, rate=fixed.reshape(self.rate.shape))
+
+    def leak(self, other: LossCurve, until: float | None = None) -> Leak:
+        """Leak of this training curve against `other`, the held-out one, in nats up to `until`.
+
+        The integral of (other - self), with a 95% interval from the per-sample areas; where both
+        curves kept their samples of the same rows, the interval is that of the paired differences.
+        InputError when the levels differ.
+        """
+        if self.u.shape != other.u.shape or not np.allclose(self.u, other.u, rtol=1e-6):
+            raise InputError("two curves are compared at the same levels: measure both with one t")
+        keep = np.ones(len(self.u), bool)
+        if until is not None:
+            keep = self.axis <= self._place(until) + 1e-12
+        weights = self.weights[keep]
+        nats = float((weights * (other.rate - self.rate)[keep]).sum())
+        error = self._difference_stderr(other, keep, weights)
+        level = float(np.mean(self.u[keep][-1]))
+        return Leak(nats, error, nats - Z95 * error, nats + Z95 * error, level)
+
+    def _difference_stderr(self, other: LossCurve, keep: np.ndarray, weights: np.ndarray) -> float:
+        mine, theirs = self.per_sample, other.per_sample
+        if mine is not None and theirs is not None and mine.shape == theirs.shape:
+            change = ((theirs - mine)[:, keep] * weights).reshape(len(mine), -1).sum(1)
+            return float(change.std(ddof=1) / math.sqrt(len(change)))
+        if self.covariance is None or other.covariance is None:
+            return math.nan
+        block = np.ix_(keep, keep)
+        return math.sqrt(max(self.covariance[block].sum() + other.covariance[block].sum(), 0.0))
+
+    # --- in and out ---------------------------------------------------------------------------
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain numbers: everything but the per-sample rates and the process."""
+        data: dict[str, Any] = {"u": self.u.tolist(), "rate": self.rate.tolist()}
+        for name in ("stderr", "t", "covariance"):
+            values = getattr(self, name)
+            if values is not None:
+                digits = np.vectorize(lambda v: float(f"{v:.6g}"), otypes=[float])
+                data[name] = (digits(values) if name == "covariance" else values).tolist()
+        return data | {"dim": self.dim, "count": self.count, "label": self.label}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any] | str, process: Process | None = None) -> LossCurve:
+        """Rebuild a curve from `to_json` (a dict or its text)."""
+        values = json.loads(data) if isinstance(data, str) else dict(data)
+        arrays: dict[str, Any] = {
+            k: np.asarray(values[k], dtype=np.float64)
+            for k in ("u", "rate", "stderr", "t", "covariance")
+            if values.get(k) is not None
+        }
+        plain = {k: values.get(k) for k in ("dim", "count")}
+        return cls(**arrays, **plain, label=values.get("label", ""), process=process)
+
+    def plot(self, ax: Any = None, *, label: str | None = None, **style: Any) -> Any:
+        """Draw nats per e-fold of the clock against it, so that areas on the page are nats."""
+        if ax is None:
+            import matplotlib.pyplot as plt
+
+            ax = plt.subplots(figsize=(6, 3.6))[1]
+        u, rate = (a.reshape(len(self.u), -1) for a in (self.u, self.rate))
+        scale = u if self.is_log else np.ones_like(u)
+        (line,) = ax.plot(
+            np.exp(self.axis) if self.is_log else self.axis,
+            (scale * rate).sum(1),
+            label=label or self.label or None,
+            **style,
+        )
+        if self.stderr is not None and self.columns == 1:
+            band = Z95 * self.stderr * scale[:, 0]
+            middle = scale[:, 0] * rate[:, 0]
+            ax.fill_between(
+                u[:, 0], middle - band, middle + band, color=line.get_color(), alpha=0.2, lw=0
+            )
+        if self.is_log:
+            ax.set_xscale("log")
+        ax.set_xlabel("signal-to-noise ratio (information clock u)")
+        ax.set_ylabel("nats per e-fold of u" if self.is_log else "nats per unit of u")
+        return ax
+
+
+def level_times(process: Process, levels: int | Sequence[float] | np.ndarray) -> np.ndarray:
+    """Times (L,) of `levels` equal strata of the log clock over `t_range`, noisy to clean.
+
+    An array is taken as clock values (one clock).
+    """
+    if isinstance(levels, int):
+        if levels < 2:
+            raise InputError(f"a curve needs at least 2 levels, not {levels}")
+        ends = process.clock(torch.tensor(process.t_range[::-1], dtype=torch.float64))
+        start, stop = ends.log().reshape(2, -1).mean(1).tolist()
+        clock = torch.linspace(start, stop, levels, dtype=torch.float64).exp()
+        times = process.time(clock).clamp(*process.t_range)
+        times[0], times[-1] = process.t_range[1], process.t_range[0]
+        return times.numpy()
+    return process.time(torch.as_tensor(np.asarray(levels), dtype=torch.float64)).numpy()
+
+
+class _Moments:
+    """Running mean and scatter of rows that arrive in blocks (Chan, Golub & LeVeque 1979)."""
+
+    def __init__(self, cross: bool) -> None:
+        self.count, self.cross = 0, cross
+        self.mean, self.scatter = np.zeros(1), np.zeros(1)
+
+    def add(self, rows: np.ndarray) -> None:
+        count, mean = len(rows), rows.mean(0)
+        shift, total = mean - self.mean, self.count + count
+        centred = rows - mean
+        inner = centred.T @ centred if self.cross else (centred**2).sum(0)
+        outer = np.outer(shift, shift) if self.cross else shift**2
+        self.scatter = self.scatter + inner + outer * (self.count * count / total)
+        self.mean = self.mean + shift * (count / total)
+        self.count = total
+
+
+@torch.no_grad()
+def measure(
+    denoiser: Denoiser,
+    data: torch.Tensor,
+    levels: int | Sequence[float] | np.ndarray = 64,
+    *,
+    generator: torch.Generator | None = None,
+    batch_size: int = 1024,
+    keep_samples: bool = False,
+    condition: Any = None,
+    label: str = "",
+    progress: Callable[[int, int], None] | None = None,
+) -> LossCurve:
+    """Measure the loss curve of `denoiser` on `data` (n, *shape).
+
+    levels: how many equal strata of log-SNR over the process's range, or clock values. Every row
+    is noised at every level with one antithetic pair. `condition` (n, ...) goes row by row. The
+    rows stream through in blocks of `batch_size`; with `keep_samples` the rates (n, L) are kept.
+    Returns a LossCurve in nats per unit of clock, summed over dimensions, with standard errors
+    over rows. Raises InputError on no rows or values that are not finite.
+    """
+    process = denoiser.process
+    if len(data) == 0:
+        raise InputError("a loss curve needs at least one row of data")
+    process.space.check(data)
+    times = level_times(process, levels)
+    clock = process.clock(torch.as_tensor(times)).numpy()
+    weights = LossCurve(clock, np.ones_like(clock)).weights
+    single, shares, kept = _Moments(cross=False), _Moments(cross=True), []
+    for start in range(0, len(data), batch_size):
+        rows = data[start : start + batch_size]
+        extra = None if condition is None else condition[start : start + batch_size]
+        rates = _rates(denoiser, rows, times, extra, generator)
+        single.add(rates.reshape(len(rates), -1))
+        shares.add((rates * weights).reshape(len(rates), len(times), -1).sum(2))
+        if keep_samples:
+            kept.append(rates.astype(np.float32))
+        if progress is not None:
+            progress(min(start + batch_size, len(data)), len(data))
+    n = single.count
+    scale = 1 / (n * max(n - 1, 1))
+    stderr = np.sqrt(single.scatter * scale).reshape(clock.shape) if n > 1 else None
+    return LossCurve(
+        clock,
+        single.mean.reshape(clock.shape),
+        stderr,
+        process,
+        times,
+        shares.scatter * scale if n > 1 else None,
+        np.concatenate(kept) if kept else None,
+        math.prod(data.shape[1:]),
+        n,
+        label,
+    )
+
+
+def _rates(
+    denoiser: Denoiser,
+    rows: torch.Tensor,
+    times: np.ndarray,
+    condition: Any,
+    generator: torch.Generator | None,
+) -> np.ndarray:
+    """Rates (B, L) or (B, L, J) of one block: the mean over an antithetic pair."""
+    process, batch = denoiser.process, len(rows)
+    both = torch.cat([rows, rows])
+    if condition is not None:
+        condition = torch.cat([condition, condition])
+    out = []
+    for time in times:
+        t = torch.tensor(time, dtype=torch.float64)
+        state = torch.cat(process.corrupt_pair(rows, t, generator=generator))
+        guess = denoiser(state, t.expand(2 * batch), condition)
+        if not torch.isfinite(guess).all():
+            raise InputError(f"the denoiser's guess at t = {time:.4g} is not finite")
+        rate = process.rate(guess, both, state, t).double()
+        out.append(0.5 * (rate[:batch] + rate[batch:]).cpu().numpy())
+    return np.stack(out, axis=1)

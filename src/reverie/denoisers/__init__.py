@@ -1,0 +1,10 @@
+"""Who guesses: exact optima, trained networks, and wrappers of other people's models."""
+
+from reverie.denoisers.base import Denoiser as Denoiser
+from reverie.denoisers.conversions import PREDICTIONS as PREDICTIONS
+from reverie.denoisers.conversions import convert as convert
+from reverie.denoisers.linear import Linear as Linear
+from reverie.denoisers.memoriser import Memoriser as Memoriser
+from reverie.denoisers.network import Network as Network
+from reverie.denoisers.network import ResidualMLP as ResidualMLP
+from reverie.denoisers.wrap import as_denoiser as as_denoiser

@@ -1,0 +1,100 @@
+"""A trained network with EDM preconditioning, for every Gaussian process through (alpha, sigma).
+
+With y = x_t / alpha and s = sigma / alpha (the variance-exploding view of any Gaussian process):
+
+    xhat = c_skip y + c_out F(c_in y, c_noise)          Karras et al. 2022, eq. 7 and table 1
+
+so that one network F serves every schedule, and its loss is near 1 at every level.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from reverie.denoisers.base import Denoiser
+from reverie.processes import GaussianProcess
+
+
+class Network(Denoiser):
+    """Preconditioned `body(x, c_noise)`; `data_std` is the data's deviation per coordinate."""
+
+    process: GaussianProcess
+
+    def __init__(self, process: GaussianProcess, body: nn.Module, data_std: float = 1.0) -> None:
+        super().__init__()
+        self.process, self.body, self.data_std = process, body, float(data_std)
+
+    def forward(self, state: Tensor, t: Tensor, condition: Any = None) -> Tensor:
+        alpha, sigma = self.process.levels(t, state)
+        spread = sigma / alpha
+        total = (spread.square() + self.data_std**2).sqrt()
+        level = 0.25 * spread.log().flatten(1).mean(1).expand(state.shape[0])
+        view = state / alpha
+        extra = () if condition is None else (condition,)
+        raw = self.body(view / total, level, *extra)
+        return view * (self.data_std / total) ** 2 + raw * (spread * self.data_std / total)
+
+    def loss_weight(self, t: Tensor, like: Tensor) -> Tensor:
+        """1 / c_out^2 (B, ...): multiplied with |x - xhat|^2 it gives the loss of F itself."""
+        alpha, sigma = self.process.levels(t, like)
+        spread = sigma / alpha
+        return (spread.square() + self.data_std**2) / (spread * self.data_std).square()
+
+
+class FourierTime(nn.Module):
+    """Sines and cosines of a level (B,) at fixed geometric frequencies: (B, 2 * count)."""
+
+    frequencies: Tensor
+
+    def __init__(self, count: int = 16, top: float = 32.0) -> None:
+        super().__init__()
+        self.register_buffer(
+            "frequencies", torch.logspace(-1, math.log10(top), count), persistent=False
+        )
+
+    def forward(self, level: Tensor) -> Tensor:
+        angle = level[:, None] * self.frequencies.to(level)
+        return torch.cat([angle.sin(), angle.cos()], 1)
+
+
+class Block(nn.Module):
+    """Residual block: normalise, modulate by the level, two linear maps."""
+
+    def __init__(self, width: int, time_width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.modulate = nn.Linear(time_width, 2 * width)
+        self.first, self.second = nn.Linear(width, width), nn.Linear(width, width)
+        nn.init.zeros_(self.second.weight)
+        nn.init.zeros_(self.second.bias)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        scale, shift = self.modulate(time).chunk(2, 1)
+        h = self.norm(x) * (1 + scale) + shift
+        return x + self.second(nn.functional.silu(self.first(h)))
+
+
+class ResidualMLP(nn.Module):
+    """Residual MLP over flattened points of `shape`: for vectors, tables and small images."""
+
+    def __init__(self, shape: tuple[int, ...], width: int = 256, depth: int = 3) -> None:
+        super().__init__()
+        dim = math.prod(shape)
+        self.time = nn.Sequential(FourierTime(), nn.Linear(32, 128), nn.SiLU())
+        self.enter = nn.Linear(dim, width)
+        self.blocks = nn.ModuleList(Block(width, 128) for _ in range(depth))
+        self.norm = nn.LayerNorm(width)
+        self.leave = nn.Linear(width, dim)
+        nn.init.zeros_(self.leave.weight)
+        nn.init.zeros_(self.leave.bias)
+
+    def forward(self, x: Tensor, level: Tensor) -> Tensor:
+        time = self.time(level)
+        h = self.enter(x.flatten(1))
+        for block in self.blocks:
+            h = block(h, time)
+        return self.leave(self.norm(h)).reshape(x.shape)

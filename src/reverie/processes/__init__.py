@@ -1,0 +1,13 @@
+"""How noise enters: forward Markov processes with a kernel and a reverse step."""
+
+from reverie.processes.base import Process as Process
+from reverie.processes.gaussian import GaussianProcess as GaussianProcess
+from reverie.processes.schedules import EDM as EDM
+from reverie.processes.schedules import PROCESSES as PROCESSES
+from reverie.processes.schedules import VE as VE
+from reverie.processes.schedules import VP as VP
+from reverie.processes.schedules import Cosine as Cosine
+from reverie.processes.schedules import Custom as Custom
+from reverie.processes.schedules import Rectified as Rectified
+from reverie.processes.schedules import SubVP as SubVP
+from reverie.processes.schedules import build as build

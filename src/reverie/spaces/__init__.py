@@ -1,0 +1,3 @@
+"""Where data live: geometry only."""
+
+from reverie.spaces.euclidean import Euclidean as Euclidean

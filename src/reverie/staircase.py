@@ -1,0 +1,124 @@
+"""The exact program: the staircase over a non-increasing curve with the least area.
+
+Minimise sum_k W-step(n_k -> n_k+1) . rate(n_k) over K + 1 knots among N nodes with fixed ends. The
+cost is Monge where the rate never increases, so the best predecessor is monotone in the node and
+in the number of steps (Aggarwal et al. 1987); each layer is solved by halving, all rows of one
+depth at once. The loss-adaptive schedule built on it is a reconstruction (see `plan`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from reverie.curve import LossCurve
+
+POLISH_SWEEPS = 12
+GOLDEN = (np.sqrt(5) - 1) / 2
+
+
+class Staircase:
+    """Charge of a step between places of a curve's axis: W-step times the rate at its start."""
+
+    def __init__(
+        self, curve: LossCurve, warp: Callable[[np.ndarray], np.ndarray] | None = None
+    ) -> None:
+        self.curve, self.warp = curve, warp
+
+    def __call__(self, start: np.ndarray, stop: np.ndarray) -> np.ndarray:
+        clock, rate = self.curve.at(start)
+        then, _ = self.curve.at(stop)
+        if self.warp is not None:
+            clock, then = self.warp(clock), self.warp(then)
+        return ((then - clock) * rate).sum(1)
+
+
+def best_knots(clock: np.ndarray, rate: np.ndarray, steps: int) -> np.ndarray:
+    """Indices (K + 1,) of the optimal knots; clock and rate are (N, J), the rate non-increasing.
+
+    steps must be at most N - 1.
+    """
+    nodes = len(clock)
+    own = (clock * rate).sum(1)
+    value = clock @ rate[0] - own[0]  # one step from the first node
+    best = np.zeros(nodes, dtype=np.int64)
+    choices = [best]
+    for layer in range(2, steps + 1):
+        # node j is reached in `layer` steps only if j >= layer
+        value, best = _layer(value - own, rate, clock, choices[-1], layer)
+        choices.append(best)
+    knots = [nodes - 1]
+    for best in reversed(choices):
+        knots.append(int(best[knots[-1]]))
+    return np.array(knots[::-1])
+
+
+def _layer(
+    intercept: np.ndarray, rate: np.ndarray, clock: np.ndarray, before: np.ndarray, layer: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """For every node j the predecessor i in [layer - 1, j - 1] of least cost, and that cost.
+
+    Bounds from monotonicity: best(left) <= best(j) <= best(right), best(j) >= before(j).
+    """
+    nodes = len(clock)
+    value, best = np.full(nodes, np.inf), np.full(nodes, nodes, dtype=np.int64)
+    best[:layer] = layer - 1
+    stride = 1 << max(nodes - layer - 1, 1).bit_length()
+    while stride >= 1:
+        rows = np.arange(layer - 1 + stride, nodes, 2 * stride)
+        if len(rows):
+            left = best[rows - stride]
+            right = best[np.minimum(rows + stride, nodes - 1)]
+            right = np.where(rows + stride < nodes, right, nodes)
+            low = np.maximum(np.maximum(left, before[rows]), layer - 1)
+            high = np.minimum(right, rows - 1)
+            low = np.minimum(low, high)
+            value[rows], best[rows] = _row_minima(intercept, rate, clock[rows], low, high)
+        stride //= 2
+    return value, best
+
+
+def _row_minima(
+    intercept: np.ndarray, rate: np.ndarray, clock: np.ndarray, low: np.ndarray, high: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """min and argmin over i in [low, high] of intercept_i + rate_i . clock, for each row."""
+    length = high - low + 1
+    starts = np.concatenate([[0], np.cumsum(length)[:-1]])
+    index = np.arange(length.sum()) + np.repeat(low - starts, length)
+    if rate.shape[1] == 1:
+        cost = intercept[index] + rate[index, 0] * np.repeat(clock[:, 0], length)
+    else:
+        cost = intercept[index] + (rate[index] * np.repeat(clock, length, axis=0)).sum(1)
+    least = np.minimum.reduceat(cost, starts)
+    hits = np.flatnonzero(cost == np.repeat(least, length))
+    first = hits[np.searchsorted(hits, starts)]
+    return least, index[first]
+
+
+def polish(knots: np.ndarray, cost: Staircase) -> np.ndarray:
+    """Slide interior knots (K + 1,) on the axis, alternating odd and even, to lower the area."""
+    knots = knots.copy()
+    for sweep in range(2 * POLISH_SWEEPS):
+        move = np.arange(1 + sweep % 2, len(knots) - 1, 2)
+        if len(move):
+            knots[move] = _golden(knots, move, cost)
+    return knots
+
+
+def _golden(knots: np.ndarray, move: np.ndarray, cost: Staircase, rounds: int = 24) -> np.ndarray:
+    """Golden-section search of each moving knot, near where it stands, all at once."""
+    here = knots[move]
+    low = here - 0.5 * (here - knots[move - 1])
+    high = here + 0.5 * (knots[move + 1] - here)
+
+    def area(place: np.ndarray) -> np.ndarray:
+        return cost(knots[move - 1], place) + cost(place, knots[move + 1])
+
+    start = area(here)
+    for _ in range(rounds):
+        a, b = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
+        left = area(a) < area(b)
+        low, high = np.where(left, low, a), np.where(left, b, high)
+    place = 0.5 * (low + high)
+    return np.where(area(place) < start, place, here)
