@@ -42,11 +42,15 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
-    from reverie.auditing import Verdict, audit
-    from reverie.curve import LossCurve, measure
-    from reverie.denoisers import Denoiser, as_denoiser
-    from reverie.errors import InputError
-    from reverie.plan import Plan, plan_steps
-    from reverie.runs import Run
-    from reverie.sampling import sample
-    from reverie.training import fit
+    from reverie.auditing import Verdict as Verdict
+    from reverie.auditing import audit as audit
+    from reverie.curve import LossCurve as LossCurve
+    from reverie.curve import measure as measure
+    from reverie.denoisers import Denoiser as Denoiser
+    from reverie.denoisers import as_denoiser as as_denoiser
+    from reverie.errors import InputError as InputError
+    from reverie.plan import Plan as Plan
+    from reverie.plan import plan_steps as plan_steps
+    from reverie.runs import Run as Run
+    from reverie.sampling import sample as sample
+    from reverie.training import fit as fit

@@ -258,7 +258,8 @@ class LossCurve:
             if values.get(k) is not None
         }
         plain = {k: values.get(k) for k in ("dim", "count")}
-        return cls(**arrays, **plain, label=values.get("label", ""), process=process)
+        u, rate = arrays.pop("u"), arrays.pop("rate")
+        return cls(u, rate, **arrays, **plain, label=values.get("label", ""), process=process)
 
     def plot(self, ax: Any = None, *, label: str | None = None, **style: Any) -> Any:
         """Draw nats per e-fold of the clock against it, so that areas on the page are nats."""

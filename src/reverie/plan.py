@@ -205,6 +205,24 @@ def plan_steps(
     return _build(curve, steps, method, name, warp, (low, high))
 
 
+def steps_needed(
+    curve: LossCurve, nats: float, method: str = "loss-adaptive", most: int = 1024
+) -> int | None:
+    """The least K whose plan has an excess of at most `nats`; None if `most` steps do not do."""
+    low, high = 0, 1
+    while plan_steps(curve, high, method).excess > nats:
+        low, high = high, 2 * high
+        if high > most:
+            return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        if plan_steps(curve, middle, method).excess <= nats:
+            high = middle
+        else:
+            low = middle
+    return high
+
+
 def _warp(curve: LossCurve, clock: str) -> Warp | None:
     if clock == "nats":
         return None

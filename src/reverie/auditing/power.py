@@ -1,0 +1,83 @@
+"""What the audit would have caught: copies of training rows planted among the samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from reverie.auditing.rank_tests import TailNull, ladder, ratios
+
+SHARES = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05)
+PLANTED_NOISE = 0.05  # deviation of a planted copy, in units of each (scaled) column
+
+
+@dataclass(frozen=True)
+class Power:
+    """Catch rate of `copies` planted near-copies (`share` of the samples), with its error."""
+
+    share: float
+    copies: int
+    caught: float
+    stderr: float
+
+
+def planted_power(
+    pool: np.ndarray,
+    is_member: np.ndarray,
+    to_samples: np.ndarray,
+    spacing: np.ndarray,
+    samples: int,
+    *,
+    alpha: float = 0.05,
+    repeats: int = 200,
+    seed: int = 0,
+) -> list[Power]:
+    """Power of the tail test against planted copies at each of SHARES.
+
+    Copies of random training rows with noise are added to the samples; distances to them are
+    computed exactly; the test is run afresh with fresh tie-breaks. Each planting draws the
+    training labels anew among the pool, so that what the samples themselves hold (copies or not)
+    does not count as caught.
+    """
+    rng = np.random.default_rng(seed)
+    members = int(is_member.sum())
+    ks = ladder(members, len(pool) - members, alpha)
+    null = TailNull(members, len(pool) - members, ks)
+    critical = null.critical(alpha)
+    result = []
+    for share in SHARES:
+        copies = max(1, round(share * samples))
+        if copies > members:
+            break
+        hits = 0
+        for _ in range(repeats):
+            labels = is_member[rng.permutation(len(pool))]
+            chosen = rng.choice(np.flatnonzero(labels), copies, replace=False)
+            planted = pool[chosen] + PLANTED_NOISE * rng.standard_normal((copies, pool.shape[1]))
+            near = np.minimum(to_samples, _closest(pool, planted, ks[-1]))
+            first = _smallest(ratios(near, spacing), ks[-1], rng)
+            hits += null.least_p(labels[first]) <= critical
+        caught = hits / repeats
+        result.append(
+            Power(share, copies, caught, float(np.sqrt(caught * (1 - caught) / repeats)))
+        )
+    return result
+
+
+def _closest(pool: np.ndarray, planted: np.ndarray, limit: int) -> np.ndarray:
+    """Distance (N,) from each pool row to its nearest planted copy."""
+    best = np.full(len(pool), np.inf)
+    norm = np.einsum("nd,nd->n", pool, pool)
+    for start in range(0, len(planted), 256):
+        block = planted[start : start + 256]
+        square = norm[:, None] - 2 * pool @ block.T + np.einsum("kd,kd->k", block, block)
+        best = np.minimum(best, square.min(1))
+    return np.sqrt(np.maximum(best, 0))
+
+
+def _smallest(ratio: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Indices of the `count` smallest ratios in order, ties at random."""
+    shuffled = rng.permutation(len(ratio))
+    part = shuffled[np.argpartition(ratio[shuffled], min(count, len(ratio) - 1))[:count]]
+    return part[np.argsort(ratio[part], kind="stable")]

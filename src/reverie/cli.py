@@ -1,0 +1,219 @@
+"""The command line: the library's calls, with progress, summaries and one-sentence errors.
+
+Exit codes: 0 done, 1 `audit --fail-on` found what it was told to fail on, 2 bad input, 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from reverie.config import FitConfig
+from reverie.errors import InputError
+
+Positional = tyro.conf.Positional
+
+
+@dataclass(frozen=True)
+class Common:
+    """Flags that every command has."""
+
+    quiet: bool = False
+    """Print nothing but the result (and errors)."""
+    json: bool = False
+    """Print the result as JSON."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Fit a diffusion model to your data and write a run directory.
+
+    Rows are held out by default, so that the run can be audited. Kill it, or press Ctrl-C, and
+    --resume continues to the same weights.
+
+    Example: reverie fit digits --out runs/digits --n 1000 --stop-on-leak
+    """
+
+    data: Positional[str | None] = None
+    """A .npy, .npz (FILE.npz:KEY), .csv or .parquet file, a folder of images, or a built-in set:
+    digits, wine, breast-cancer."""
+    out: Path = Path("run")
+    """The run directory to create."""
+    resume: bool = False
+    """Continue the run in --out, with the settings it was started with."""
+    config: tyro.conf.OmitArgPrefixes[FitConfig] = FitConfig()  # noqa: RUF009 (frozen)
+    common: tyro.conf.OmitArgPrefixes[Common] = Common()
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Draw samples from a run, in the data's own units, header and type.
+
+    Example: reverie sample runs/digits --n 500 --steps 20 --out digits.npy
+    """
+
+    run: Positional[Path]
+    """A run directory."""
+    n: int = 100
+    """How many samples."""
+    steps: int = 20
+    """Steps of the sampler (K steps take K + 1 evaluations, heun 2K + 1)."""
+    plan: str = "rescaled-entropic"
+    """Where the steps lie: loss-adaptive, rescaled-entropic, karras, log-snr, cosine, linear,
+    quadratic, entropic, tangent or density."""
+    clock: str = "nats"
+    """What the loss-adaptive plan charges: nats (likelihood) or samples (what one sees)."""
+    sampler: str = "ancestral"
+    """ancestral, ddim, heun or dpm++2m."""
+    out: Path = Path("samples.npy")
+    """Where to: .npy, .npz, .csv, .parquet, or a folder of PNGs (no ending)."""
+    seed: int = 0
+    """The same seed draws the same samples."""
+    common: tyro.conf.OmitArgPrefixes[Common] = Common()
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Ask whether a generator copies its training rows; write a page and JSON.
+
+    Give a run, or the three sets of any generator at all. The verdict is copies, dependence, none
+    or inconclusive, with exact p-values and what it would have caught.
+
+    Example: reverie audit runs/digits --fail-on copies
+    Example: reverie audit --train a.csv --holdout b.csv --samples c.csv --out audit
+    """
+
+    run: Positional[Path | None] = None
+    """A run directory (instead of the three sets)."""
+    train: str | None = None
+    """Rows the generator was trained on."""
+    holdout: str | None = None
+    """Rows of the same source that it has not seen."""
+    samples: str | None = None
+    """Rows it generated."""
+    n: int = 2000
+    """With a run: how many samples to draw."""
+    steps: int = 20
+    """With a run: steps of the sampler."""
+    plan: str = "rescaled-entropic"
+    """With a run: where the steps lie."""
+    sampler: str = "ancestral"
+    """With a run: the sampler."""
+    alpha: float = 0.05
+    """Level of the decision, over all tests together."""
+    fail_on: tuple[str, ...] = ()
+    """Findings that make the command exit with 1: copies, dependence, none, inconclusive."""
+    out: Path | None = None
+    """Folder for audit.html and audit.json (default: the run, or ./audit)."""
+    seed: int = 0
+    """Seed of samples, ties and plantings."""
+    common: tyro.conf.OmitArgPrefixes[Common] = Common()
+
+
+@dataclass(frozen=True)
+class PlanSteps:
+    """Choose the levels of a K-step sampler from a run's loss curve; compare all schedules.
+
+    Prints the excess path KL of every plan in nats; writes plan.html and plan.json into the run.
+
+    Example: reverie plan runs/digits --steps 10
+    """
+
+    run: Positional[Path]
+    """A run directory."""
+    steps: int = 10
+    """Steps of the sampler."""
+    plan: str = "loss-adaptive"
+    """The plan to print in full; all others stand beside it."""
+    clock: str = "nats"
+    """What the loss-adaptive plan charges: nats (likelihood) or samples (what one sees)."""
+    common: tyro.conf.OmitArgPrefixes[Common] = Common()
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Set two runs side by side on the rows that both held out.
+
+    Example: reverie compare runs/a runs/b
+    """
+
+    first: Positional[Path]
+    """A run directory."""
+    second: Positional[Path]
+    """Another, fitted on the same data."""
+    seed: int = 0
+    """Seed of the noise that both are measured with."""
+    common: tyro.conf.OmitArgPrefixes[Common] = Common()
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Fit, audit and plan three models of real digits; write demo/report.html (about 2 minutes).
+
+    Example: reverie demo --out demo
+    """
+
+    out: Path = Path("demo")
+    """Folder for report.html and report.json."""
+    seed: int = 0
+    """The same seed gives the same report.json."""
+    common: tyro.conf.OmitArgPrefixes[Common] = Common()
+
+
+def _named(kind: type, name: str) -> Any:
+    return Annotated[kind, tyro.conf.subcommand(name)]
+
+
+Command = (
+    _named(Fit, "fit")
+    | _named(Sample, "sample")
+    | _named(Audit, "audit")
+    | _named(PlanSteps, "plan")
+    | _named(Compare, "compare")
+    | _named(Demo, "demo")
+)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of `reverie`; raises SystemExit with the documented codes."""
+    command: Any = tyro.cli(
+        Command,  # type: ignore[arg-type]
+        prog="reverie",
+        description="Diffusion models, and the loss curve that tells whether they copy their "
+        "training data, and how many steps they need.",
+        args=arguments,
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+    from reverie import commands
+
+    run = {
+        Fit: commands.fit,
+        Sample: commands.sample,
+        Audit: commands.audit,
+        PlanSteps: commands.plan,
+        Compare: commands.compare,
+        Demo: commands.demo,
+    }[type(command)]
+    try:
+        code = run(command, commands.Console(command.common.quiet or command.common.json))
+    except InputError as error:
+        print(f"reverie: {error}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        print("reverie: stopped", file=sys.stderr)
+        code = 130
+    sys.exit(code)
+
+
+def print_result(command: Any, text: str, data: dict[str, Any]) -> None:
+    """Print a result for people, or with --json for machines."""
+    print(json.dumps(data, indent=1) if command.common.json else text)
+
+
+if __name__ == "__main__":
+    main()

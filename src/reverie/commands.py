@@ -1,0 +1,257 @@
+"""What each command does: library calls, a progress bar, and a summary."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from reverie import cli
+from reverie.auditing import audit as audit_sets
+from reverie.auditing.verdict import FINDINGS
+from reverie.config import FitConfig
+from reverie.curve import measure
+from reverie.data import load, save
+from reverie.demo import describe, run_demo
+from reverie.errors import InputError
+from reverie.plan import plan_steps
+from reverie.readings import draw, sampling_curve, standard_curves
+from reverie.report import ModelReport, write_report
+from reverie.runs import Run
+from reverie.training import Event, Trainer
+from reverie.training import fit as fit_run
+
+
+@dataclass(frozen=True)
+class Console:
+    """Progress on standard error, unless quiet."""
+
+    quiet: bool
+
+    def bar(self, total: int, title: str) -> Any:
+        return tqdm(
+            total=total, desc=title, disable=self.quiet, file=sys.stderr, dynamic_ncols=True,
+            mininterval=0.2, leave=False,
+        )  # fmt: skip
+
+    def ticker(self, title: str) -> Callable[[int, int], None]:
+        """A callback (done, total) that draws a bar of its own."""
+        bars: list[Any] = []
+
+        def tick(done: int, total: int) -> None:
+            if not bars:
+                bars.append(self.bar(total, title))
+            bars[0].update(done - bars[0].n)
+            if done >= total:
+                bars.pop().close()
+
+        return tick
+
+    def say(self, text: str) -> None:
+        if not self.quiet:
+            print(text, file=sys.stderr)
+
+    def training(self, title: str, config: FitConfig) -> Callable[[Event, Trainer], None]:
+        """A callback for the events of a fit: loss, leak and time left."""
+        bar = self.bar(config.steps, title)
+        shown: dict[str, str] = {}
+
+        def show(event: Event, trainer: Trainer) -> None:
+            if event.row is not None and "leak" in event.row:
+                shown["leak"] = f"{event.row['leak']:.3g}"
+            bar.update(event.step - bar.n)
+            if event.step % 20 == 0 or event.row is not None:
+                bar.set_postfix(loss=f"{event.loss:.3f}", **shown, refresh=False)
+            if trainer.progress.stopped:
+                bar.close()
+
+        return show
+
+
+def fit(command: cli.Fit, console: Console) -> int:
+    out, config = command.out, command.config
+    started = (out / "config.json").exists()
+    if command.resume and started:
+        config = FitConfig.from_json(json.loads((out / "config.json").read_text()))
+    elif command.data is None:
+        raise InputError("fit needs DATA: a file, a folder of images or a built-in name")
+    bar = console.training("fit", config)
+    try:
+        run = fit_run(command.data, config=config, out=out, resume=command.resume, on_event=bar)
+    except KeyboardInterrupt:
+        print(f"reverie: stopped and saved; continue with: reverie fit --out {out} --resume",
+              file=sys.stderr)  # fmt: skip
+        return 130
+    standard_curves(run, progress=console.ticker("curves"))
+    held = run.curves.get("holdout")
+    leak = run.curves["train"].leak(held) if held is not None else None
+    lines = [
+        f"{out}: {len(run.train):,} training and {len(run.holdout):,} held-out rows, "
+        f"{run.step:,} steps ({run.stopped})"
+    ]
+    if leak is not None:
+        lines.append(f"leak: {leak}")
+    lines.append(f"next: reverie audit {out}    reverie plan {out}    reverie sample {out}")
+    data = {"run": str(out), "step": run.step, "stopped": run.stopped,
+            "leak": None if leak is None else leak.nats}  # fmt: skip
+    cli.print_result(command, "\n".join(lines), data)
+    return 0
+
+
+def _open(path: Path, console: Console) -> Run:
+    run = Run.load(path)
+    if not run.curves:
+        standard_curves(run, progress=console.ticker("curves"))
+    return run
+
+
+def sample(command: cli.Sample, console: Console) -> int:
+    if command.n < 1:
+        raise InputError(f"--n is {command.n}; it must be at least 1")
+    run = _open(command.run, console)
+    values, plan = draw(
+        run, command.n, command.steps, command.plan, command.sampler,
+        clock=command.clock, seed=command.seed, progress=console.ticker("samples"),
+    )  # fmt: skip
+    written = save(command.out, values, run.scaler)
+    data = {"written": str(written), "n": command.n, "plan": plan.to_json()}
+    text = f"{written}: {command.n:,} samples, {command.steps} steps, {command.plan} plan"
+    cli.print_result(command, text, data)
+    return 0
+
+
+def audit(command: cli.Audit, console: Console) -> int:
+    unknown = set(command.fail_on) - set(FINDINGS)
+    if unknown:
+        raise InputError(f"--fail-on {unknown.pop()}: choose among copies, dependence, none, "
+                         "inconclusive")  # fmt: skip
+    if not 0 < command.alpha < 1:
+        raise InputError(f"--alpha is {command.alpha}; it must lie between 0 and 1")
+    sets = (command.train, command.holdout, command.samples)
+    if command.run is not None:
+        if any(sets):
+            raise InputError("give a run, or --train, --holdout and --samples, not both")
+        report, again = _audit_run(command, console)
+    else:
+        if not all(sets):
+            raise InputError("audit needs a run, or all of --train, --holdout and --samples")
+        report, again = _audit_sets(command, console)
+    verdict = report.verdict
+    assert verdict is not None
+    folder = command.out or command.run or Path("audit")
+    html, _ = write_report(folder, "audit", f"Audit of {report.name}", [report], [again])
+    cli.print_result(command, f"{verdict.summary()}\n\n{html}", report.to_json())
+    return int(verdict.finding in command.fail_on)
+
+
+def _audit_run(command: cli.Audit, console: Console) -> tuple[ModelReport, str]:
+    assert command.run is not None
+    run = _open(command.run, console)
+    if not len(run.holdout):
+        raise InputError(f"{command.run} held out no rows: fit it again with --holdout")
+    report = describe(
+        run, str(command.run), samples=command.n, alpha=command.alpha, plan=command.plan,
+        sampler=command.sampler, sampling_steps=command.steps,
+        progress=console.ticker("samples"), seed=command.seed,
+    )  # fmt: skip
+    return report, f"reverie audit {command.run} --n {command.n} --seed {command.seed}"
+
+
+def _audit_sets(command: cli.Audit, console: Console) -> tuple[ModelReport, str]:
+    from reverie.data import Scaler
+
+    train, holdout, samples = (
+        load(str(s)) for s in (command.train, command.holdout, command.samples)
+    )
+    console.say("comparing distances ...")
+    verdict = audit_sets(train, holdout, samples, alpha=command.alpha, seed=command.seed)
+    report = ModelReport(
+        name=str(command.samples), n=len(train), verdict=verdict, train=train, holdout=holdout,
+        samples=samples.values, scaler=Scaler.fit(train),
+    )  # fmt: skip
+    return report, (
+        f"reverie audit --train {command.train} --holdout {command.holdout} "
+        f"--samples {command.samples} --seed {command.seed}"
+    )
+
+
+def plan(command: cli.PlanSteps, console: Console) -> int:
+    run = _open(command.run, console)
+    chosen = plan_steps(sampling_curve(run), command.steps, command.plan, command.clock)
+    report = ModelReport(name=str(command.run), n=len(run.train), curves=run.curves, plan=chosen)
+    again = f"reverie plan {command.run} --steps {command.steps} --plan {command.plan}"
+    title = f"{command.steps} steps for {command.run}"
+    html, _ = write_report(command.run, "plan", title, [report], [again])
+    rivals = chosen.compare()
+    lines = [f"excess path KL of {command.steps} steps, in nats (ancestral sampler)", ""]
+    lines += [
+        f"{'*' if name == chosen.method else ' '} {name:<18} {rival.excess:>10.4g}"
+        for name, rival in rivals.items()
+    ]
+    lines += ["", f"levels of {chosen.method} (t, noisy to clean):",
+              "  " + " ".join(f"{t:.4f}" for t in chosen.levels), "", str(html)]  # fmt: skip
+    data = chosen.to_json() | {"rivals": {k: p.excess for k, p in rivals.items()}}
+    cli.print_result(command, "\n".join(lines), data)
+    return 0
+
+
+def compare(command: cli.Compare, console: Console) -> int:
+    import torch
+
+    runs = [_open(path, console) for path in (command.first, command.second)]
+    if runs[0].holdout.sha256() != runs[1].holdout.sha256():
+        raise InputError(f"{command.first} and {command.second} held out different rows: fit both "
+                         "on the same data with the same seed and --holdout")  # fmt: skip
+    clocks = [r.process.clock(torch.tensor(r.process.t_range[::-1])).tolist() for r in runs]
+    low, high = max(c[0] for c in clocks), min(c[1] for c in clocks)
+    levels = np.geomspace(low, high, 48)
+    curves = []
+    for run in runs:
+        generator = torch.Generator().manual_seed(command.seed)
+        points = runs[0].scaler.to_model(run.holdout.values)
+        curves.append(
+            measure(run.denoiser, points, levels, generator=generator, keep_samples=True)
+        )
+    gap = curves[0].leak(curves[1])
+    lines = [f"{'':<12} {'held-out nats':>14} {'leak':>10} {'rows':>8} {'steps':>8}"]
+    data: dict[str, Any] = {"runs": []}
+    for path, run, curve in zip((command.first, command.second), runs, curves, strict=True):
+        leak = run.curves["train"].leak(run.curves["holdout"]).nats
+        lines.append(f"{path!s:<12} {curve.area():>14.4g} {leak:>10.3g} "
+                     f"{len(run.train):>8,} {run.step:>8,}")  # fmt: skip
+        data["runs"].append(
+            {"run": str(path), "holdout_nats": curve.area(), "leak": leak, "step": run.step}
+        )
+    better = command.first if gap.nats > 0 else command.second
+    lines += [
+        "",
+        f"second less first: {gap.nats:.4g} nats [{gap.low:.4g}, {gap.high:.4g}] per held-out row "
+        f"(paired, same noise), between signal-to-noise {low:.3g} and {high:.3g}",
+        f"{better} knows fresh data better" if gap.low * gap.high > 0 else "no clear difference",
+    ]
+    data["difference"] = {"nats": gap.nats, "low": gap.low, "high": gap.high}
+    cli.print_result(command, "\n".join(lines), data)
+    return 0
+
+
+def demo(command: cli.Demo, console: Console) -> int:
+    reports = run_demo(command.out, seed=command.seed, hooks=console.training)
+    lines = [f"{'model':<36} {'finding':<13} {'p':>8} {'leak, nats':>11} {'steps for 3 nats':>17}"]
+    for report in reports:
+        verdict = report.verdict
+        assert verdict is not None
+        assert verdict.leak is not None
+        lines.append(
+            f"{report.name:<36} {verdict.finding:<13} {verdict.p_value:>8.2g} "
+            f"{verdict.leak.nats:>11.3g} {report.needed.get('3', '-'):>17}"
+        )
+    page = command.out / "report.html"
+    data = {"report": str(page), "models": [r.to_json() for r in reports]}
+    cli.print_result(command, "\n".join([*lines, "", f"{page}"]), data)
+    return 0

@@ -1,0 +1,103 @@
+"""Every choice of a fit, as one frozen dataclass: config.json and the flags of `reverie fit`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from reverie.errors import InputError
+
+NETWORKS = ("mlp", "unet")
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """Every choice of a fit: saved as config.json, and the flags of `reverie fit`."""
+
+    n: int | None = None
+    """Train on N random rows (default: all that are not held out)."""
+    holdout: int | None = None
+    """Rows held out to compare with (default: enough for the audit to see something)."""
+    steps: int = 10_000
+    """Optimiser steps."""
+    process: str = "edm:sigma_min=0.02,sigma_max=40"
+    """Noise schedule: vp, sub-vp, cosine, ve, edm or rectified, with settings after a colon.
+    Sigmas are in units of the data's standard deviation."""
+    network: str = "mlp"
+    """mlp (vectors, tables, small images) or unet (images; needs the extra diffusers)."""
+    width: int = 256
+    """Hidden units of the MLP, or channels of the U-Net's first level."""
+    depth: int = 3
+    """Residual blocks of the MLP."""
+    batch_size: int = 128
+    """Rows per optimiser step, over all accumulated parts."""
+    lr: float = 1e-3
+    """Peak learning rate, after warm-up and before the cosine decay."""
+    warmup: int = 200
+    """Steps of linear warm-up."""
+    weight_decay: float = 0.0
+    """AdamW weight decay."""
+    clip: float = 1.0
+    """Largest gradient norm."""
+    ema: float = 0.999
+    """Decay of the averaged weights, which are the ones used."""
+    accumulate: int = 1
+    """Split each batch into this many parts, to save memory."""
+    augment: str = "none"
+    """none, flip (mirror images) or shift (by up to one pixel); joined by commas."""
+    check_every: int = 500
+    """Steps between measurements of the training and held-out curves."""
+    patience: int = 4
+    """Checks without a better held-out curve before --stop-on-leak stops."""
+    leak_budget: float = float("inf")
+    """Nats: --stop-on-leak also stops when the leak's lower 95% bound passes this."""
+    stop_on_leak: bool = False
+    """Stop when the held-out curve no longer improves, and keep the best average."""
+    seed: int = 0
+    """Seed of the split, the weights and the noise."""
+    device: str = "cpu"
+    """cpu, cuda or mps."""
+    init: str | None = None
+    """A run whose weights to start from (fine-tuning)."""
+
+    def check(self) -> FitConfig:
+        """Return self, or raise InputError that names the first bad setting."""
+        least = dict(
+            steps=1, width=1, depth=1, batch_size=1, accumulate=1, check_every=1, patience=1
+        )
+        for name, value in least.items():
+            if getattr(self, name) < value:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be at least {value}")
+        if self.lr <= 0 or self.clip <= 0 or not 0 <= self.ema < 1 or self.weight_decay < 0:
+            raise InputError("lr and clip must be positive, ema in [0, 1), weight_decay >= 0")
+        if self.network not in (*NETWORKS, "custom"):
+            raise InputError(f"network {self.network!r}: choose one of {', '.join(NETWORKS)}")
+        if set(self.augment.split(",")) - {"none", "flip", "shift"}:
+            raise InputError(f"augment {self.augment!r}: choose none, flip, shift, or flip,shift")
+        if self.batch_size % self.accumulate:
+            raise InputError("batch_size must be a multiple of accumulate")
+        if self.device != "cpu" and not _has(self.device):
+            raise InputError(f"device {self.device!r} is not available here: use cpu")
+        return self
+
+    def to_json(self) -> dict[str, Any]:
+        values = asdict(self)
+        return values | {"leak_budget": None} if values["leak_budget"] == float("inf") else values
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> FitConfig:
+        known = {f.name for f in fields(cls)}
+        given = {k: v for k, v in values.items() if k in known}
+        if given.get("leak_budget") is None:
+            given["leak_budget"] = float("inf")
+        return cls(**given)
+
+
+def _has(device: str) -> bool:
+    import torch  # here, so that command-line help needs no torch
+
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError):
+        return False
+    return True

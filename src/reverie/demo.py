@@ -1,0 +1,84 @@
+"""The demonstration: three models of real digits, one of which copies its training set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reverie.config import FitConfig
+from reverie.plan import plan_steps, steps_needed
+from reverie.readings import audit_run, sampling_curve, standard_curves
+from reverie.report import ModelReport, write_report
+from reverie.runs import Run
+from reverie.training import fit
+
+HOLDOUT = 797
+BUDGETS = (10, 3, 1)
+LONG = dict(holdout=HOLDOUT, check_every=500)
+MODELS: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("100 images, trained long", "A small training set and far more steps than it can bear.",
+     dict(n=100, steps=4000, **LONG)),
+    ("1,000 images, trained long", "Ten times the data, trained well past its best.",
+     dict(n=1000, steps=5000, **LONG)),
+    ("1,000 images, stopped on the leak",
+     "The same data and settings, stopped when the held-out curve no longer improved; the best "
+     "average is kept.",
+     dict(n=1000, steps=5000, holdout=HOLDOUT, check_every=250, stop_on_leak=True, patience=3)),
+)  # fmt: skip
+
+
+def run_demo(
+    out: Path,
+    *,
+    seed: int = 0,
+    samples: int = 2000,
+    steps: int = 10,
+    hooks: Callable[[str, FitConfig], Any] | None = None,
+) -> list[ModelReport]:
+    """Fit, audit and plan the three models; write report.html and report.json into `out`.
+
+    hooks(name, config) may return a callback for the events of that fit.
+    """
+    reports = []
+    for name, about, settings in MODELS:
+        config = FitConfig(seed=seed, **settings)
+        run = fit("digits", config=config, on_event=hooks(name, config) if hooks else None)
+        reports.append(describe(run, name, about, samples=samples, steps=steps))
+    write_report(
+        out,
+        "report",
+        "Three models of handwritten digits",
+        reports,
+        [f"reverie demo --seed {seed}"],
+    )
+    return reports
+
+
+def describe(
+    run: Run, name: str, about: str = "", *, samples: int = 2000, steps: int = 10, **audit: Any
+) -> ModelReport:
+    """Measure, plan and audit a run: everything a page shows of it."""
+    if not run.curves:
+        standard_curves(run)
+    curve = sampling_curve(run)
+    needed = {str(b): steps_needed(curve, b) for b in BUDGETS}
+    verdict, drawn = None, np.empty(0)
+    if len(run.holdout):
+        verdict, drawn = audit_run(run, samples, **({"seed": run.config.seed} | audit))
+    ended = f"{run.step:,} steps; {run.stopped}." if run.stopped else f"{run.step:,} steps."
+    return ModelReport(
+        name=name,
+        n=len(run.train),
+        about=f"{about} {ended}".strip(),
+        verdict=verdict,
+        curves=run.curves,
+        plan=plan_steps(curve, steps),
+        needed={k: v for k, v in needed.items() if v is not None},
+        train=run.train,
+        holdout=run.holdout,
+        samples=drawn if len(drawn) else None,
+        scaler=run.scaler,
+    )

@@ -1,0 +1,101 @@
+"""Readings of a finished run: its standard curves, samples from it, and its audit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from reverie.auditing import Verdict, audit
+from reverie.curve import LossCurve, measure
+from reverie.denoisers import Denoiser, Linear, Memoriser
+from reverie.plan import Plan, plan_steps
+from reverie.runs import Run
+from reverie.sampling import sample
+
+Ticker = Callable[[int, int], None]
+SAMPLE_PLAN, SAMPLE_STEPS = "rescaled-entropic", 20
+
+
+def standard_curves(
+    run: Run, levels: int = 64, rows: int = 2000, progress: Ticker | None = None
+) -> dict[str, LossCurve]:
+    """Measure and keep the curves of a run: the model on `train` and `holdout` with common noise,
+    the memoriser and the linear optimum on `holdout`, and the memoriser on `train`.
+    """
+    train, held = run.train_points(), run.holdout_points()
+    models: dict[str, Denoiser] = {
+        "model": run.denoiser,
+        "memoriser": Memoriser(run.process, train),
+    }
+    if len(train) > 1:
+        models["linear"] = Linear.fit(run.process, train)
+    jobs = [("model", "train", train), ("model", "holdout", held)]
+    jobs += [("memoriser", "train", train), ("memoriser", "holdout", held)]
+    jobs += [("linear", "holdout", held)] if "linear" in models else []
+    jobs = [job for job in jobs if len(job[2])]
+    for index, (name, where, points) in enumerate(jobs):
+        generator = torch.Generator().manual_seed(run.config.seed + 2)
+        chosen = points
+        if len(points) > rows:
+            pick = np.random.default_rng(run.config.seed).choice(len(points), rows, replace=False)
+            chosen = points[np.sort(pick)]
+        key = where if name == "model" else f"{name} on {where}"
+        label = f"{name} on {'training' if where == 'train' else 'held-out'} rows"
+        run.curves[key] = measure(models[name], chosen, levels, generator=generator, label=label)
+        if progress is not None:
+            progress(index + 1, len(jobs))
+    run.save_curves()
+    return run.curves
+
+
+def sampling_curve(run: Run) -> LossCurve:
+    """The curve that plans of this run stand on: held-out rows, or training rows without any."""
+    if not {"holdout", "train"} & set(run.curves):
+        standard_curves(run)
+    return run.curves.get("holdout", run.curves["train"])
+
+
+def draw(
+    run: Run,
+    n: int,
+    steps: int = SAMPLE_STEPS,
+    plan: str = SAMPLE_PLAN,
+    sampler: str = "ancestral",
+    *,
+    clock: str = "nats",
+    seed: int = 0,
+    batch_size: int = 4096,
+    progress: Ticker | None = None,
+) -> tuple[np.ndarray, Plan]:
+    """Draw `n` samples (n, *shape) in the data's own units, and the plan they were drawn on."""
+    chosen = plan_steps(sampling_curve(run), steps, plan, clock)
+    generator = torch.Generator().manual_seed(seed)
+    parts = []
+    for start in range(0, n, batch_size):
+        count = min(batch_size, n - start)
+        shape = tuple(run.scaler.shape)
+        points = sample(run.denoiser, count, chosen, sampler, shape=shape, generator=generator)
+        parts.append(run.scaler.to_user(points))
+        if progress is not None:
+            progress(start + count, n)
+    return np.concatenate(parts), chosen
+
+
+def audit_run(
+    run: Run,
+    n: int = 2000,
+    *,
+    sampling_steps: int = SAMPLE_STEPS,
+    alpha: float = 0.05,
+    seed: int = 0,
+    **drawing: Any,
+) -> tuple[Verdict, np.ndarray]:
+    """Audit a run: `n` samples of it, its two splits and its leak. Returns verdict and samples."""
+    drawn, _ = draw(run, n, sampling_steps, seed=seed, **drawing)
+    samples = run.train.with_values(drawn, "the samples")
+    curves = (run.curves["train"], run.curves["holdout"])
+    verdict = audit(run.train, run.holdout, samples, curves=curves, alpha=alpha, seed=seed)
+    return verdict, drawn

@@ -1,0 +1,98 @@
+"""Figures as inline SVG, and images as inline PNG: a page needs no network and no script."""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import Any
+
+import numpy as np
+
+from reverie.curve import LossCurve
+from reverie.data import Scaler, to_image, to_pixels
+from reverie.plan import Plan
+
+STYLES = {
+    "train": ("model on training rows", dict(color="#c2410c", lw=1.8)),
+    "holdout": ("model on held-out rows", dict(color="#1d4ed8", lw=1.8)),
+    "memoriser on train": ("memoriser on training rows", dict(color="#6b7280", lw=1.2, ls=":")),
+    "memoriser on holdout": ("memoriser on held-out rows", dict(color="#6b7280", lw=1.2, ls="--")),
+    "linear on holdout": (
+        "linear optimum on held-out rows",
+        dict(color="#047857", lw=1.2, ls="-."),
+    ),
+}
+
+
+def curves_figure(curves: dict[str, LossCurve]) -> str:
+    """All standard curves on one axis, the leak shaded; returns SVG text."""
+    figure, ax = _axes(6.4, 3.9)
+    top = 0.0
+    for key, (label, style) in STYLES.items():
+        if key in curves:
+            curves[key].plot(ax, label=label, **style)
+            if not key.startswith("memoriser"):
+                top = max(top, float((curves[key].u * curves[key].rate).max()))
+    if {"train", "holdout"} <= set(curves):
+        train, held = curves["train"], curves["holdout"]
+        low, high = train.u * train.rate, held.u * held.rate
+        ax.fill_between(train.u, low, high, color="#c2410c", alpha=0.12, lw=0, label="leak")
+    if top > 0:
+        ax.set_ylim(0, 1.25 * top)
+    ax.legend(loc="upper left", frameon=False, fontsize=8)
+    ax.set_ylabel("nats per e-fold of signal-to-noise")
+    ax.set_xlabel("signal-to-noise ratio (noisy to clean)")
+    return _svg(figure)
+
+
+def plan_figure(plan: Plan) -> str:
+    """The model's curve with the staircase of a plan over it; returns SVG text."""
+    figure, ax = _axes(6.4, 3.2)
+    curve = plan.curve
+    u = np.geomspace(plan.u[0], plan.u[-1], 400)
+    ax.plot(u, u * curve(u), color="#1d4ed8", lw=1.8, label="model on held-out rows")
+    for k, (start, stop) in enumerate(zip(plan.u[:-1], plan.u[1:], strict=True)):
+        step = np.geomspace(start, stop, 40)
+        flat = step * float(curve(start)[0])
+        ax.fill_between(
+            step, step * curve(step), flat, color="#b45309", alpha=0.3, lw=0,
+            label=f"excess, {plan.excess:.3g} nats" if k == 0 else None,
+        )  # fmt: skip
+        ax.plot(step, flat, color="#b45309", lw=0.9)
+    ax.set_xscale("log")
+    ax.set_ylim(0, None)
+    ax.legend(loc="upper left", frameon=False, fontsize=8)
+    ax.set_ylabel("nats per e-fold of signal-to-noise")
+    ax.set_xlabel("signal-to-noise ratio (noisy to clean)")
+    ax.set_title(f"{plan.method}, {plan.steps} steps", fontsize=9)
+    return _svg(figure)
+
+
+def _axes(width: float, height: float) -> tuple[Any, Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    ax = figure.add_subplot()
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.tick_params(labelsize=8)
+    return figure, ax
+
+
+def _svg(figure: Any) -> str:
+    import matplotlib as mpl
+
+    file = io.StringIO()
+    with mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": "reverie"}):
+        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": "reverie"})
+    text = file.getvalue()
+    return text[text.index("<svg") :]
+
+
+def png_data(values: np.ndarray, scaler: Scaler) -> list[str]:
+    """Images (n, C, H, W) in the data's units as data: addresses."""
+    result = []
+    for pixels in to_pixels(values, scaler):
+        file = io.BytesIO()
+        to_image(pixels).save(file, "PNG")
+        result.append("data:image/png;base64," + base64.b64encode(file.getvalue()).decode())
+    return result

@@ -1,0 +1,173 @@
+"""One self-contained HTML page over one or more models, and the same as JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import reverie
+from reverie.auditing import Verdict, nearest
+from reverie.curve import LossCurve
+from reverie.data import Dataset, Scaler
+from reverie.files import write_json, write_text
+from reverie.plan import Plan
+from reverie.report.figures import curves_figure, plan_figure, png_data
+
+GALLERY = 12
+PAIRS = 12
+
+
+@dataclass(frozen=True, eq=False)
+class ModelReport:
+    """What the page shows of one model; everything but the name may be missing."""
+
+    name: str
+    n: int | None = None
+    about: str = ""
+    verdict: Verdict | None = None
+    curves: dict[str, LossCurve] = field(default_factory=dict)
+    plan: Plan | None = None
+    needed: dict[str, int] = field(default_factory=dict)  # nats -> steps
+    train: Dataset | None = None
+    holdout: Dataset | None = None
+    samples: np.ndarray | None = None
+    scaler: Scaler | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; the names that pipelines rely on come first."""
+        verdict, plan = self.verdict, self.plan
+        leak = verdict.leak if verdict is not None else None
+        rivals = plan.compare() if plan is not None else {}
+        return {
+            "name": self.name,
+            "n": self.n,
+            "finding": verdict.finding if verdict else None,
+            "p_value": verdict.p_value if verdict else None,
+            "leak": leak.nats if leak else None,
+            "leak_level": leak.level if leak else None,
+            "plan": None if plan is None else plan.to_json(),
+            "rivals": {name: rival.excess for name, rival in rivals.items()},
+            "steps_needed": self.needed,
+            "verdict": verdict.to_json() if verdict else None,
+            "curves": {k: {x: v for x, v in c.to_json().items() if x != "covariance"}
+                       for k, c in self.curves.items()},
+        }  # fmt: skip
+
+
+def write_report(
+    folder: Path, name: str, title: str, models: list[ModelReport], reproduce: list[str]
+) -> tuple[Path, Path]:
+    """Write `name`.html and `name`.json into `folder`, atomically; returns both paths.
+
+    reproduce: command lines shown on the page, so that a reader can make it again.
+    """
+    from jinja2 import Environment
+
+    here = Path(__file__).parent
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string((here / "page.html").read_text())
+    html = template.render(
+        title=title,
+        style=(here / "page.css").read_text(),
+        models=[_view(model) for model in models],
+        reproduce=reproduce,
+        versions=_versions(),
+    )
+    data = {
+        "title": title,
+        "models": [model.to_json() for model in models],
+        "reproduce": reproduce,
+        "versions": _versions(),
+    }
+    return write_text(folder / f"{name}.html", html), write_json(folder / f"{name}.json", data)
+
+
+def _versions() -> dict[str, str]:
+    import torch
+
+    return {"reverie": reverie.__version__, "torch": torch.__version__, "numpy": np.__version__}
+
+
+def _view(model: ModelReport) -> dict[str, Any]:
+    """Everything of one model as text and inline pictures."""
+    plan = model.plan
+    return {
+        "model": model,
+        "verdict": model.verdict.to_html() if model.verdict else "",
+        "curves": curves_figure(model.curves) if model.curves else "",
+        "staircase": plan_figure(plan) if plan is not None and plan.u.ndim == 1 else "",
+        "rivals": [] if plan is None else [
+            {"name": name, "excess": rival.excess, "charge": rival.charge}
+            for name, rival in plan.compare().items()
+        ],
+        "gallery": _gallery(model),
+        "pairs": _pairs(model),
+        "records": model.verdict.records[:PAIRS] if model.verdict else [],
+        "columns": _columns(model),
+    }  # fmt: skip
+
+
+def _is_pictured(model: ModelReport) -> bool:
+    return (
+        model.scaler is not None
+        and model.scaler.kind == "images"
+        and model.samples is not None
+        and model.train is not None
+        and model.holdout is not None
+    )
+
+
+def _gallery(model: ModelReport) -> list[dict[str, Any]]:
+    """The first samples, each beside its nearest training and nearest held-out image."""
+    if not _is_pictured(model):
+        return []
+    assert model.samples is not None
+    assert model.train is not None
+    assert model.holdout is not None
+    assert model.scaler is not None
+    chosen = model.samples[:GALLERY].astype(np.float64)
+    shown = [png_data(chosen, model.scaler)]
+    distances = []
+    for other in (model.train, model.holdout):
+        rows = [a.reshape(len(a), -1).astype(np.float64) for a in (chosen, other.values)]
+        distance, index = nearest(rows[0], rows[1], 1)
+        shown.append(png_data(other.values[index[:, 0]], model.scaler))
+        distances.append(distance[:, 0])
+    return [
+        {"sample": s, "train": t, "holdout": h, "to_train": dt, "to_holdout": dh}
+        for s, t, h, dt, dh in zip(*shown, *distances, strict=True)
+    ]
+
+
+def _pairs(model: ModelReport) -> list[dict[str, Any]]:
+    """The flagged training images beside the samples that give them away."""
+    if not _is_pictured(model) or model.verdict is None:
+        return []
+    assert model.samples is not None
+    assert model.train is not None
+    assert model.scaler is not None
+    records = model.verdict.records[:PAIRS]
+    train = png_data(model.train.values[[r.train_row for r in records]], model.scaler)
+    drawn = png_data(model.samples[[r.sample for r in records]], model.scaler)
+    return [
+        {"record": r, "train": t, "sample": s}
+        for r, t, s in zip(records, train, drawn, strict=True)
+    ]
+
+
+def _columns(model: ModelReport) -> dict[str, Any] | None:
+    """For tables: flagged records and their samples, column by column."""
+    if model.verdict is None or model.train is None or model.samples is None:
+        return None
+    if model.train.values.ndim != 2 or model.train.values.shape[1] > 12:
+        return None
+    width = model.train.values.shape[1]
+    names = model.train.columns or tuple(f"x{j}" for j in range(width))
+    rows = [
+        {"record": r, "train": model.train.values[r.train_row], "sample": model.samples[r.sample]}
+        for r in model.verdict.records[:6]
+    ]
+    return {"names": names, "rows": rows}
