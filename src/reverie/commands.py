@@ -242,14 +242,14 @@ def compare(command: cli.Compare, console: Console) -> int:
 
 def demo(command: cli.Demo, console: Console) -> int:
     reports = run_demo(command.out, seed=command.seed, hooks=console.training)
-    lines = [f"{'model':<36} {'finding':<13} {'p':>8} {'leak, nats':>11} {'steps for 3 nats':>17}"]
+    lines = [f"{'model':<36} {'finding':<13} {'p':>8} {'leak, nats':>11} {'steps, 10 nats':>15}"]
     for report in reports:
         verdict = report.verdict
         assert verdict is not None
         assert verdict.leak is not None
         lines.append(
             f"{report.name:<36} {verdict.finding:<13} {verdict.p_value:>8.2g} "
-            f"{verdict.leak.nats:>11.3g} {report.needed.get('3', '-'):>17}"
+            f"{verdict.leak.nats:>11.3g} {report.needed['10'] or 'over 500':>15}"
         )
     page = command.out / "report.html"
     data = {"report": str(page), "models": [r.to_json() for r in reports]}

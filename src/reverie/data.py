@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -236,7 +237,9 @@ def _read_csv(path: Path, key: str) -> Dataset:
         raise InputError(f"{path} is not UTF-8 text") from error
     header = not all(_is_number(cell) for cell in first)
     try:
-        values = np.loadtxt(path, delimiter=",", skiprows=int(header), ndmin=2, dtype=np.float64)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # no rows: said better below
+            values = np.loadtxt(path, delimiter=",", skiprows=int(header), ndmin=2)
     except ValueError as error:
         raise InputError(_csv_fault(path, first, header)) from error
     if values.size == 0:

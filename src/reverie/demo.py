@@ -16,7 +16,7 @@ from reverie.runs import Run
 from reverie.training import fit
 
 HOLDOUT = 797
-BUDGETS = (10, 3, 1)
+BUDGETS = (30, 10, 3)
 LONG = dict(holdout=HOLDOUT, check_every=500)
 MODELS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("100 images, trained long", "A small training set and far more steps than it can bear.",
@@ -64,7 +64,7 @@ def describe(
     if not run.curves:
         standard_curves(run)
     curve = sampling_curve(run)
-    needed = {str(b): steps_needed(curve, b) for b in BUDGETS}
+    needed = dict(zip(map(str, BUDGETS), steps_needed(curve, BUDGETS), strict=True))
     verdict, drawn = None, np.empty(0)
     if len(run.holdout):
         verdict, drawn = audit_run(run, samples, **({"seed": run.config.seed} | audit))
@@ -76,7 +76,7 @@ def describe(
         verdict=verdict,
         curves=run.curves,
         plan=plan_steps(curve, steps),
-        needed={k: v for k, v in needed.items() if v is not None},
+        needed=needed,
         train=run.train,
         holdout=run.holdout,
         samples=drawn if len(drawn) else None,

@@ -14,7 +14,7 @@ verified here but not checked against the authors' code or tables.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +24,7 @@ import torch
 from reverie.curve import LossCurve
 from reverie.errors import InputError
 from reverie.processes import VP
-from reverie.staircase import Staircase, best_knots, polish
+from reverie.staircase import Staircase, best_knots, least_areas, polish
 
 NODES = 2001
 Warp = Callable[[np.ndarray], np.ndarray]
@@ -205,22 +205,17 @@ def plan_steps(
     return _build(curve, steps, method, name, warp, (low, high))
 
 
-def steps_needed(
-    curve: LossCurve, nats: float, method: str = "loss-adaptive", most: int = 1024
-) -> int | None:
-    """The least K whose plan has an excess of at most `nats`; None if `most` steps do not do."""
-    low, high = 0, 1
-    while plan_steps(curve, high, method).excess > nats:
-        low, high = high, 2 * high
-        if high > most:
-            return None
-    while high - low > 1:
-        middle = (low + high) // 2
-        if plan_steps(curve, middle, method).excess <= nats:
-            high = middle
-        else:
-            low = middle
-    return high
+def steps_needed(curve: LossCurve, budgets: Sequence[float], most: int = 500) -> list[int | None]:
+    """For each budget in nats the least K whose loss-adaptive plan has at most that excess.
+
+    None where `most` steps do not do. One pass of the exact program serves all budgets.
+    """
+    if curve.process is None or curve.process.monotone:
+        curve = curve.monotone()
+    axis = np.linspace(curve.axis[0], curve.axis[-1], max(NODES, 8 * most))
+    area = curve.cumulative(axis)[-1]
+    excess = [least - area for least in least_areas(*curve.at(axis), most)]
+    return [next((k for k, e in enumerate(excess, 1) if e <= nats), None) for nats in budgets]
 
 
 def _warp(curve: LossCurve, clock: str) -> Warp | None:

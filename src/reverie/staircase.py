@@ -8,13 +8,13 @@ depth at once. The loss-adaptive schedule built on it is a reconstruction (see `
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from reverie.curve import LossCurve
 
-POLISH_SWEEPS = 12
+POLISH_SWEEPS, GOLDEN_ROUNDS = 12, 10
 GOLDEN = (np.sqrt(5) - 1) / 2
 
 
@@ -26,12 +26,14 @@ class Staircase:
     ) -> None:
         self.curve, self.warp = curve, warp
 
+    def read(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Clock W(u) (M, J) and rate (M, J) at places of the axis."""
+        clock, rate = self.curve.at(places)
+        return (clock if self.warp is None else self.warp(clock)), rate
+
     def __call__(self, start: np.ndarray, stop: np.ndarray) -> np.ndarray:
-        clock, rate = self.curve.at(start)
-        then, _ = self.curve.at(stop)
-        if self.warp is not None:
-            clock, then = self.warp(clock), self.warp(then)
-        return ((then - clock) * rate).sum(1)
+        clock, rate = self.read(start)
+        return ((self.read(stop)[0] - clock) * rate).sum(1)
 
 
 def best_knots(clock: np.ndarray, rate: np.ndarray, steps: int) -> np.ndarray:
@@ -39,19 +41,31 @@ def best_knots(clock: np.ndarray, rate: np.ndarray, steps: int) -> np.ndarray:
 
     steps must be at most N - 1.
     """
-    nodes = len(clock)
-    own = (clock * rate).sum(1)
-    value = clock @ rate[0] - own[0]  # one step from the first node
-    best = np.zeros(nodes, dtype=np.int64)
-    choices = [best]
-    for layer in range(2, steps + 1):
-        # node j is reached in `layer` steps only if j >= layer
-        value, best = _layer(value - own, rate, clock, choices[-1], layer)
-        choices.append(best)
-    knots = [nodes - 1]
+    choices = [best for _, best in _layers(clock, rate, steps)]
+    knots = [len(clock) - 1]
     for best in reversed(choices):
         knots.append(int(best[knots[-1]]))
     return np.array(knots[::-1])
+
+
+def least_areas(clock: np.ndarray, rate: np.ndarray, most: int) -> Iterator[float]:
+    """Yield the least staircase area of 1, 2, ... `most` steps over the whole grid."""
+    for value, _ in _layers(clock, rate, most):
+        yield float(value[-1])
+
+
+def _layers(
+    clock: np.ndarray, rate: np.ndarray, steps: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """For 1, 2, ... steps: the least area (N,) up to each node, and its predecessor (N,)."""
+    own = (clock * rate).sum(1)
+    value = clock @ rate[0] - own[0]
+    best = np.zeros(len(clock), dtype=np.int64)
+    yield value, best
+    for layer in range(2, steps + 1):
+        # node j is reached in `layer` steps only if j >= layer
+        value, best = _layer(value - own, rate, clock, best, layer)
+        yield value, best
 
 
 def _layer(
@@ -106,19 +120,21 @@ def polish(knots: np.ndarray, cost: Staircase) -> np.ndarray:
     return knots
 
 
-def _golden(knots: np.ndarray, move: np.ndarray, cost: Staircase, rounds: int = 24) -> np.ndarray:
+def _golden(knots: np.ndarray, move: np.ndarray, cost: Staircase) -> np.ndarray:
     """Golden-section search of each moving knot, near where it stands, all at once."""
     here = knots[move]
-    low = here - 0.5 * (here - knots[move - 1])
-    high = here + 0.5 * (knots[move + 1] - here)
+    before, height = cost.read(knots[move - 1])
+    after, _ = cost.read(knots[move + 1])
 
     def area(place: np.ndarray) -> np.ndarray:
-        return cost(knots[move - 1], place) + cost(place, knots[move + 1])
+        clock, rate = cost.read(place)
+        return ((clock - before) * height + (after - clock) * rate).sum(1)
 
-    start = area(here)
-    for _ in range(rounds):
+    low = here - 0.25 * (here - knots[move - 1])
+    high = here + 0.25 * (knots[move + 1] - here)
+    for _ in range(GOLDEN_ROUNDS):
         a, b = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
         left = area(a) < area(b)
         low, high = np.where(left, low, a), np.where(left, b, high)
     place = 0.5 * (low + high)
-    return np.where(area(place) < start, place, here)
+    return np.where(area(place) < area(here), place, here)

@@ -318,6 +318,8 @@ def fit(
     trainer = Trainer(denoiser, points, scaler.to_model(holdout.values), config)
     if path is not None and (path / "state.safetensors").exists():
         trainer.restore(*load_tensors(path / "state.safetensors"))
+    elif path is not None:
+        _save(trainer, path)
     _drain(trainer, scaler, path, on_event)
     return _finish(trainer, config, scaler, train, holdout, path)
 

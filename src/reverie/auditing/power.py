@@ -38,7 +38,7 @@ def planted_power(
     Copies of random training rows with noise are added to the samples; distances to them are
     computed exactly; the test is run afresh with fresh tie-breaks. Each planting draws the
     training labels anew among the pool, so that what the samples themselves hold (copies or not)
-    does not count as caught.
+    does not count as caught. Shares above the first that is always caught are left out.
     """
     rng = np.random.default_rng(seed)
     members = int(is_member.sum())
@@ -62,6 +62,8 @@ def planted_power(
         result.append(
             Power(share, copies, caught, float(np.sqrt(caught * (1 - caught) / repeats)))
         )
+        if hits == repeats:
+            break
     return result
 
 

@@ -188,7 +188,7 @@ def wilson(hits: int, count: int) -> tuple[float, float]:
     z2, p = 1.96**2, hits / count
     middle = (p + z2 / (2 * count)) / (1 + z2 / count)
     half = math.sqrt(z2 * (p * (1 - p) / count + z2 / (4 * count**2))) / (1 + z2 / count)
-    return max(middle - half, 0.0), min(middle + half, 1.0)
+    return (0.0 if hits == 0 else middle - half), (1.0 if hits == count else middle + half)
 
 
 def holm(p_values: list[float]) -> list[float]:

@@ -148,4 +148,6 @@ class Verdict:
 def _p(value: float | None) -> str:
     if value is None:
         return ""
+    if value < 1e-300:
+        return "< 1e-300"
     return f"{value:.3f}" if value >= 0.001 else f"{value:.1e}"

@@ -30,7 +30,7 @@ class ModelReport:
     verdict: Verdict | None = None
     curves: dict[str, LossCurve] = field(default_factory=dict)
     plan: Plan | None = None
-    needed: dict[str, int] = field(default_factory=dict)  # nats -> steps
+    needed: dict[str, int | None] = field(default_factory=dict)  # nats -> steps
     train: Dataset | None = None
     holdout: Dataset | None = None
     samples: np.ndarray | None = None

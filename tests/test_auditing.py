@@ -1,0 +1,266 @@
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from reverie.auditing import audit, nearest, share_test, tail_test
+from reverie.auditing.rank_tests import (
+    TailNull,
+    close_test,
+    fewest_visible,
+    holm,
+    ladder,
+    tail_order,
+    wilson,
+)
+from reverie.denoisers import Memoriser
+from reverie.errors import InputError
+from reverie.processes import EDM
+
+
+def normal(n, d=8, seed=0):
+    return np.random.default_rng(seed).standard_normal((n, d))
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e4])
+def test_nearest_equals_brute_force(offset):
+    """Also far from the origin, where |x|^2 - 2xy + |y|^2 loses every digit in float32."""
+    points, queries = normal(500, 6) + offset, normal(90, 6, seed=1) + offset
+    distance, index = nearest(queries, points, 3)
+    full = np.linalg.norm(queries[:, None] - points[None], axis=2)
+    order = np.argsort(full, axis=1)[:, :3]
+    assert np.array_equal(index, order)
+    assert np.allclose(distance, np.take_along_axis(full, order, 1), rtol=1e-12)
+
+
+def test_nearest_in_blocks_and_without_self(monkeypatch):
+    from reverie.auditing import neighbours
+
+    points = normal(300, 4)
+    whole = nearest(points, points, 5, skip_self=True)
+    monkeypatch.setattr(neighbours, "QUERY_BLOCK", 37)
+    monkeypatch.setattr(neighbours, "POINT_BLOCK", 41)
+    parts = nearest(points, points, 5, skip_self=True)
+    assert np.array_equal(whole[1], parts[1])
+    assert (whole[0] > 0).all()
+    assert nearest(points[:2], points[:2], 5, skip_self=True)[0].shape == (2, 1)
+
+
+def test_tail_null_equals_simulation():
+    """P(least p over the ladder <= x) against 20,000 random labellings (4 standard errors)."""
+    rng = np.random.default_rng(0)
+    members, others = 60, 40
+    null = TailNull(members, others, (8, 15, 25))
+    labels = np.arange(100) < members
+    draws = np.array([null.least_p(rng.permutation(labels)) for _ in range(20_000)])
+    for x in np.quantile(draws, [0.02, 0.1, 0.5]):
+        exact = null.corrected(float(x))
+        error = 4 * math.sqrt(exact * (1 - exact) / 20_000)
+        assert abs((draws <= x * (1 + 1e-9)).mean() - exact) < error
+
+
+def test_tail_null_by_enumeration():
+    """All orders of 3 members and 3 others: 20 labellings, one ladder rung."""
+    null = TailNull(3, 3, (2,))
+    assert null.corrected(null.tails[2][2]) == pytest.approx(3 / 15)
+    assert null.critical(0.05) == 0.0
+    assert null.critical(0.21) == pytest.approx(0.2)
+
+
+def test_critical_value_has_its_size():
+    null = TailNull(500, 500, ladder(500, 500))
+    x = null.critical(0.05)
+    assert null.corrected(x) <= 0.05 < null.corrected(x * 3)
+
+
+@pytest.mark.parametrize(
+    ("members", "others", "fewest"), [(1000, 1000, 5), (4000, 1000, 14), (9000, 1000, 29)]
+)
+def test_fewest_copies_visible(members, others, fewest):
+    assert fewest_visible(members, others) == fewest
+
+
+def test_type_one_error_of_tail_and_share():
+    """Perfect generator, 400 replications at n = 200 + 200, m = 400, d = 4: the tail test is never
+    above 5% by more than 2 s.e.; the share test within 3 s.e. (its null is a normal limit)."""
+    rng = np.random.default_rng(0)
+    member = np.arange(400) < 200
+    rejected = np.zeros(2)
+    for _ in range(400):
+        pool, drawn = rng.standard_normal((2, 400, 4))
+        spacing = nearest(pool, pool, 5, skip_self=True)[0][:, -1]
+        to_samples = nearest(pool, drawn, 1)[0][:, 0]
+        counts = np.bincount(nearest(drawn, pool, 1)[1][:, 0], minlength=400)
+        rejected[0] += tail_test(to_samples, spacing, member).p_value <= 0.05
+        rejected[1] += share_test(counts.astype(float), member).p_value <= 0.05
+    error = math.sqrt(0.05 * 0.95 / 400)
+    assert rejected[0] / 400 < 0.05 + 2 * error
+    assert abs(rejected[1] / 400 - 0.05) < 3 * error
+
+
+def test_share_test_variance_is_the_permutation_variance():
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(3, 50).astype(float)
+    member = np.arange(50) < 20
+    draws = np.array([counts[rng.permutation(member)].sum() for _ in range(20_000)])
+    result = share_test(counts, member)
+    z = (counts[member].sum() - draws.mean()) / draws.std()
+    assert stats.norm.isf(result.p_value) == pytest.approx(z, abs=0.03)
+
+
+def test_swapping_the_labels_turns_the_share_test_round():
+    counts = np.random.default_rng(1).poisson(2, 80).astype(float)
+    member = np.arange(80) < 40
+    p, q = share_test(counts, member).p_value, share_test(counts, ~member).p_value
+    assert p + q == pytest.approx(1)
+
+
+def test_close_test_is_hypergeometric():
+    to_samples = np.r_[np.full(6, 0.1), np.full(14, 1.0)]
+    member = np.r_[np.ones(5, bool), np.zeros(1, bool), np.ones(5, bool), np.zeros(9, bool)]
+    result = close_test(to_samples, np.ones(20), member)
+    assert result.statistic == 5
+    assert result.p_value == pytest.approx(stats.hypergeom.sf(4, 20, 10, 6))
+
+
+def test_ties_are_broken_at_random_with_a_seed():
+    order = tail_order(np.zeros(40), np.zeros(40), seed=1)
+    assert np.array_equal(order, tail_order(np.zeros(40), np.zeros(40), seed=1))
+    assert not np.array_equal(order, tail_order(np.zeros(40), np.zeros(40), seed=2))
+
+
+def test_holm_and_wilson():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    low, high = wilson(0, 100)
+    assert low == 0
+    assert high == pytest.approx(0.037, abs=1e-3)
+
+
+def test_copies_are_found_and_named():
+    """n = 1000, m = 2000, d = 8: ten copies (0.5%) with noise .05 give a verdict of copies."""
+    train, holdout, samples = normal(1000), normal(1000, seed=1), normal(2000, seed=2)
+    samples[:10] = train[100:110] + 0.05 * normal(10, seed=3)
+    verdict = audit(train, holdout, samples)
+    assert verdict.finding == "copies"
+    assert verdict.p_value < 0.05
+    named = {r.train_row for r in verdict.records if r.near_copy}
+    assert named == set(range(100, 110))
+    pairs = {(r.train_row, r.sample) for r in verdict.records}
+    assert {(100 + k, k) for k in range(10)} <= pairs
+
+
+def test_power_of_half_a_percent_of_copies():
+    """At least .95 at 0.5% copies (spec 7 B), as the audit states and as 30 plantings show."""
+    rng = np.random.default_rng(5)
+    stated, found = [], 0
+    for k in range(30):
+        train, holdout = rng.standard_normal((2, 1000, 8))
+        samples = rng.standard_normal((2000, 8))
+        copied = rng.choice(1000, 10, replace=False)
+        samples[:10] = train[copied] + 0.05 * rng.standard_normal((10, 8))
+        if k == 0:
+            power = audit(train, holdout, samples[10:]).power
+            stated = [p.caught for p in power if p.copies == 10]
+        pool = np.concatenate([train, holdout])
+        spacing = nearest(pool, pool, 5, skip_self=True)[0][:, -1]
+        near = nearest(pool, samples, 1)[0][:, 0]
+        found += tail_test(near, spacing, np.arange(2000) < 1000).p_value <= 0.05
+    assert found / 30 >= 0.95
+    assert stated
+    assert stated[0] >= 0.95
+
+
+def test_an_honest_generator_is_cleared():
+    verdict = audit(normal(600), normal(600, seed=1), normal(1500, seed=2))
+    assert verdict.finding == "none"
+    assert "would have been caught" in verdict.power_sentence()
+
+
+def test_an_honest_gaussian_fit_is_never_called_copies():
+    """Fitted on n = 200, d = 8: it may depend on its data, but it copies nothing (spec 7 C)."""
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        train, holdout = rng.standard_normal((2, 200, 8))
+        drawn = rng.multivariate_normal(train.mean(0), np.cov(train.T), 2000)
+        assert audit(train, holdout, drawn).finding != "copies"
+
+
+def test_too_little_data_is_inconclusive():
+    verdict = audit(normal(40), normal(10, seed=1), normal(60, seed=2))
+    assert verdict.finding == "inconclusive"
+
+
+def test_a_copycat_is_certain():
+    train = normal(300)
+    verdict = audit(train, normal(300, seed=1), train)
+    assert verdict.finding == "copies"
+    assert verdict.p_value < 1e-10
+    rates = {row.statistic: row.value for row in verdict.table}
+    assert rates["1/3-ratio rate of samples"] == 1.0
+    assert rates["... of held-out rows"] < 0.01
+
+
+def test_the_ratio_rule_has_its_null_rate():
+    """P(d1/d2 < 1/3) = 3^-d for fresh samples (spec 2): d = 2, 3, within 4 standard errors plus
+    the edge effect of a finite sample."""
+    for d in (2, 3):
+        verdict = audit(normal(4000, d), normal(2000, d, 1), normal(4000, d, 2))
+        rate = next(r.value for r in verdict.table if r.statistic.startswith("1/3"))
+        assert abs(rate - 3.0**-d) < 4 * math.sqrt(3.0**-d / 4000) + 0.1 * 3.0**-d
+
+
+def test_the_leak_joins_the_verdict(generator):
+    """The memoriser leaks, and is called dependent even by honest samples."""
+    train, holdout = normal(200, 3), normal(200, 3, 1)
+    model = Memoriser(EDM(0.1, 20), torch.as_tensor(train, dtype=torch.float32))
+    verdict = audit(train, holdout, normal(600, 3, 2), denoiser=model)
+    assert verdict.leak is not None
+    assert verdict.leak.low > 1
+    assert verdict.finding == "dependence"
+
+
+def test_shared_rows_are_dropped_or_refused():
+    train, holdout = normal(100), normal(100, seed=1)
+    holdout[:20] = train[:20]
+    verdict = audit(train, holdout, normal(200, seed=2))
+    assert verdict.sizes["holdout"] == 80
+    assert any("20 held-out rows" in line for line in verdict.sentences())
+    with pytest.raises(InputError, match="stand verbatim"):
+        audit(train, train, normal(200, seed=2))
+
+
+@pytest.mark.parametrize(
+    ("sets", "words"),
+    [
+        ((normal(100), normal(100, 7), normal(100)), "holdout has rows of shape"),
+        ((normal(100), normal(100, seed=1), normal(100, 7)), "samples has rows of shape"),
+        ((normal(5), normal(100, seed=1), normal(100)), "train has 5 row"),
+        ((normal(100), np.full((50, 8), np.inf), normal(100)), "holdout: row 0, column 0"),
+    ],
+)
+def test_bad_sets_get_one_sentence(sets, words):
+    with pytest.raises(InputError, match=words):
+        audit(*sets)
+
+
+def test_verdict_as_json_and_html():
+    verdict = audit(normal(100), normal(100, seed=1), normal(200, seed=2))
+    data = json.loads(json.dumps(verdict.to_json()))
+    assert data["finding"] == verdict.finding
+    assert {"statistic", "null", "p_value", "interval"} <= set(data["table"][0])
+    html = verdict.to_html()
+    assert "exchangeable" in html
+    assert "<script" not in html
+    assert "tail" in verdict.summary()
+
+
+def test_audit_is_quick():
+    """1,000 + 1,000 + 2,000 rows in 8 dimensions in under 2 s of processor time."""
+    import time
+
+    start = time.process_time()
+    audit(normal(1000), normal(1000, seed=1), normal(2000, seed=2))
+    assert time.process_time() - start < 4  # two threads at most: 2 s each

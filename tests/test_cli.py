@@ -1,0 +1,218 @@
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from reverie.cli import main
+
+SMALL = ["--width", "16", "--depth", "1", "--steps", "40", "--check-every", "20", "--quiet"]
+
+
+def call(*arguments):
+    with pytest.raises(SystemExit) as stop:
+        main([str(a) for a in arguments])
+    return stop.value.code or 0
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    path = tmp_path_factory.mktemp("cli") / "run"
+    assert call("fit", "digits", "--out", path, "--n", "200", *SMALL) == 0
+    return path
+
+
+def test_fit_writes_curves_and_says_what_next(tmp_path, capsys):
+    assert call("fit", "wine", "--out", tmp_path / "w", *SMALL) == 0
+    out = capsys.readouterr().out
+    assert "leak:" in out
+    assert "reverie audit" in out
+    assert json.loads((tmp_path / "w" / "curves.json").read_text()).keys() >= {"train", "holdout"}
+    assert list((tmp_path / "w" / "previews").glob("*.csv"))
+
+
+def test_fit_twice_refuses_and_resume_of_a_finished_run_is_done(run, capsys):
+    assert call("fit", "digits", "--out", run, *SMALL) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert call("fit", "digits", "--out", run, "--resume", "--quiet") == 0
+
+
+def test_sample_in_the_datas_own_form(run, tmp_path, capsys):
+    out = tmp_path / "s.npy"
+    assert call("sample", run, "--n", "7", "--steps", "5", "--out", out, "--quiet") == 0
+    drawn = np.load(out)
+    assert drawn.shape == (7, 8, 8)
+    assert drawn.dtype == np.uint8
+    assert drawn.max() <= 16
+    first = drawn.copy()
+    call("sample", run, "--n", "7", "--steps", "5", "--out", out, "--quiet")
+    assert np.array_equal(np.load(out), first)
+    folder = tmp_path / "pngs"
+    assert call("sample", run, "--n", "3", "--steps", "4", "--out", folder, "--quiet") == 0
+    assert len(list(folder.glob("*.png"))) == 3
+    for sampler in ("ddim", "heun", "dpm++2m"):
+        assert call("sample", run, "--n", "2", "--steps", "4", "--sampler", sampler,
+                    "--out", out, "--quiet") == 0  # fmt: skip
+
+
+def test_audit_of_a_run_writes_page_and_json(run, capsys):
+    assert call("audit", run, "--n", "300", "--steps", "5", "--quiet") == 0
+    assert "finding" in capsys.readouterr().out
+    data = json.loads((run / "audit.json").read_text())
+    model = data["models"][0]
+    assert {"name", "n", "finding", "p_value", "leak", "leak_level", "plan"} <= set(model)
+    assert (run / "audit.html").read_text().startswith("<!doctype html>")
+
+
+def test_audit_of_three_files_fails_on_copies(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    train, holdout = rng.standard_normal((2, 200, 5))
+    for name, values in (("t", train), ("h", holdout), ("g", train)):
+        header = "a,b,c,d,e"
+        np.savetxt(tmp_path / f"{name}.csv", values, delimiter=",", header=header, comments="")
+    sets = ["--train", tmp_path / "t.csv", "--holdout", tmp_path / "h.csv"]
+    sets += ["--samples", tmp_path / "g.csv", "--out", tmp_path / "audit"]
+    assert call("audit", *sets, "--quiet") == 0
+    assert call("audit", *sets, "--fail-on", "copies", "--quiet") == 1
+    assert call("audit", *sets, "--fail-on", "dependence", "--quiet") == 0
+    assert call("audit", *sets, "--fail-on", "theft", "--quiet") == 2
+    text = (tmp_path / "audit" / "audit.html").read_text()
+    assert "training row" in text
+
+
+def test_plan_prints_every_schedule(run, capsys):
+    assert call("plan", run, "--steps", "6", "--quiet") == 0
+    out = capsys.readouterr().out
+    for name in ("loss-adaptive", "karras", "cosine", "entropic", "log-snr"):
+        assert name in out
+    assert (run / "plan.html").exists()
+    assert call("plan", run, "--steps", "6", "--json") == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["excess_nats"] == min(data["rivals"].values())
+
+
+def test_compare_two_runs(run, tmp_path, capsys):
+    other = tmp_path / "other"
+    call("fit", "digits", "--out", other, "--n", "200", *SMALL, "--lr", "1e-5")
+    capsys.readouterr()
+    assert call("compare", run, other, "--quiet") == 0
+    assert "paired" in capsys.readouterr().out
+    third = tmp_path / "third"
+    call("fit", "digits", "--out", third, "--n", "100", "--seed", "4", *SMALL)
+    assert call("compare", run, third, "--quiet") == 2
+
+
+def bad_sets(tmp_path):
+    rng = np.random.default_rng(0)
+    good = tmp_path / "good.npy"
+    np.save(good, rng.standard_normal((60, 3)))
+    other = tmp_path / "other.npy"
+    np.save(other, rng.standard_normal((60, 4)))
+    nan = tmp_path / "nan.npy"
+    np.save(nan, np.full((60, 3), np.nan))
+    text = tmp_path / "text.csv"
+    text.write_text("a,b\n1,x\n2,y\n")
+    empty = tmp_path / "empty.csv"
+    empty.write_text("")
+    one = tmp_path / "one.npy"
+    np.save(one, np.zeros((1, 3)))
+    constant = tmp_path / "constant.npy"
+    np.save(constant, np.ones((60, 3)))
+    return locals()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["fit", "{nan}", "--out", "{tmp_path}/r"], "row 0, column 0 is not a finite number"),
+        (["fit", "{text}", "--out", "{tmp_path}/r"], "line 2, column 'b' is 'x', not a number"),
+        (["fit", "{empty}", "--out", "{tmp_path}/r"], "is empty"),
+        (["fit", "{one}", "--out", "{tmp_path}/r"], "1 row"),
+        (["fit", "{constant}", "--out", "{tmp_path}/r"], "constant"),
+        (["fit", "{good}", "--out", "{good}/r"], "cannot write"),
+        (["fit", "missing.npy", "--out", "{tmp_path}/r"], "does not exist"),
+        (["fit"], "needs DATA"),
+        (["fit", "digits", "--out", "{tmp_path}/r", "--n", "5000"], "1 to 1796"),
+        (["audit"], "needs a run"),
+        (["audit", "{tmp_path}"], "is not a run"),
+        (["audit", "--train", "{good}", "--holdout", "{good}", "--samples", "{good}"], "verbatim"),
+        (["audit", "--train", "{good}", "--holdout", "{other}", "--samples", "{good}"], "shape"),
+        (["sample", "{tmp_path}"], "is not a run"),
+        (["plan", "{tmp_path}"], "is not a run"),
+        (["compare", "{tmp_path}", "{tmp_path}"], "is not a run"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_two(words, message, tmp_path, capsys):
+    names = bad_sets(tmp_path)
+    assert call(*[w.format(**names) for w in words], "--quiet") == 2
+    err = capsys.readouterr().err.strip()
+    assert message in err
+    assert err.startswith("reverie: ")
+    assert "Traceback" not in err
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--steps", "0"], "whole number"),
+        (["--plan", "best"], "choose one of"),
+        (["--sampler", "euler"], "choose"),
+        (["--out", "a.xlsx"], "written as"),
+        (["--n", "0"], "at least 1"),
+    ],
+)
+def test_bad_sampling_is_one_sentence(run, extra, message, capsys):
+    assert call("sample", run, *extra, "--quiet") == 2
+    assert message in capsys.readouterr().err
+
+
+def test_corrupted_checkpoint_loses_nothing(run, tmp_path, capsys):
+    broken = tmp_path / "broken"
+    shutil.copytree(run, broken)
+    (broken / "ema.safetensors").write_bytes(b"garbage")
+    assert call("sample", broken, "--quiet") == 2
+    assert "is damaged" in capsys.readouterr().err
+    before = sorted(p.name for p in run.iterdir())
+    assert before == sorted(p.name for p in broken.iterdir())
+
+
+def test_help_teaches_with_an_example(capsys):
+    for verb in ("fit", "sample", "audit", "plan", "compare", "demo"):
+        assert call(verb, "--help") == 0
+        assert "Example: reverie" in capsys.readouterr().out
+
+
+def test_ctrl_c_says_how_to_resume(tmp_path):
+    """SIGINT in the middle of a fit from a shell: saved, exit 130, one sentence, and it resumes."""
+    import signal
+    import time
+
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "reverie.cli", "fit", "digits", "--out", str(out)]
+    child = subprocess.Popen([*command, "--steps", "100000", "--width", "16", "--quiet"],
+                             stderr=subprocess.PIPE, text=True)  # fmt: skip
+    while not (out / "state.safetensors").exists():
+        time.sleep(0.05)
+    time.sleep(1.0)
+    child.send_signal(signal.SIGINT)
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert "--resume" in err
+    assert (out / "state.safetensors").exists()
+    assert "Traceback" not in err
+
+
+def test_import_is_light():
+    """`import reverie` adds under .3 s to `import torch`, and none of the extras."""
+    code = (
+        "import time, torch, sys; start = time.perf_counter(); import reverie; "
+        "print(time.perf_counter() - start); "
+        "print(any(m in sys.modules for m in ('diffusers', 'pyarrow', 'sklearn', 'matplotlib')))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    seconds, extras = out.stdout.split()
+    assert float(seconds) < 0.3
+    assert extras == "False"
