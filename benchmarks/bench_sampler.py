@@ -53,7 +53,8 @@ def diffusers_loop(init, kind):
         state = init
         made.set_timesteps(STEPS)
         for t in made.timesteps:
-            state = made.step(state, t, state).prev_sample
+            scaled = made.scale_model_input(state, t)
+            state = made.step(scaled, t, state).prev_sample
         return state
 
     return run
