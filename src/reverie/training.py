@@ -84,7 +84,7 @@ class Trainer:
             lr=config.lr,
             betas=(0.9, 0.99),
             weight_decay=config.weight_decay,
-            foreach=True,
+            fused=True,
         )
 
     # --- the loop ----------------------------------------------------------------------------
