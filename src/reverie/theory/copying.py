@@ -1,4 +1,4 @@
-"""Which errors of the score keep a reversal on its training set, and how often chance looks like it.
+"""Which score errors keep a reversal on its training set, and how often chance looks like it.
 
 A score error of finite energy in noise time changes the weights of the training points and not
 the support of the samples (Pidstrigach 2022, arXiv 2206.01018, read in its abstract; theorem and
@@ -100,11 +100,15 @@ def null_copied_share(dim: float, threshold: float = 1 / 3) -> float:
     dim <= 4, where the ratio proves nothing. Raises InputError outside 0 < threshold < 1.
     """
     if not 0 < threshold < 1 or dim <= 0:
-        raise InputError("the ratio's threshold lies between 0 and 1 and the dimension is positive")
+        raise InputError(
+            "the ratio's threshold lies between 0 and 1 and the dimension is positive"
+        )
     return threshold**dim
 
 
-def geometric_times(process: GaussianProcess, sigma_max: float, sigma_min: float, steps: int) -> Tensor:
+def geometric_times(
+    process: GaussianProcess, sigma_max: float, sigma_min: float, steps: int
+) -> Tensor:
     """Process times (steps + 1,) at which sigma / alpha falls geometrically between two values."""
     log_ends = math.log(sigma_max), math.log(sigma_min)
     sigma = torch.as_tensor(np.exp(np.linspace(*log_ends, steps + 1)))

@@ -61,9 +61,7 @@ def posterior_variance(
     return sigma.square() / alpha * trace
 
 
-def sure(
-    denoiser: Guess, process: GaussianProcess, state: Tensor, t: Tensor | float
-) -> Tensor:
+def sure(denoiser: Guess, process: GaussianProcess, state: Tensor, t: Tensor | float) -> Tensor:
     """Stein's unbiased estimate (B,) of |x - xhat|^2, summed over dimensions, from states alone.
 
     A single value may be negative; its mean over states is the mean squared error of any guess.
@@ -78,9 +76,7 @@ def sure(
     return 2 * posterior_variance(denoiser, process, state, t) + apart - noise
 
 
-def _levels(
-    process: GaussianProcess, state: Tensor, t: Tensor | float
-) -> tuple[Tensor, Tensor]:
+def _levels(process: GaussianProcess, state: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor]:
     if process.columns > 1:
         raise InputError("these identities are written for one noise level per point")
     alpha, sigma = process.levels(t, state)

@@ -104,7 +104,7 @@ def collapse_sigma(count: int, spectrum: Sequence[float] | np.ndarray) -> float:
     # the isotropic root of the largest variance is an upper bound, of the smallest a lower one
     slack = _log_isotropic_sigma(count, len(lam))
     low, high = (0.5 * math.log(v) + slack for v in (lam.min(), lam.max()))
-    return math.exp(brentq(missing, low - 1e-6, high + 1e-6, xtol=1e-14))
+    return math.exp(float(brentq(missing, low - 1e-6, high + 1e-6, xtol=1e-14)))  # type: ignore[arg-type]
 
 
 def isotropic_collapse_time(count: int, dim: int, variance: float = 1.0) -> float:

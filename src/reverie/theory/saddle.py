@@ -96,10 +96,11 @@ class SaddlePoint:
         q, r = unit_q * complex(*found.x[:2]), unit_r * complex(*found.x[2:])
         return Traces(q, r, self._averages(q, r)[0])
 
-    def density(self, x: Sequence[float] | np.ndarray, width: float = 0.02) -> np.ndarray:
+    def density(self, x: Sequence[float] | np.ndarray, width: float = 0.005) -> np.ndarray:
         """Density (L,) per unit of ln eigenvalue at positive `x` (L,), smoothed over `width`.
 
-        Im q / pi at z = x (1 + i width), multiplied by x.
+        Im q / pi at z = x (1 + i width), multiplied by x. An atom of mass m adds a tail of about
+        m width / pi everywhere above it.
         """
         places = np.asarray(x, dtype=np.float64)
         traces, values = None, np.empty(len(places))
