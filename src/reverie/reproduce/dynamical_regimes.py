@@ -40,6 +40,8 @@ SPECIATION = {
 class TwoClusters(Denoiser):
     """Exact denoiser of +-m with unit variance, along m: the other directions do not interact."""
 
+    process: VP
+
     def __init__(self, process: VP, separation: float) -> None:
         super().__init__()
         self.process, self.separation = process, separation
@@ -53,7 +55,7 @@ class TwoClusters(Denoiser):
 def clone_share(t: float, separation: float, paths: int, generator: torch.Generator) -> float:
     """Share of pairs of paths from one state at time t that end in the same cluster."""
     process = VP()
-    branch, end = (float(process.time(regimes.ve_sigma(s) ** -2.0)) for s in (t, 5e-3))
+    branch, end = (float(process.time(float(regimes.ve_sigma(s)) ** -2)) for s in (t, 5e-3))
     signs = torch.randint(2, (paths, 1), generator=generator, dtype=torch.float64) * 2 - 1
     clean = signs * separation + torch.randn(signs.shape, generator=generator).double()
     state = process.corrupt(clean, branch, generator=generator).repeat(2, 1)
@@ -133,7 +135,7 @@ def _mixtures(
 
 
 def _digits(axes: Any, draws: int, generator: torch.Generator) -> list[Row]:
-    """Digits, scaled to unit mean variance: regimes of their own spectrum, and the measured set."""
+    """Digits, scaled to unit mean variance: their spectrum's regimes, and the measured set."""
     data = digits(generator).flatten(1).double()
     data = (data - data.mean(0)) / data.var(0, correction=0).mean().sqrt()
     rows = []

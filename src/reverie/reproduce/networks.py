@@ -13,11 +13,12 @@ from reverie.processes import GaussianProcess
 
 
 def digits(generator: torch.Generator) -> Tensor:
-    """The 1,797 digits of scikit-learn in random order: (1797, 1, 8, 8), grey levels in [-1, 1]."""
+    """The 1,797 digits of scikit-learn in random order: (1797, 1, 8, 8), values in [-1, 1]."""
     from sklearn.datasets import load_digits
 
-    images = torch.as_tensor(load_digits().images, dtype=torch.float32) / 8 - 1
-    return images[torch.randperm(len(images), generator=generator)][:, None]
+    pixels, _ = load_digits(return_X_y=True)
+    images = torch.as_tensor(pixels, dtype=torch.float32).reshape(-1, 1, 8, 8) / 8 - 1
+    return images[torch.randperm(len(images), generator=generator)]
 
 
 def build_network(
