@@ -54,6 +54,7 @@ def test_t15_memoriser_distils_to_its_gaussian(generator, sigma):
     residual = (memoriser(states, torch.tensor(t)) - exact(states)).square().sum(1).mean()
     noised = linear.covariance() + sigma**2 * torch.eye(6)
     stderr = math.sqrt(float(residual * torch.linalg.inv(noised).trace()) / draws)
+    assert fitted.weight_stderr == pytest.approx(stderr, rel=0.1)
     assert float((fitted.weight - exact.weight).norm()) < 4 * stderr
     fresh = normal(generator, 2000, 6) * WIDTHS + 1
     held_out = hidden_gaussian.distil(memoriser, fresh, t, draws=draws, generator=generator)

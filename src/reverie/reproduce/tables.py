@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 TAGS = {
     "V": "read in the paper, its official code or its figures",
     "S": "read in a secondary source only",
-    "D": "derived for this library, not a published figure",
+    "D": "reconstructed for this library, not a published figure",
     "": "no published figure",
 }
 

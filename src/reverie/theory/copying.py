@@ -96,7 +96,7 @@ def copied_share(samples: Tensor, data: Tensor, threshold: float = 1 / 3) -> flo
 def null_copied_share(dim: float, threshold: float = 1 / 3) -> float:
     """Share threshold^dim that novel samples reach by chance, `dim` the intrinsic dimension.
 
-    For locally uniform data (d_1 / d_2)^dim is uniform on (0, 1), our derivation; above .01 for
+    For locally uniform data (d_1 / d_2)^dim is uniform on (0, 1), a reconstruction; above .01 for
     dim <= 4, where the ratio proves nothing. Raises InputError outside 0 < threshold < 1.
     """
     if not 0 < threshold < 1 or dim <= 0:

@@ -108,9 +108,8 @@ class ScoreMachine(Denoiser):
             if allowed is not None:
                 logits = logits.masked_fill(~allowed, -torch.inf)
             higher = torch.maximum(top, logits.amax(1))
-            # a pixel that no candidate was allowed yet has top = -inf: keep 0, not nan
-            safe = higher.masked_fill(higher == -torch.inf, 0.0)
-            decay, weights = (top - safe).exp(), (logits - safe[:, None]).exp()
+            # finite from the first block on: the unshifted images are allowed everywhere
+            decay, weights = (top - higher).exp(), (logits - higher[:, None]).exp()
             total = total * decay + weights.sum(1)
             shares = weights.expand(-1, -1, pixels)
             mean = mean * decay[:, None] + torch.einsum("bni,nci->bci", shares, points)

@@ -101,11 +101,16 @@ def linearity(
 
 @dataclass(frozen=True, eq=False)
 class AffineMap:
-    """xhat = weight x_t + bias at one process time; weight (d, d), bias (d,), float64."""
+    """xhat = weight x_t + bias at one process time; weight (d, d), bias (d,), float64.
+
+    weight_stderr: of a fitted map, standard error of |weight|_F over the draws, taken as
+    independent and of equal variance.
+    """
 
     weight: Tensor
     bias: Tensor
     t: float
+    weight_stderr: float = 0.0
 
     def __call__(self, state: Tensor) -> Tensor:
         """Apply the map to states (B, *shape)."""
@@ -143,7 +148,7 @@ def distil(
     alpha = process.levels(t, data)[0]
     gram = torch.zeros(dim + 1, dim + 1, dtype=torch.float64)
     cross = torch.zeros(dim + 1, dim, dtype=torch.float64)
-    done = 0
+    square, done = 0.0, 0
     while done < draws:
         rows = torch.arange(done, done + min(batch_size, draws - done)) // 2 % len(data)
         state = torch.cat(process.corrupt_pair(data[rows[::2]], t, generator=generator))
@@ -151,12 +156,17 @@ def distil(
         z = (state - alpha * middle).flatten(1).double()
         z = torch.cat([z, torch.ones(len(z), 1, dtype=torch.float64)], 1)
         gram += z.T @ z
-        cross += z.T @ (guess - middle).flatten(1).double()
+        target = (guess - middle).flatten(1).double()
+        cross += z.T @ target
+        square += float(target.square().sum())
         done += len(state)
     solution = torch.linalg.solve(gram, cross)
     weight, shift = solution[:-1].T, solution[-1]
+    residual = max(square - float((solution * cross).sum()), 0.0) / (done - dim - 1)
+    stderr = math.sqrt(residual * float(torch.linalg.inv(gram).diagonal()[:-1].sum()))
     centre = (alpha * middle).flatten().double()
-    return AffineMap(weight, shift + middle.flatten().double() - weight @ centre, float(t))
+    bias = shift + middle.flatten().double() - weight @ centre
+    return AffineMap(weight, bias, float(t), stderr)
 
 
 def gaussian_map(linear: Linear, t: float) -> AffineMap:

@@ -10,8 +10,8 @@ Gaussian-equivalent form of the authors' code (corrected for a doubled 1/sqrt(d)
     U = G G^T / n + b^2 W W^T / d + s^2 I,   G = a e^-t W X / sqrt(d) + v Omega
     V = b W / sqrt(d)
 
-The closed forms of the losses in time and at infinity, and the population's U, are our
-derivation. Gradient flow is solved by one eigendecomposition: no descent is run.
+The closed forms of the losses in time and at infinity, and the population's U, are a
+reconstruction. Gradient flow is solved by one eigendecomposition: no descent is run.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ Delta_t = 1 - e^-2t; the same level seen as exploding variance is sigma^2 = e^2t
 
 The excess entropy is ln n - I(index; x_t), the nats that are still missing to name the point.
 Speciation, cloning and collapse were read in the published code of Biroli et al. 2024; the
-collapse of an arbitrary spectrum is our derivation.
+collapse of an arbitrary spectrum is a reconstruction.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def collapse_time(count: int, spectrum: Sequence[float] | np.ndarray) -> float:
     """Time below which the exact reversal of `count` points is drawn to one of them.
 
     spectrum: (d,) variances of the population, zeros allowed. Root of
-    ln n = 1/2 sum ln(1 + lam / sigma^2), derived here from the condition of Biroli et al. 2024.
+    ln n = 1/2 sum ln(1 + lam / sigma^2), a reconstruction from the condition of Biroli et al. 2024.
     Raises InputError on fewer than two points or a spectrum without variance.
     """
     return float(ou_time(collapse_sigma(count, spectrum)))
