@@ -41,7 +41,7 @@ def run(out: Path, seed: int = 0, full: bool = False) -> dict[str, Any]:
     for size in SIZES:
         part, process = data[:size], EDM()
         network = build_network(process, partial(ResidualMLP, (1, 8, 8)), part, seed)
-        train(network, part, steps, generator=generator)
+        train(network, part, steps, generator=generator, log_sigma=(0.0, 1.6))
         copy, linear = Memoriser(process, part), Linear.fit(process, part)
         times = theory.times_of(process, SIGMAS)
         score = partial(theory.linearity, centre=part.mean(0), generator=generator)
@@ -126,6 +126,8 @@ def _novelty(size: int, network: Denoiser, part: Tensor, generator: torch.Genera
 def _finish(left: Any, middle: Any, right: Any) -> None:
     left.set(xlabel="noise level sigma", ylabel="linearity (cosine)")
     left.legend(frameon=False, title="dotted: memoriser", fontsize=8)
+    middle.set_xticks(SIZES, SIZES)
+    middle.set_xticks([], minor=True)
     middle.set(xlabel="training digits N", ylabel="RMSE per pixel, sigma .1 to 20")
     middle.legend(frameon=False)
     right.axhline(0.05, color="grey", lw=0.8, ls="--")

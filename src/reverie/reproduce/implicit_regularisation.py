@@ -94,6 +94,8 @@ def run(out: Path, seed: int = 0, full: bool = False) -> dict[str, Any]:
     rows.append(Row("copies that chance gives in 8 dimensions", null, 1.5e-4, "D"))
     right.loglog(sizes, [m for m, _ in mem], "o-", label="memorisation")
     right.loglog(sizes, [g for g, _ in gen], "s-", label="generalisation")
+    right.set_xticks(sizes, sizes)
+    right.set_xticks([], minor=True)
     _finish(left, middle, right)
     save_figure(figure, out / "implicit_regularisation.png")
     settings = dict(d=DIM, width=WIDTH, optimizer="Adam 6e-4, full batch", repeats=repeats)

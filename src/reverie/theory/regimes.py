@@ -82,8 +82,8 @@ def collapse_time(count: int, spectrum: Sequence[float] | np.ndarray) -> float:
     """Time below which the exact reversal of `count` points is drawn to one of them.
 
     spectrum: (d,) variances of the population, zeros allowed. Root of
-    ln n = 1/2 sum ln(1 + lam / sigma^2), a reconstruction from the condition of Biroli et al. 2024.
-    Raises InputError on fewer than two points or a spectrum without variance.
+    ln n = 1/2 sum ln(1 + lam / sigma^2): a reconstruction, from the condition of Biroli et al.
+    2024. Raises InputError on fewer than two points or a spectrum without variance.
     """
     return float(ou_time(collapse_sigma(count, spectrum)))
 
