@@ -15,7 +15,7 @@ from reverie.denoisers import Denoiser, Linear, Memoriser
 from reverie.errors import InputError
 from reverie.processes import EDM, VE, VP
 from reverie.sampling import sample
-from reverie.theory import copying, creativity, hidden_gaussian, regimes
+from reverie.theory import copying, creativity, hidden_gaussian, partial_memorisation, regimes
 from reverie.theory import denoising_identities as identities
 from reverie.theory.random_features import (
     RandomFeatures,
@@ -179,6 +179,28 @@ def test_excess_entropy_and_the_memorisers_curve_share_the_log_of_n(generator):
     areas = [before + curve.area(stop=float(g)) for g in sorted(gamma, reverse=True)]
     error = math.hypot(curve.area_stderr() or 0, float(missing.stderr.max()))
     assert np.abs(missing.nats + areas - math.log(30)).max() < 4 * error
+
+
+def test_last_switches_of_paths_written_by_hand():
+    data = torch.tensor([[0.0], [4.0]])
+    paths = [torch.tensor(x)[:, None] for x in ([0.1, 1.0, 0.3], [0.1, 1.0, 0.3], [0.1, 1.0, 3.9])]
+    switches = regimes.last_switches(paths, data, [1.0, 0.5, 0.0])
+    # the middle between the shrunk points is at 2 e^-t: .74, 1.21, 2
+    assert switches.tolist() == [1.0, 0.5, 0.0]
+    with pytest.raises(InputError):
+        regimes.last_switches(paths, data, [1.0, 0.5])
+
+
+def test_paths_of_the_memoriser_settle_near_the_collapse(generator):
+    data = normal(generator, 300, 24)
+    process, t_c = VP(), regimes.isotropic_collapse_time(300, 24)
+    grid = np.linspace(4 * t_c, 0.02, 120)
+    times = process.time(torch.as_tensor(regimes.ve_sigma(grid)) ** -2)
+    start = process.sample_prior(200, shape=(24,), generator=generator, dtype=torch.float64)
+    states = sample.states(Memoriser(process, data), 200, times, init=start, generator=generator)
+    path = [start, *list(states)[:-1]]
+    switches = regimes.last_switches(path, data, grid)
+    assert 0.5 * t_c < switches.mean() < 1.5 * t_c
 
 
 def test_regimes_refuse_what_has_no_answer(generator):
@@ -494,6 +516,16 @@ def test_memorisers_jacobian_is_the_posterior_covariance(generator):
     assert torch.allclose(found, covariance, atol=1e-10)
 
 
+@pytest.mark.parametrize("a", [1.0, 2.0, 3.0, 5.0])
+def test_term_oracle_slopes(a):
+    k = np.arange(1, 400_001)
+    sigma = np.geomspace(1e-4, 1e-3, 5) ** min(1.0, (a + 1) / 4)
+    error = identities.term_oracle(k ** (-(a + 1) / 2), sigma)
+    slope = np.polyfit(2 * np.log(sigma), np.log(error), 1)[0]
+    assert slope == pytest.approx(a / (a + 1), rel=0.03)
+    assert identities.term_oracle([5, 5, 5, 0], 0.1) == pytest.approx(0.03)
+
+
 # --- copying ----------------------------------------------------------------------------------
 
 
@@ -536,3 +568,44 @@ def test_t24_null_rate_of_the_ratio_test(generator, dim):
         hits += copying.copied_share(torch.zeros(1, dim), direction * radius)
     rate = copying.null_copied_share(dim)
     assert abs(hits / trials - rate) < 4 * math.sqrt(rate * (1 - rate) / trials)
+
+
+@pytest.mark.parametrize("snr", [1.0, 4.0])
+def test_generalising_excess_over_the_memoriser(generator, snr):
+    """The true mixture's denoiser on its training set, against the closed form."""
+    dim, count = 50, 200
+    centres = math.sqrt(dim) * torch.nn.functional.normalize(normal(generator, 12, dim), dim=1)
+    data = centres[torch.randint(12, (count,), generator=generator)]
+    data = data + normal(generator, count, dim)
+    process = EDM(0.05, 80)
+    t = process.time(snr)
+    state = process.corrupt(data.repeat(20, 1), t, generator=generator)
+    logits = -(state[:, None] - centres).square().sum(2) / (2 * (1 + 1 / snr))
+    centre = torch.softmax(logits, 1) @ centres
+    guess = centre + (state - centre) * snr / (1 + snr)
+    clean = data.repeat(20, 1)
+    copied = Memoriser(process, data)(state, t)
+    gap = (guess - clean).square().sum(1) - (copied - clean).square().sum(1)
+    by_point = gap.reshape(20, count).mean(0)  # the finite training set is the larger error
+    error = float(by_point.std()) / math.sqrt(count)
+    exact = partial_memorisation.generalising_excess([snr], dim)[0]
+    assert abs(float(by_point.mean()) - exact) < 4 * error
+
+
+def test_partial_excess_against_the_nearest_kept_point(generator):
+    """Without noise a forgotten point is mistaken for its nearest neighbour in memory."""
+    data, process = normal(generator, 40, 12), VE(1e-3, 10.0)
+    excess, error = partial_memorisation.partial_excess(
+        process, data, 25, 0.0, generator=generator
+    )
+    near = torch.cdist(data[25:], data[:25]).amin(1).square().sum() / 40
+    assert excess == pytest.approx(float(near), abs=4 * error + 1e-6)
+    whole, _ = partial_memorisation.partial_excess(process, data, 40, 0.5, generator=generator)
+    assert whole == 0
+
+
+def test_crossover_balances_the_two_losses():
+    snr, weights = np.array([0.5, 2.0, 8.0]), np.array([1.0, 2.0, 1.0])
+    share = partial_memorisation.crossover_share(snr, weights, 0.7, constant=1.5)
+    general = weights @ partial_memorisation.generalising_excess(snr, 9, 0.7) / weights.sum()
+    assert 1.5 * 9 * 0.7 * (1 - share) == pytest.approx(general)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reverie.denoisers import Denoiser, Linear
+from reverie.denoisers import Denoiser, Linear, Memoriser
 from reverie.processes import VP
 from reverie.reproduce.networks import digits
 from reverie.reproduce.tables import Row, panels, save_figure, write_table
@@ -134,6 +134,21 @@ def _mixtures(
     return rows
 
 
+def _last_switch(data: Tensor, t_c: float, generator: torch.Generator) -> Row:
+    """Mean time at which exact backward paths settle on one digit."""
+    process, grid = VP(), np.linspace(3.0, 0.02, 150)
+    times = process.time(torch.as_tensor(regimes.ve_sigma(grid)) ** -2)
+    shape = tuple(data.shape[1:])
+    start = process.sample_prior(400, shape=shape, generator=generator, dtype=data.dtype)
+    steps = sample.states(Memoriser(process, data), 400, times, init=start, generator=generator)
+    path = [start, *list(steps)[:-1]]
+    switches = regimes.last_switches(path, data, grid)
+    error = float(switches.std(ddof=1)) / math.sqrt(len(switches))
+    note = "reference: collapse time of the spectrum as if Gaussian"
+    name = f"digits, n = {len(data)}: mean time of the last change of nearest digit"
+    return Row(name, float(switches.mean()), t_c, "D", error, note)
+
+
 def _digits(axes: Any, draws: int, generator: torch.Generator) -> list[Row]:
     """Digits, scaled to unit mean variance: their spectrum's regimes, and the measured set."""
     data = digits(generator).flatten(1).double()
@@ -159,6 +174,7 @@ def _digits(axes: Any, draws: int, generator: torch.Generator) -> list[Row]:
             t_s = regimes.speciation_time(lam)
             axes.axvline(t_s, color="grey", lw=0.8)
             rows.append(Row("digits: t_S of the spectrum", t_s))
+            rows.append(_last_switch(data, t_c, generator))
     axes.set(xlabel="Ornstein-Uhlenbeck time", ylabel="excess entropy / ln n (nats per nat)")
     axes.legend(frameon=False, title="dashed: Gaussian of\nthe same spectrum")
     return rows

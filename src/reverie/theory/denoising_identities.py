@@ -12,8 +12,9 @@ For x_t = alpha x + sigma e and J the Jacobian of xhat in x_t:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -74,6 +75,17 @@ def sure(denoiser: Guess, process: GaussianProcess, state: Tensor, t: Tensor | f
     noise = view.shape[1] * (sigma / alpha).square()
     apart = (view - guess).square().sum(1)
     return 2 * posterior_variance(denoiser, process, state, t) + apart - noise
+
+
+def term_oracle(coefficients: Sequence[float] | np.ndarray, sigma: np.ndarray) -> np.ndarray:
+    """Mean squared error (L,) of keeping the coefficients above the noise: sum min(c_k^2, s^2).
+
+    coefficients: (K,) of a signal in an orthonormal basis; sigma: (L,). Where c_k^2 falls like
+    k^-(a + 1) the error falls like sigma^(2a / (a + 1)); of k large coordinates it is k sigma^2.
+    Kadkhodaie et al. 2024 set the slopes of trained networks against it.
+    """
+    energy = np.square(np.asarray(coefficients, dtype=np.float64))
+    return np.minimum(energy, np.square(np.atleast_1d(sigma))[:, None]).sum(1)
 
 
 def _levels(process: GaussianProcess, state: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -44,6 +45,11 @@ def times_of(process: GaussianProcess, sigmas: Sequence[float] | np.ndarray) -> 
     """Process times (L,) at which sigma / alpha takes the values `sigmas` (L,)."""
     ratio = torch.as_tensor(np.asarray(sigmas, dtype=np.float64))
     return process.time(ratio**-2).numpy()
+
+
+class _Place(TypedDict):
+    device: torch.device
+    generator: torch.Generator | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,12 +88,13 @@ def linearity(
     process = _gaussian(denoiser)
     data = _checked(process, inputs, 2)
     middle = data.mean(0) if centre is None else centre.to(data)
+    place = _Place(device=data.device, generator=generator)
     scores = []
     for time in np.atleast_1d(t):
-        given = torch.full((3 * pairs,), float(time), dtype=data.dtype)
+        given = data.new_full((3 * pairs,), float(time))
         alpha, sigma = process.levels(float(time), data)
-        rows = torch.randint(len(data), (2 * pairs,), generator=generator)
-        noise = torch.randn((2 * pairs, *data.shape[1:]), generator=generator, dtype=data.dtype)
+        rows = torch.randint(len(data), (2 * pairs,), **place)
+        noise = torch.randn((2 * pairs, *data.shape[1:]), dtype=data.dtype, **place)
         z = alpha * (data[rows] - middle) + sigma * noise
         z = torch.cat([z, math.sqrt(0.5) * (z[:pairs] + z[pairs:])])
         guess = (denoiser(z + alpha * middle, given) - middle).flatten(1).double()
@@ -95,7 +102,7 @@ def linearity(
         summed = math.sqrt(0.5) * (first + second)
         cosine = torch.cosine_similarity(joint, summed, dim=1, eps=1e-30).abs()
         scores.append(torch.stack([cosine, (joint - summed).norm(dim=1) / joint.norm(dim=1)]))
-    cosine, nmse = torch.stack(scores, 1).numpy()
+    cosine, nmse = torch.stack(scores, 1).cpu().numpy()
     return Linearity(_summary(t, cosine), _summary(t, nmse))
 
 
@@ -146,15 +153,15 @@ def distil(
         raise InputError(f"{draws} draws cannot fix an affine map of {dim} inputs: take more")
     middle = data.mean(0)
     alpha = process.levels(t, data)[0]
-    gram = torch.zeros(dim + 1, dim + 1, dtype=torch.float64)
-    cross = torch.zeros(dim + 1, dim, dtype=torch.float64)
+    gram = torch.zeros(dim + 1, dim + 1, dtype=torch.float64, device=data.device)
+    cross = torch.zeros(dim + 1, dim, dtype=torch.float64, device=data.device)
     square, done = 0.0, 0
     while done < draws:
         rows = torch.arange(done, done + min(batch_size, draws - done)) // 2 % len(data)
         state = torch.cat(process.corrupt_pair(data[rows[::2]], t, generator=generator))
-        guess = denoiser(state, torch.full((len(state),), float(t), dtype=data.dtype))
+        guess = denoiser(state, data.new_full((len(state),), float(t)))
         z = (state - alpha * middle).flatten(1).double()
-        z = torch.cat([z, torch.ones(len(z), 1, dtype=torch.float64)], 1)
+        z = torch.cat([z, z.new_ones(len(z), 1)], 1)
         gram += z.T @ z
         target = (guess - middle).flatten(1).double()
         cross += z.T @ target
@@ -204,10 +211,10 @@ def distance(
     rows = []
     for time in np.atleast_1d(t):
         state = process.corrupt(data, float(time), generator=generator)
-        given = torch.full((len(data),), float(time), dtype=data.dtype)
+        given = data.new_full((len(data),), float(time))
         apart = (first(state, given) - second(state, given)).flatten(1).double()
         rows.append(apart.square().mean(1).sqrt())
-    return _summary(t, torch.stack(rows).numpy())
+    return _summary(t, torch.stack(rows).cpu().numpy())
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ collapse of an arbitrary spectrum is a reconstruction.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -199,27 +199,56 @@ def excess_entropy(
     if (times <= 0).any() or (np.diff(times) <= 0).any() or draws < 2:
         raise InputError("excess entropy needs positive increasing times and at least two draws")
     points = points - points.mean(0)
-    index = torch.randint(len(points), (draws,), generator=generator)
-    noise = torch.randn((draws, points.shape[1]), generator=generator, dtype=torch.float64)
+    device = points.device
+    index = torch.randint(len(points), (draws,), generator=generator, device=device)
+    noise = torch.randn(
+        (draws, points.shape[1]), generator=generator, dtype=points.dtype, device=device
+    )
     sigma = ve_sigma(times)
     terms = [
         _surplus(points, index[k : k + chunk], noise[k : k + chunk], sigma)
         for k in range(0, draws, chunk)
     ]
-    nats = torch.cat(terms, 1).numpy()
+    nats = torch.cat(terms, 1).cpu().numpy()
     stderr = nats.std(1, ddof=1) / math.sqrt(draws)
     return ExcessEntropy(times, sigma, nats.mean(1), stderr, len(points), points.shape[1])
 
 
 def _surplus(points: Tensor, index: Tensor, noise: Tensor, sigma: np.ndarray) -> Tensor:
     """log sum_j exp(-(|y - x_j|^2 - |y - x_i|^2) / 2 sigma^2), y = x_i + sigma z: (L, B)."""
-    own, rows = points[index], torch.arange(len(index))
+    own, rows = points[index], torch.arange(len(index), device=points.device)
     half = 0.5 * points.square().sum(1)
     # with everything measured from x_i only two products are needed, whatever the level
     apart = half[None] + half[index][:, None] - own @ points.T
     along = noise @ points.T - (noise * own).sum(1, keepdim=True)
     apart[rows, index] = along[rows, index] = 0.0
     return torch.stack([(along / s - apart / s**2).logsumexp(1) for s in sigma.tolist()])
+
+
+@torch.no_grad()
+def last_switches(
+    states: Iterable[Tensor], data: Tensor, t: Sequence[float] | np.ndarray
+) -> np.ndarray:
+    """Per path, the last time t at which its nearest training point changes: (B,).
+
+    states: along backward paths, (B, *shape) at each of the decreasing Ornstein-Uhlenbeck times
+    t (L,); distances are to the shrunk points e^-t x_i. A path whose nearest point never changes
+    gets the first time. Their mean is the collapse time that the code of Biroli et al. 2024
+    measures on trained networks. Raises InputError when states and times differ in number.
+    """
+    times, points = np.asarray(t, dtype=np.float64), data.flatten(1)
+    half = 0.5 * points.square().sum(1)
+    last, before, count = torch.empty(0), torch.empty(0), 0
+    for time, state in zip(times.tolist(), states, strict=False):
+        shrink = math.exp(-time)
+        now = (half * shrink - state.flatten(1) @ points.T).argmin(1)
+        if count == 0:
+            last, before = torch.full(now.shape, time, dtype=torch.float64), now
+        last[(now != before).cpu()] = time
+        before, count = now, count + 1
+    if count < 2 or count != len(times):
+        raise InputError(f"{len(times)} times came with {count} states; need as many, at least 2")
+    return last.numpy()
 
 
 def _spectrum(values: Sequence[float] | np.ndarray) -> np.ndarray:
