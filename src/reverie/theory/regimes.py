@@ -15,7 +15,7 @@ collapse of an arbitrary spectrum is a reconstruction.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -227,7 +227,7 @@ def _surplus(points: Tensor, index: Tensor, noise: Tensor, sigma: np.ndarray) ->
 
 @torch.no_grad()
 def last_switches(
-    states: Iterable[Tensor], data: Tensor, t: Sequence[float] | np.ndarray
+    states: Sequence[Tensor], data: Tensor, t: Sequence[float] | np.ndarray
 ) -> np.ndarray:
     """Per path, the last time t at which its nearest training point changes: (B,).
 
@@ -236,19 +236,19 @@ def last_switches(
     gets the first time. Their mean is the collapse time that the code of Biroli et al. 2024
     measures on trained networks. Raises InputError when states and times differ in number.
     """
-    times, points = np.asarray(t, dtype=np.float64), data.flatten(1)
+    times = np.asarray(t, dtype=np.float64)
+    if len(times) != len(states) or len(states) < 2 or (np.diff(times) >= 0).any():
+        raise InputError(f"{len(states)} states need as many decreasing times, and at least two")
+    points = data.flatten(1)
     half = 0.5 * points.square().sum(1)
-    last, before, count = torch.empty(0), torch.empty(0), 0
-    for time, state in zip(times.tolist(), states, strict=False):
-        shrink = math.exp(-time)
-        now = (half * shrink - state.flatten(1) @ points.T).argmin(1)
-        if count == 0:
-            last, before = torch.full(now.shape, time, dtype=torch.float64), now
-        last[(now != before).cpu()] = time
-        before, count = now, count + 1
-    if count < 2 or count != len(times):
-        raise InputError(f"{len(times)} times came with {count} states; need as many, at least 2")
-    return last.numpy()
+    nearest = np.stack(
+        [
+            (half * math.exp(-time) - state.flatten(1) @ points.T).argmin(1).cpu().numpy()
+            for time, state in zip(times.tolist(), states, strict=True)
+        ]
+    )
+    changed = np.vstack([np.ones((1, nearest.shape[1]), bool), nearest[1:] != nearest[:-1]])
+    return times[len(times) - 1 - changed[::-1].argmax(0)]
 
 
 def _spectrum(values: Sequence[float] | np.ndarray) -> np.ndarray:
