@@ -139,7 +139,7 @@ def _draw(
     figure, (left, middle, right) = panels(3)
     tiles = torch.stack([x[:10, 0] for x in images.values()])  # (machines, 10, 8, 8)
     tiles = nn.functional.pad(tiles, (0, 1, 0, 1), value=float("nan"))
-    left.imshow(tiles.transpose(1, 2).reshape(9 * len(images), 90), cmap="gray")
+    left.imshow(tiles.transpose(1, 2).reshape(9 * len(images), 90), cmap="gray", vmin=-1, vmax=1)
     left.set_yticks(np.arange(len(images)) * 9 + 3.5, list(images))
     left.set(xticks=[], xlabel="ten shared noises")
     middle.boxplot(list(scores.values()), showfliers=False)
