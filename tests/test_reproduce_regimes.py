@@ -22,9 +22,14 @@ from reverie.reproduce.tables import Row, write_table
 
 
 def test_a_table_says_how_each_reference_is_known(tmp_path):
-    rows = [Row("speed", 1.5, 1.4, "V", 0.1, "read off"), Row("depth", np.float64(2))]
+    rows = [
+        Row("speed", 1.5, 1.4, "V", 0.1, "read off"),
+        Row("depth", np.float64(2)),
+        Row("never", math.inf),
+    ]
     table = write_table(tmp_path / "new", "A title", rows, 3, dict(n=4))
     assert json.loads((tmp_path / "new" / "table.json").read_text()) == table
+    assert table["rows"][2]["ours"] is None
     text = (tmp_path / "new" / "table.txt").read_text()
     assert "[V] read in the paper" in text
     assert "seed 3; n 4" in text

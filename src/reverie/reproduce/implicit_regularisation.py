@@ -74,7 +74,7 @@ class History:
 def run(out: Path, seed: int = 0, full: bool = False) -> dict[str, Any]:
     """Write the figure and the table; `full` adds n = 512 and two more seeds."""
     sizes = (32, 64, 128, 256, 512) if full else (32, 64, 128, 256)
-    limit, repeats = (40_000, 3) if full else (16_000, 1)
+    limit, repeats = (40_000, 3) if full else (24_000, 1)
     figure, (left, middle, right) = panels(3)
     rows, mem, gen = [], [], []
     for size in sizes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -73,7 +74,9 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 
 def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
+    value = value.item() if isinstance(value, np.generic) else value
+    # JSON has no infinity: a date that was never reached is null
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _as_text(table: dict[str, Any], rows: list[Row]) -> str:
