@@ -1,0 +1,157 @@
+"""Covariance spectra: of a power law, of data (streamed or randomised), of the law behind data.
+
+The population's spectrum is narrower than the sample's. `population` undoes the spreading by
+inverting the equation of `equivalents` (in the spirit of El Karoui 2008): a sample gives kappa(z)
+and (1/d) sum lam / (lam + kappa) at every z, and non-negative least squares finds the lam.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.linalg.blas import dsyrk
+from scipy.optimize import nnls
+
+from reverie.errors import InputError
+from reverie.theory.equivalents import Atoms
+
+CHUNK = 4096
+DENSE = 6144  # above this many variables and rows, an eigenproblem is solved approximately
+RANK = 256
+SWEEPS = 4
+EQUATIONS = 120
+GRID = 240
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """Eigenvalues of a sample covariance (1/n, about the sample mean).
+
+    values: (r,) positive, decreasing. dim: coordinates that vary; constant: those that do not and
+    are left out (dead pixels). error: largest error of any eigenvalue, in units of the data
+    squared (0: computed exactly).
+    """
+
+    values: np.ndarray
+    dim: int
+    count: int
+    constant: int = 0
+    error: float = 0.0
+
+
+def power_law(dim: int, k: float, trace: float | None = None) -> np.ndarray:
+    """Spectrum (d,) proportional to nu^-k with the given trace (default d)."""
+    if dim < 1:
+        raise InputError(f"a spectrum needs at least one dimension, not {dim}")
+    values = np.arange(1, dim + 1, dtype=np.float64) ** -k
+    return values * ((dim if trace is None else trace) / values.sum())
+
+
+def spectrum_of(
+    data: torch.Tensor | np.ndarray, *, rank: int | None = None, seed: int = 0
+) -> Spectrum:
+    """Spectrum of data (n, *shape), from one symmetric eigenproblem on the shorter side.
+
+    Rows stream through in float64, so the data may be float32 or memory-mapped. Where both sides
+    exceed 6144, or `rank` is given: `rank` leading eigenvalues by subspace iteration (Halko,
+    Martinsson & Tropp 2011, algorithm 4.4), the exact remaining variance spread evenly, and the
+    error stated. Raises InputError on fewer than two rows, values not finite, or constant data.
+    """
+    rows = data.reshape(len(data), -1)
+    count, dim = rows.shape
+    if count < 2:
+        raise InputError(f"a covariance needs at least two rows, not {count}")
+    mean, variance = _moments(rows)
+    total = float(variance.sum())
+    if not np.isfinite(total):
+        raise InputError("the data hold values that are not finite")
+    if rank is None and min(count, dim) <= DENSE:
+        values, error = _exact(rows, mean), 0.0
+    else:
+        values, error = _leading(rows, mean, total, min(rank or RANK, count - 1, dim), seed)
+    values = values[values > max(count, dim) * np.finfo(np.float64).eps * values.max(initial=0)]
+    if len(values) == 0:
+        raise InputError("the data do not vary: all rows are equal")
+    constant = int((variance <= np.finfo(np.float32).eps ** 2 * variance.max()).sum())
+    return Spectrum(np.sort(values)[::-1], dim - constant, count, constant, error)
+
+
+def _block(rows: torch.Tensor | np.ndarray, start: int) -> np.ndarray:
+    part = rows[start : start + CHUNK]
+    if isinstance(part, torch.Tensor):
+        part = part.detach().cpu().numpy()
+    return np.asarray(part, dtype=np.float64)
+
+
+def _moments(rows: torch.Tensor | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance (d,), in two passes so that a large mean costs no digits."""
+    mean, variance = np.zeros(rows.shape[1]), np.zeros(rows.shape[1])
+    for start in range(0, len(rows), CHUNK):
+        mean += _block(rows, start).sum(0) / len(rows)
+    for start in range(0, len(rows), CHUNK):
+        variance += ((_block(rows, start) - mean) ** 2).sum(0) / len(rows)
+    return mean, variance
+
+
+def _exact(rows: torch.Tensor | np.ndarray, mean: np.ndarray) -> np.ndarray:
+    count, dim = rows.shape
+    if count <= dim:
+        centred = np.concatenate([_block(rows, s) - mean for s in range(0, count, CHUNK)])
+        return np.linalg.eigvalsh(centred @ centred.T / count)[1:]  # centring takes one rank
+    scatter = np.zeros((dim, dim), order="F")
+    for start in range(0, count, CHUNK):
+        centred = _block(rows, start) - mean
+        scatter = dsyrk(1.0 / count, centred.T, beta=1.0, c=scatter, lower=1, overwrite_c=1)
+    return np.linalg.eigvalsh(scatter, UPLO="L")
+
+
+def _leading(
+    rows: torch.Tensor | np.ndarray, mean: np.ndarray, total: float, rank: int, seed: int
+) -> tuple[np.ndarray, float]:
+    """`rank` Ritz values and an even tail; the error is the largest residual or tail value."""
+    count, dim = rows.shape
+
+    def multiply(block: np.ndarray) -> np.ndarray:
+        out = np.zeros_like(block)
+        for start in range(0, count, CHUNK):
+            centred = _block(rows, start) - mean
+            out += centred.T @ (centred @ block)
+        return out / count
+
+    extra = min(rank + 16, dim)
+    basis = np.linalg.qr(np.random.default_rng(seed).standard_normal((dim, extra)))[0]
+    for _ in range(SWEEPS):
+        basis = np.linalg.qr(multiply(basis))[0]
+    image = multiply(basis)
+    values, turn = np.linalg.eigh(basis.T @ image)
+    values, turn = values[::-1][:rank], turn[:, ::-1][:, :rank]
+    residual = np.linalg.norm(image @ turn - basis @ turn * values, axis=0)
+    left = min(count - 1, dim) - rank
+    tail = max(total - values.sum(), 0.0) / max(left, 1)
+    spread = max(values[-1] + residual[-1] - tail, tail) if left else 0.0
+    return np.concatenate([values, np.full(left, tail)]), float(max(residual.max(), spread))
+
+
+def population(sample: Spectrum) -> Atoms:
+    """Spectrum of the law behind Gaussian-like data, from that of a sample; a reconstruction.
+
+    The counts sum to the directions in which the data vary, taken to be all varying coordinates
+    where there are fewer samples than those. Variances under 0.3 kappa(0+) leave no trace in the
+    sample; directions that small are placed there.
+    """
+    freedom = sample.count - 1
+    live = sample.dim if sample.count <= sample.dim else len(sample.values)
+    values = sample.values * (sample.count / freedom)
+    g = live / freedom
+    z = np.geomspace(0.1 * values.min(), 30 * values.max(), EQUATIONS)
+    seen = (values / (values + z[:, None])).sum(1) / live
+    kappa = z / np.maximum(1 - g * seen, 1e-12)
+    low = max(0.3 * values.min() if g < 1 else 0.0, 0.3 * float(kappa.min()))
+    grid = np.geomspace(low, 1.02 * values.max(), GRID)
+    kernel = grid / (grid + kappa[:, None]) / seen[:, None]
+    total = np.full((1, GRID), 1e2)
+    weights = nnls(np.concatenate([kernel, total]), np.r_[np.ones(EQUATIONS), 1e2])[0]
+    keep = weights > 0
+    return Atoms(grid[keep], live * weights[keep] / weights.sum())
