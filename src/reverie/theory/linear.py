@@ -170,7 +170,7 @@ class LinearTheory:
         if u is None:
             gamma = self._gamma(level_times(self.process, 64))
         else:
-            gamma = np.asarray(u, dtype=np.float64)
+            gamma = np.ascontiguousarray(u, dtype=np.float64)
         t = self.process.time(torch.as_tensor(gamma)).numpy()
         rate = self._rate(gamma, which)
         dim = self.dim + self.constant

@@ -37,7 +37,7 @@ def ddpm_levels(steps: int = 1000, beta_min: float = 1e-4, beta_max: float = 0.0
 
 
 def levels_of(plan: Plan | np.ndarray | torch.Tensor, process: GaussianProcess) -> Levels:
-    """Levels of a Plan or of process times (K + 1,), noisy to clean; InputError on other orders."""
+    """Levels of a Plan or of process times (K + 1,), noisy to clean, else InputError."""
     t = torch.as_tensor(plan.levels if isinstance(plan, Plan) else plan, dtype=torch.float64)
     if t.ndim != 1 or len(t) < 2 or (t.diff() >= 0).any():
         raise InputError("a plan's times must be a decreasing list of at least two levels")
@@ -47,7 +47,14 @@ def levels_of(plan: Plan | np.ndarray | torch.Tensor, process: GaussianProcess) 
 def sampled_variance(
     levels: Levels, gain: np.ndarray, sampler: str = "ancestral", start: float | None = None
 ) -> np.ndarray:
-    """Variance (M,) of each mode of the samples; exact.
+    """Variance (M,) of each mode of the samples, after the last denoise; see `variance_path`."""
+    return gain[-1] ** 2 * variance_path(levels, gain, sampler, start)[-1]
+
+
+def variance_path(
+    levels: Levels, gain: np.ndarray, sampler: str = "ancestral", start: float | None = None
+) -> np.ndarray:
+    """Variance (K + 1, M) of each mode of the states at every level; exact.
 
     gain: (K + 1, M), xhat = gain x_t for centred states. sampler: "ancestral" (DDPM with the
     small, posterior variance), "ancestral-large" (with beta_t) or "ddim". start: variance of the
@@ -66,7 +73,8 @@ def sampled_variance(
     spread = sigma[1:] ** 2 * lost
     if sampler == "ancestral-large":
         spread = sigma[:-1] ** 2 - (alpha[:-1] / alpha[1:] * sigma[1:]) ** 2
-    variance = np.full(gain.shape[1], sigma[0] ** 2 if start is None else start)
+    path = np.empty_like(gain, dtype=np.float64)
+    path[0] = sigma[0] ** 2 if start is None else start
     for k in range(len(kept)):
-        variance = (kept[k] + clean[k] * gain[k]) ** 2 * variance + spread[k]
-    return gain[-1] ** 2 * variance
+        path[k + 1] = (kept[k] + clean[k] * gain[k]) ** 2 * path[k] + spread[k]
+    return path

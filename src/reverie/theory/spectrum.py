@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.linalg.blas import dsyrk
+from scipy.linalg import get_blas_funcs
 from scipy.optimize import nnls
 
 from reverie.errors import InputError
@@ -101,9 +101,10 @@ def _exact(rows: torch.Tensor | np.ndarray, mean: np.ndarray) -> np.ndarray:
         centred = np.concatenate([_block(rows, s) - mean for s in range(0, count, CHUNK)])
         return np.linalg.eigvalsh(centred @ centred.T / count)[1:]  # centring takes one rank
     scatter = np.zeros((dim, dim), order="F")
+    (syrk,) = get_blas_funcs(("syrk",), (scatter,))  # half the work of a full product
     for start in range(0, count, CHUNK):
         centred = _block(rows, start) - mean
-        scatter = dsyrk(1.0 / count, centred.T, beta=1.0, c=scatter, lower=1, overwrite_c=1)
+        scatter = syrk(1.0 / count, centred.T, beta=1.0, c=scatter, lower=1, overwrite_c=1)
     return np.linalg.eigvalsh(scatter, UPLO="L")
 
 

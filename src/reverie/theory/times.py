@@ -1,15 +1,16 @@
 """When a reverse diffusion decides: speciation and collapse from a covariance spectrum.
 
 Times are those of the Ornstein-Uhlenbeck process, ab = e^{-2t}; sigma is that of x + sigma e, so
-that gamma = 1/sigma^2 = e^{-2t}/(1 - e^{-2t}). Speciation: Biroli, Bonnaire, de Bortoli & Mezard 2024
-(t_S = 1/2 log Lambda). Collapse: their condition s(t_C) = s_sep(t_C), which for Gaussian data of
-any spectrum is that the information about a point equals log n (derived for this library).
+that gamma = 1/sigma^2 = e^{-2t}/(1 - e^{-2t}). Speciation: Biroli, Bonnaire, de Bortoli & Mezard
+2024 (t_S = 1/2 log Lambda). Collapse: their condition s(t_C) = s_sep(t_C), which for Gaussian
+data of any spectrum is that the information about a point equals log n (derived here).
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from scipy.optimize import brentq
@@ -56,4 +57,5 @@ def collapse_time(n: int, spectrum: Atoms) -> CriticalTime:
         low -= 2
     while surplus(high) < 0:
         high += 2
-    return at_gamma(math.exp(float(brentq(surplus, low, high, xtol=1e-13))))
+    root = cast(float, brentq(surplus, low, high, xtol=1e-13))
+    return at_gamma(math.exp(root))

@@ -1,7 +1,7 @@
 """Exact KL of Gaussians: of one draw of the data, and its expectation over draws (Wishart).
 
 The covariance of N Gaussian samples is Wishart, so the expected KL of the unregularised fit is a
-sum of digamma functions that knows N and d and nothing of Sigma (Muirhead 1982, theorem 3.2.14).
+sum of digamma functions that knows N and d and nothing of Sigma (Muirhead 1982, section 3.2).
 Its large-N law is d^2/(4N) in total, d/(4N) per dimension. Reconstruction of the law announced in
 the abstract of Merger & Goldt 2025.
 """
