@@ -1,0 +1,95 @@
+"""The table of a reproduction: our number beside the published one, and how that one is known."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+TAGS = {
+    "V": "read in the paper, its official code or its figures",
+    "S": "read in a secondary source only",
+    "D": "derived for this library, not a published figure",
+    "": "no published figure",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line: what was measured, our value and its standard error, the reference and its tag."""
+
+    quantity: str
+    ours: float
+    reference: float | None = None
+    tag: str = ""
+    stderr: float | None = None
+    note: str = ""
+
+
+def write_table(
+    out: Path, title: str, rows: list[Row], seed: int, settings: dict[str, Any]
+) -> dict[str, Any]:
+    """Write `table.json` and `table.txt` under `out` and return the table as plain numbers."""
+    table = {
+        "title": title,
+        "seed": seed,
+        "settings": settings,
+        "tags": {tag: TAGS[tag] for tag in sorted({row.tag for row in rows})},
+        "rows": [{k: _plain(v) for k, v in asdict(row).items()} for row in rows],
+    }
+    write_text(out / "table.json", json.dumps(table, indent=1) + "\n")
+    write_text(out / "table.txt", _as_text(table, rows))
+    return table
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all; the folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def panels(count: int, width: float = 4.2, height: float = 3.5) -> tuple[Figure, list[Any]]:
+    """A figure of `count` panels side by side, outside pyplot's global state."""
+    figure = Figure(figsize=(width * count, height), layout="constrained")
+    return figure, list(np.atleast_1d(figure.subplots(1, count)))
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a PNG whole or not at all; the folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    figure.savefig(partial, dpi=140, format="png")
+    partial.replace(path)
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _as_text(table: dict[str, Any], rows: list[Row]) -> str:
+    wide = max(len(row.quantity) for row in rows)
+    lines = [table["title"], f"seed {table['seed']}; " + _settings(table["settings"]), ""]
+    lines.append(f"{'quantity':<{wide}}  {'ours':>10}  {'+-':>9}  {'reference':>10}  tag")
+    for row in rows:
+        error = "" if row.stderr is None else f"{row.stderr:.2g}"
+        known = "" if row.reference is None else f"{row.reference:.5g}"
+        tag = f"[{row.tag}]" if row.tag else ""
+        line = f"{row.quantity:<{wide}}  {row.ours:>10.5g}  {error:>9}  {known:>10}  {tag:<3}"
+        lines.append(f"{line}  {row.note}".rstrip())
+    lines.append("")
+    lines += [f"[{tag}] {TAGS[tag]}" for tag in table["tags"] if tag]
+    return "\n".join(lines) + "\n"
+
+
+def _settings(settings: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in settings.items())
