@@ -53,7 +53,10 @@ class LinearTheory:
     weights (see `gradient_flow`), None for the optimum. process: a Gaussian one with one clock,
     default VP; it turns t into noise levels. mean: "known", or "estimated" from the n samples.
     Directions without variance (constant pixels) cost nothing without a ridge and enter no KL.
-    All losses and KL are in nats, summed over dimensions. Raises InputError on bad input.
+    `spectrum` holds the eigenvalues as given (of data: the sample's), `population` those that the
+    theory takes for the law's. All losses and KL are in nats, summed over dimensions. Without a
+    ridge, nearly dead coordinates of real data break the Gaussian assumption at high u. Raises
+    InputError on bad input.
     """
 
     def __init__(
@@ -257,18 +260,18 @@ class LinearTheory:
         shift: Array | None = None,
         plan: Plan | Array | Levels | None = None,
         sampler: str = "ancestral",
+        true: Array | None = None,
     ) -> float:
         """KL(true || sampled) in nats for one draw; exact.
 
-        covariance: (d, d) of the draw, in the basis in which the true one is diagonal, in the
-        order of `spectrum`. shift: (d,) error of its mean in that basis. A stopped model or a plan
-        goes through the sampler as in `kl`; else the sampled covariance is covariance + ridge.
+        covariance: (d, d) of the draw. true: (d, d) of the law, default diag(spectrum). shift:
+        (d,) error of the draw's mean. A stopped model or a plan goes through the sampler as in
+        `kl`; else the sampled covariance is covariance + ridge.
         """
         sample = np.asarray(covariance, dtype=np.float64)
-        if sample.shape != (len(self.spectrum),) * 2:
-            raise InputError(
-                f"the draw's covariance is {sample.shape}; the law has d = {len(self.spectrum)}"
-            )
+        law = np.diag(self.spectrum) if true is None else np.asarray(true, dtype=np.float64)
+        if sample.shape != law.shape:
+            raise InputError(f"the draw's covariance is {sample.shape} and the law's {law.shape}")
         values, basis = np.linalg.eigh(sample)
         values = values.clip(min=0)
         if plan is None and self.time is None:
@@ -278,7 +281,7 @@ class LinearTheory:
             model = self.sampled_covariance(plan, sampler, values)
         other = None if shift is None else np.asarray(shift, dtype=np.float64)
         zero = None if shift is None else np.zeros(len(values))
-        return wishart.gaussian_kl(np.diag(self.spectrum), basis * model @ basis.T, zero, other)
+        return wishart.gaussian_kl(law, basis * model @ basis.T, zero, other)
 
     # --- searches ------------------------------------------------------------------------------
 

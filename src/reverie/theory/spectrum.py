@@ -23,6 +23,9 @@ RANK = 256
 SWEEPS = 4
 EQUATIONS = 120
 GRID = 240
+FLOORS = 0.3 ** np.arange(1, 12)
+TOTAL = 1e2  # weight of the equation that all directions are counted
+TOLERANCE = 1e-2
 
 
 @dataclass(frozen=True)
@@ -139,8 +142,8 @@ def population(sample: Spectrum) -> Atoms:
     """Spectrum of the law behind Gaussian-like data, from that of a sample; a reconstruction.
 
     The counts sum to the directions in which the data vary, taken to be all varying coordinates
-    where there are fewer samples than those. Variances under 0.3 kappa(0+) leave no trace in the
-    sample; directions that small are placed there.
+    where there are fewer samples than those. Variances far under kappa(0+) leave no trace in the
+    sample beyond their sum: the least variance is set as high as the sample allows.
     """
     freedom = sample.count - 1
     live = sample.dim if sample.count <= sample.dim else len(sample.values)
@@ -149,10 +152,14 @@ def population(sample: Spectrum) -> Atoms:
     z = np.geomspace(0.1 * values.min(), 30 * values.max(), EQUATIONS)
     seen = (values / (values + z[:, None])).sum(1) / live
     kappa = z / np.maximum(1 - g * seen, 1e-12)
-    low = max(0.3 * values.min() if g < 1 else 0.0, 0.3 * float(kappa.min()))
-    grid = np.geomspace(low, 1.02 * values.max(), GRID)
-    kernel = grid / (grid + kappa[:, None]) / seen[:, None]
-    total = np.full((1, GRID), 1e2)
-    weights = nnls(np.concatenate([kernel, total]), np.r_[np.ones(EQUATIONS), 1e2])[0]
+    least = max(values.min() if g < 1 else 0.0, float(kappa.min()))
+    weights, grid = np.zeros(0), np.zeros(0)
+    for floor in FLOORS * min(least, values.max()):
+        grid = np.geomspace(floor, 1.02 * values.max(), GRID)
+        kernel = grid / (grid + kappa[:, None]) / seen[:, None]
+        system = np.concatenate([kernel, np.full((1, GRID), TOTAL)])
+        weights, misfit = nnls(system, np.r_[np.ones(EQUATIONS), TOTAL])
+        if misfit < TOLERANCE * np.sqrt(EQUATIONS):
+            break
     keep = weights > 0
     return Atoms(grid[keep], live * weights[keep] / weights.sum())
