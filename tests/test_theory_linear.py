@@ -647,6 +647,21 @@ def test_digits_test_curve_within_three_percent(digits, n, ridge):
     assert np.allclose(np.mean(rows, axis=0), 1, atol=0.03)
 
 
+def test_directions_without_variance_are_set_apart():
+    """Rounding below zero is no variance; a ridge pays for the noise it lets through there."""
+    values = torch.tensor([2.0, 1.0, -1e-17, 1e-18, 0.0], dtype=torch.float64)
+    theory = LinearTheory(values, n=30, ridge=0.5)
+    assert (theory.dim, theory.constant) == (2, 3)
+    assert theory.kl() == LinearTheory([2.0, 1.0], n=30, ridge=0.5).kl()
+    u = np.array([0.5, 4.0])
+    extra = theory.test_curve(u).rate - LinearTheory([2.0, 1.0], 30, 0.5).test_curve(u).rate
+    exact = [rate_on(denoiser(np.zeros((3, 3)), 0.5), g, np.zeros((3, 3)))[0] for g in u]
+    assert np.allclose(extra, exact, rtol=1e-9)
+    rows = np.random.default_rng(18).standard_normal((40, 3))
+    dependent = LinearTheory(np.c_[rows, rows[:, :1] - rows[:, 1:2]])
+    assert (dependent.dim, dependent.constant) == (3, 1)
+
+
 @pytest.mark.slow
 def test_spectrum_of_fifty_thousand_images_in_a_minute():
     """N = 50,000, d = 3,072: under 60 s of CPU and 2 GiB beyond the data."""

@@ -26,7 +26,6 @@ from reverie.processes import VP, GaussianProcess
 from reverie.theory import rates, times, wishart
 from reverie.theory.equivalents import (
     SampleMeasure,
-    atoms,
     compress,
     kl_per_dim,
     kl_through,
@@ -36,7 +35,7 @@ from reverie.theory.gradient_flow import kept_noise
 from reverie.theory.phase import MANY, PhaseDiagram, phase_diagram
 from reverie.theory.samplers import Levels, levels_of, sampled_variance
 from reverie.theory.search import last_crossing, least
-from reverie.theory.spectrum import Spectrum, population, spectrum_of
+from reverie.theory.spectrum import Spectrum, read_law
 
 SAMPLING_STEPS = 1000
 PREDICTS = ("clean", "noise")
@@ -70,20 +69,8 @@ class LinearTheory:
         mean: str = "known",
         debias: bool = True,
     ) -> None:
-        if not isinstance(source, Spectrum):
-            source = source if isinstance(source, torch.Tensor) else np.asarray(source)
-            source = spectrum_of(source) if source.ndim > 1 else source
-        if isinstance(source, Spectrum):
-            self.spectrum, self.constant = source.values, source.constant
-            self.population = population(source) if debias else atoms(source.values)
-            n = source.count if n is None else n
-        else:
-            values = np.asarray(source, dtype=np.float64)
-            live = values > 0
-            if not np.isfinite(values).all() or (values < 0).any() or not live.any():
-                raise InputError("a spectrum holds finite variances >= 0, one of them positive")
-            self.spectrum, self.constant = np.sort(values[live])[::-1], int((~live).sum())
-            self.population = atoms(self.spectrum)
+        law = read_law(source, debias)
+        self.spectrum, self.population, self.constant = law.spectrum, law.population, law.constant
         self._few = self.population
         if len(self._few.values) > MANY:
             self._few = compress(self.population)
@@ -92,7 +79,7 @@ class LinearTheory:
             raise InputError("linear theory needs one noise level for all coordinates")
         self.mean = mean
         self._measured: SampleMeasure | None = None
-        self._set(n, ridge, time)
+        self._set(law.count if n is None else n, ridge, time)
 
     def _set(self, n: int | None, ridge: float, time: float | None) -> None:
         if not ridge >= 0 or not math.isfinite(ridge):

@@ -7,7 +7,9 @@ and (1/d) sum lam / (lam + kappa) at every z, and non-negative least squares fin
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,9 +17,9 @@ from scipy.linalg import get_blas_funcs
 from scipy.optimize import nnls
 
 from reverie.errors import InputError
-from reverie.theory.equivalents import Atoms
+from reverie.theory.equivalents import Atoms, atoms
 
-CHUNK = 4096
+BLOCK = 2**24  # numbers held at once: 128 MiB in float64
 DENSE = 6144  # above this many variables and rows, an eigenproblem is solved approximately
 RANK = 256
 SWEEPS = 4
@@ -26,6 +28,8 @@ GRID = 240
 FLOORS = 0.3 ** np.arange(1, 12)
 TOTAL = 1e2  # weight of the equation that all directions are counted
 TOLERANCE = 1e-2
+
+Array = np.ndarray | torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -52,9 +56,7 @@ def power_law(dim: int, k: float, trace: float | None = None) -> np.ndarray:
     return values * ((dim if trace is None else trace) / values.sum())
 
 
-def spectrum_of(
-    data: torch.Tensor | np.ndarray, *, rank: int | None = None, seed: int = 0
-) -> Spectrum:
+def spectrum_of(data: Array, *, rank: int | None = None, seed: int = 0) -> Spectrum:
     """Spectrum of data (n, *shape), from one symmetric eigenproblem on the shorter side.
 
     Rows stream through in float64, so the data may be float32 or memory-mapped. Where both sides
@@ -74,53 +76,58 @@ def spectrum_of(
         values, error = _exact(rows, mean), 0.0
     else:
         values, error = _leading(rows, mean, total, min(rank or RANK, count - 1, dim), seed)
+    values = np.sort(values)[::-1][: count - 1]  # centring takes one rank
     values = values[values > max(count, dim) * np.finfo(np.float64).eps * values.max(initial=0)]
     if len(values) == 0:
         raise InputError("the data do not vary: all rows are equal")
     constant = int((variance <= np.finfo(np.float32).eps ** 2 * variance.max()).sum())
-    return Spectrum(np.sort(values)[::-1], dim - constant, count, constant, error)
+    return Spectrum(values, dim - constant, count, constant, error)
 
 
-def _block(rows: torch.Tensor | np.ndarray, start: int) -> np.ndarray:
-    part = rows[start : start + CHUNK]
-    if isinstance(part, torch.Tensor):
-        part = part.detach().cpu().numpy()
-    return np.asarray(part, dtype=np.float64)
+def _blocks(rows: Array, axis: int = 0) -> Iterator[tuple[slice, np.ndarray]]:
+    """Pieces of rows (axis 0) or columns (axis 1) in float64, `BLOCK` numbers at a time."""
+    length, other = rows.shape[axis], rows.shape[1 - axis]
+    size = max(1, BLOCK // other)
+    for start in range(0, length, size):
+        piece = slice(start, start + size)
+        part = rows[piece] if axis == 0 else rows[:, piece]
+        if isinstance(part, torch.Tensor):
+            part = part.detach().cpu().numpy()
+        yield piece, np.asarray(part, dtype=np.float64)
 
 
-def _moments(rows: torch.Tensor | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _moments(rows: Array) -> tuple[np.ndarray, np.ndarray]:
     """Mean and variance (d,), in two passes so that a large mean costs no digits."""
     mean, variance = np.zeros(rows.shape[1]), np.zeros(rows.shape[1])
-    for start in range(0, len(rows), CHUNK):
-        mean += _block(rows, start).sum(0) / len(rows)
-    for start in range(0, len(rows), CHUNK):
-        variance += ((_block(rows, start) - mean) ** 2).sum(0) / len(rows)
+    for _, part in _blocks(rows):
+        mean += part.sum(0) / len(rows)
+    for _, part in _blocks(rows):
+        variance += ((part - mean) ** 2).sum(0) / len(rows)
     return mean, variance
 
 
-def _exact(rows: torch.Tensor | np.ndarray, mean: np.ndarray) -> np.ndarray:
+def _exact(rows: Array, mean: np.ndarray) -> np.ndarray:
+    """Eigenvalues of the covariance, or of the Gram matrix where there are fewer rows."""
     count, dim = rows.shape
-    if count <= dim:
-        centred = np.concatenate([_block(rows, s) - mean for s in range(0, count, CHUNK)])
-        return np.linalg.eigvalsh(centred @ centred.T / count)[1:]  # centring takes one rank
-    scatter = np.zeros((dim, dim), order="F")
+    scatter = np.zeros((min(count, dim),) * 2, order="F")
     (syrk,) = get_blas_funcs(("syrk",), (scatter,))  # half the work of a full product
-    for start in range(0, count, CHUNK):
-        centred = _block(rows, start) - mean
-        scatter = syrk(1.0 / count, centred.T, beta=1.0, c=scatter, lower=1, overwrite_c=1)
+    axis = 0 if count > dim else 1
+    for piece, part in _blocks(rows, axis):
+        centred = (part - mean).T if axis == 0 else np.asfortranarray(part - mean[piece])
+        scatter = syrk(1.0 / count, centred, beta=1.0, c=scatter, lower=1, overwrite_c=1)
     return np.linalg.eigvalsh(scatter, UPLO="L")
 
 
 def _leading(
-    rows: torch.Tensor | np.ndarray, mean: np.ndarray, total: float, rank: int, seed: int
+    rows: Array, mean: np.ndarray, total: float, rank: int, seed: int
 ) -> tuple[np.ndarray, float]:
     """`rank` Ritz values and an even tail; the error is the largest residual or tail value."""
     count, dim = rows.shape
 
     def multiply(block: np.ndarray) -> np.ndarray:
         out = np.zeros_like(block)
-        for start in range(0, count, CHUNK):
-            centred = _block(rows, start) - mean
+        for _, part in _blocks(rows):
+            centred = part - mean
             out += centred.T @ (centred @ block)
         return out / count
 
@@ -163,3 +170,35 @@ def population(sample: Spectrum) -> Atoms:
             break
     keep = weights > 0
     return Atoms(grid[keep], live * weights[keep] / weights.sum())
+
+
+class Law(NamedTuple):
+    """What a theory knows of the data: see `LinearTheory` for the fields."""
+
+    spectrum: np.ndarray
+    population: Atoms
+    constant: int
+    count: int | None
+
+
+def read_law(source: Array | list[float] | Spectrum, debias: bool) -> Law:
+    """The law behind a spectrum (d,), data (n, *shape), or the `Spectrum` of data.
+
+    Raises InputError on variances that are negative beyond rounding, not finite, or all zero.
+    """
+    if isinstance(source, torch.Tensor):
+        source = source.detach().cpu().numpy()
+    if not isinstance(source, Spectrum):
+        source = np.asarray(source)
+        if source.ndim > 1:
+            source = spectrum_of(source)
+    if isinstance(source, Spectrum):
+        law = population(source) if debias else atoms(source.values)
+        dead = source.constant + source.dim - round(law.dim)
+        return Law(source.values, law, dead, source.count)
+    values = np.sort(np.atleast_1d(source).astype(np.float64))[::-1]
+    noise = len(values) * np.finfo(np.float64).eps * np.abs(values).max(initial=0)
+    if not np.isfinite(values).all() or (values < -noise).any() or not (values > 0).any():
+        raise InputError("a spectrum holds finite variances >= 0, one of them positive")
+    live = values[values > noise]
+    return Law(live, atoms(live), len(values) - len(live), None)
