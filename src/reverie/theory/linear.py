@@ -91,7 +91,7 @@ class LinearTheory:
 
     def at(self, **changes: Any) -> LinearTheory:
         """The same law and process at another n, ridge or time."""
-        if "time" in changes and self._fit is not None:
+        if changes.get("time") is not None and self._fit is not None:
             _ = self._measure  # solved once, then shared by every training time
         other = object.__new__(LinearTheory)
         other.__dict__.update(self.__dict__)
@@ -303,7 +303,8 @@ class LinearTheory:
         def cost(several: np.ndarray) -> np.ndarray:
             return np.array([self.at(time=time).kl(plan, sampler) for time in several])
 
-        return least(cost, 1e-2, 1e4, scan=25)
+        slowest = 1 / float(self.population.values.min())
+        return least(cost, 1e-2, max(1e3, 10 * slowest), scan=25)
 
     def critical_n(self, budget: float, ridge: float | str | None = None) -> float:
         """Least N from which on the KL per dimension stays within `budget` nats.
