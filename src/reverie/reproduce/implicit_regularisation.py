@@ -150,7 +150,7 @@ def _look(
 def run(out: Path, seed: int = 0, full: bool = False) -> dict[str, Any]:
     """Write figure.png, figure.svg, table.json and table.txt into `out`; returns the table.
 
-    full: N = 512 as well. About 3 minutes on one core without it, 8 more with it.
+    full: N = 512 as well. About 5 minutes on one core without it, 8 more with it.
     """
     plan = STEPS | (MORE_STEPS if full else {})
     histories = {n: train(n, steps, seed) for n, steps in plan.items()}
