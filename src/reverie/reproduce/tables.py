@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+
+from reverie.files import write_bytes, write_text
 
 TAGS = {
     "V": "read in the paper, its official code or its figures",
@@ -48,17 +49,6 @@ def write_table(
     return table
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all; the folder is made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-
-
 def panels(count: int, width: float = 4.2, height: float = 3.5) -> tuple[Figure, list[Any]]:
     """A figure of `count` panels side by side, outside pyplot's global state."""
     figure = Figure(figsize=(width * count, height), layout="constrained")
@@ -67,10 +57,7 @@ def panels(count: int, width: float = 4.2, height: float = 3.5) -> tuple[Figure,
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a PNG whole or not at all; the folder is made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    figure.savefig(partial, dpi=140, format="png")
-    partial.replace(path)
+    write_bytes(path, lambda file: figure.savefig(file, dpi=140, format="png"))
 
 
 def _plain(value: Any) -> Any:
