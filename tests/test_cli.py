@@ -104,6 +104,23 @@ def test_compare_two_runs(run, tmp_path, capsys):
     assert call("compare", run, third, "--quiet") == 2
 
 
+def test_predict_and_its_network(run, tmp_path, capsys):
+    out = tmp_path / "p"
+    assert call("predict", "digits", "--n", "200", "--run", run, "--out", out, "--quiet") == 0
+    text = capsys.readouterr().out
+    assert "weight decay" in text
+    assert "given network" in text
+    data = json.loads((out / "predict.json").read_text())
+    assert data["n"] == 200
+    assert "network holdout" in data["curves"]
+    assert "<svg" in (out / "predict.html").read_text()
+
+
+def test_reproduce_names_its_results(tmp_path, capsys):
+    assert call("reproduce", "alchemy", "--quiet") == 2
+    assert "dynamical-regimes" in capsys.readouterr().err
+
+
 def bad_sets(tmp_path):
     rng = np.random.default_rng(0)
     good = tmp_path / "good.npy"
@@ -139,6 +156,9 @@ def bad_sets(tmp_path):
         (["audit", "{tmp_path}"], "is not a run"),
         (["audit", "--train", "{good}", "--holdout", "{good}", "--samples", "{good}"], "verbatim"),
         (["audit", "--train", "{good}", "--holdout", "{other}", "--samples", "{good}"], "shape"),
+        (["predict", "{nan}"], "row 0, column 0 is not a finite number"),
+        (["predict", "digits", "--budget", "0"], "budget"),
+        (["predict", "digits", "--n", "2"], "at least 3 rows"),
         (["sample", "{tmp_path}"], "is not a run"),
         (["plan", "{tmp_path}"], "is not a run"),
         (["compare", "{tmp_path}", "{tmp_path}"], "is not a run"),
@@ -180,13 +200,13 @@ def test_corrupted_checkpoint_loses_nothing(run, tmp_path, capsys):
 
 
 def test_help_teaches_with_an_example(capsys):
-    for verb in ("fit", "sample", "audit", "plan", "compare", "demo"):
+    for verb in ("fit", "sample", "audit", "plan", "compare", "predict", "demo", "reproduce"):
         assert call(verb, "--help") == 0
         assert "Example: reverie" in capsys.readouterr().out
 
 
 def test_ctrl_c_says_how_to_resume(tmp_path):
-    """SIGINT in the middle of a fit from a shell: saved, exit 130, one sentence, and it resumes."""
+    """SIGINT in the middle of a fit: saved, exit 130, one sentence that says how to go on."""
     import signal
     import time
 

@@ -231,8 +231,9 @@ def test_stop_on_leak_keeps_the_best_average():
               batch_size=20, stop_on_leak=True, patience=2, lr=3e-3)  # fmt: skip
     assert run.step < 3000
     assert "best at step" in run.stopped
-    budget = fit(rng.normal(size=(160, 8)), n=20, width=128, depth=2, steps=3000, check_every=50,
-                 batch_size=20, stop_on_leak=True, patience=99, leak_budget=5.0, lr=3e-3)  # fmt: skip
+    budget = fit(rng.normal(size=(160, 8)), n=20, width=128, depth=2, steps=3000,
+                 check_every=50, batch_size=20, stop_on_leak=True, patience=99,
+                 leak_budget=5.0, lr=3e-3)  # fmt: skip
     assert "above 5 nats" in budget.stopped
 
 

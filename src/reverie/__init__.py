@@ -22,6 +22,7 @@ _HOMES = {
     "plan_steps": "reverie.plan",
     "sample": "reverie.sampling",
     "fit": "reverie.training",
+    "predict": "reverie.forecast",
     "Run": "reverie.runs",
     "audit": "reverie.auditing",
     "Verdict": "reverie.auditing",
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from reverie.denoisers import Denoiser as Denoiser
     from reverie.denoisers import as_denoiser as as_denoiser
     from reverie.errors import InputError as InputError
+    from reverie.forecast import predict as predict
     from reverie.plan import Plan as Plan
     from reverie.plan import plan_steps as plan_steps
     from reverie.runs import Run as Run

@@ -152,6 +152,55 @@ class Compare:
 
 
 @dataclass(frozen=True)
+class Predict:
+    """How much data do you need? A forecast from the data's own spectrum, before any training.
+
+    Predicts what a linear diffusion model would cost on training and on fresh rows, how its KL
+    falls with the number of rows, and what weight decay or early stopping would buy. Writes
+    predict.html and predict.json.
+
+    Example: reverie predict digits --n 500
+    """
+
+    data: Positional[str]
+    """A .npy, .npz, .csv or .parquet file, a folder of images, or a built-in set."""
+    n: int | None = None
+    """Training rows to forecast for (default: all that fit would not hold out)."""
+    budget: float = 0.1
+    """Nats of KL per dimension that are good enough."""
+    ridge: float = 0.05
+    """Weight decay of the linear model, in units of the mean variance."""
+    run: Path | None = None
+    """A fitted run on the same data, to set its network beside the forecast."""
+    out: Path = Path("predict")
+    """Folder for predict.html and predict.json."""
+    seed: int = 0
+    """Seed of the split."""
+    common: tyro.conf.OmitArgPrefixes[Common] = Common()
+
+
+@dataclass(frozen=True)
+class Reproduce:
+    """Make a published result again: a figure and a table, our number beside the published one.
+
+    Names: linear-generalisation, hidden-gaussian, dynamical-regimes, implicit-regularisation,
+    random-features, analytic-creativity. Each takes seconds to minutes.
+
+    Example: reverie reproduce linear-generalisation
+    """
+
+    name: Positional[str]
+    """Which result."""
+    out: Path | None = None
+    """Folder to write to (default: reproduce/NAME)."""
+    full: bool = False
+    """The slow version, where there is one."""
+    seed: int = 0
+    """Seed of the simulations."""
+    common: tyro.conf.OmitArgPrefixes[Common] = Common()
+
+
+@dataclass(frozen=True)
 class Demo:
     """Fit, audit and plan three models of real digits; write demo/report.html (about 2 minutes).
 
@@ -175,7 +224,9 @@ Command = (
     | _named(Audit, "audit")
     | _named(PlanSteps, "plan")
     | _named(Compare, "compare")
+    | _named(Predict, "predict")
     | _named(Demo, "demo")
+    | _named(Reproduce, "reproduce")
 )
 
 
@@ -197,7 +248,9 @@ def main(arguments: list[str] | None = None) -> None:
         Audit: commands.audit,
         PlanSteps: commands.plan,
         Compare: commands.compare,
+        Predict: commands.predict,
         Demo: commands.demo,
+        Reproduce: commands.reproduce,
     }[type(command)]
     try:
         code = run(command, commands.Console(command.common.quiet or command.common.json))

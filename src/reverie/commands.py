@@ -20,9 +20,11 @@ from reverie.curve import measure
 from reverie.data import load, save
 from reverie.demo import describe, run_demo
 from reverie.errors import InputError
+from reverie.forecast import predict as forecast
 from reverie.plan import plan_steps
 from reverie.readings import draw, sampling_curve, standard_curves
-from reverie.report import ModelReport, write_report
+from reverie.report import ModelReport, write_forecast, write_report
+from reverie.reproduce import reproduce as make_again
 from reverie.runs import Run
 from reverie.training import Event, Trainer
 from reverie.training import fit as fit_run
@@ -254,4 +256,25 @@ def demo(command: cli.Demo, console: Console) -> int:
     page = command.out / "report.html"
     data = {"report": str(page), "models": [r.to_json() for r in reports]}
     cli.print_result(command, "\n".join([*lines, "", f"{page}"]), data)
+    return 0
+
+
+def predict(command: cli.Predict, console: Console) -> int:
+    run = None if command.run is None else _open(command.run, console)
+    console.say("reading the spectrum ...")
+    result = forecast(
+        command.data, command.n, budget=command.budget, ridge=command.ridge, run=run,
+        seed=command.seed,
+    )  # fmt: skip
+    again = f"reverie predict {command.data} --n {result.n} --budget {command.budget:g}"
+    page, _ = write_forecast(command.out, result, f"{again} --ridge {command.ridge:g}")
+    cli.print_result(command, "\n".join([*result.sentences(), "", str(page)]), result.to_json())
+    return 0
+
+
+def reproduce(command: cli.Reproduce, console: Console) -> int:
+    out = command.out or Path("reproduce") / command.name
+    console.say(f"reproducing {command.name} (some take minutes) ...")
+    table = make_again(command.name, out, seed=command.seed, full=command.full)
+    cli.print_result(command, (out / "table.txt").read_text() + f"\n{out}", table)
     return 0

@@ -20,13 +20,13 @@ BUDGETS = (30, 10, 3)
 LONG = dict(holdout=HOLDOUT, check_every=500)
 MODELS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("100 images, trained long", "A small training set and far more steps than it can bear.",
-     dict(n=100, steps=4000, **LONG)),
+     dict(n=100, steps=3000, **LONG)),
     ("1,000 images, trained long", "Ten times the data, trained well past its best.",
-     dict(n=1000, steps=5000, **LONG)),
+     dict(n=1000, steps=4500, **LONG)),
     ("1,000 images, stopped on the leak",
      "The same data and settings, stopped when the held-out curve no longer improved; the best "
      "average is kept.",
-     dict(n=1000, steps=5000, holdout=HOLDOUT, check_every=250, stop_on_leak=True, patience=3)),
+     dict(n=1000, steps=4500, holdout=HOLDOUT, check_every=250, stop_on_leak=True, patience=3)),
 )  # fmt: skip
 
 

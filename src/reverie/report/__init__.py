@@ -1,4 +1,5 @@
 """The page a person reads: figures and one self-contained HTML file, with JSON beside it."""
 
+from reverie.report.forecasts import write_forecast as write_forecast
 from reverie.report.page import ModelReport as ModelReport
 from reverie.report.page import write_report as write_report

@@ -96,3 +96,55 @@ def png_data(values: np.ndarray, scaler: Scaler) -> list[str]:
         to_image(pixels).save(file, "PNG")
         result.append("data:image/png;base64," + base64.b64encode(file.getvalue()).decode())
     return result
+
+
+FORECAST_STYLES = {
+    "theory train": ("theory, training rows", dict(color="#c2410c", lw=1.8)),
+    "linear train": ("measured, training rows", dict(color="#c2410c", lw=0, marker=".", ms=4)),
+    "theory test": ("theory, fresh rows", dict(color="#1d4ed8", lw=1.8)),
+    "linear holdout": ("measured, held-out rows", dict(color="#1d4ed8", lw=0, marker=".", ms=4)),
+    "oracle": ("the law known", dict(color="#6b7280", lw=1.2, ls=":")),
+    "network train": ("network, training rows", dict(color="#047857", lw=1.2, ls="--")),
+    "network holdout": ("network, held-out rows", dict(color="#047857", lw=1.6)),
+}
+
+
+def forecast_curves_figure(curves: dict[str, LossCurve]) -> str:
+    """Predicted, measured and (when given) a network's curves on one axis; returns SVG text."""
+    figure, ax = _axes(6.4, 3.9)
+    for key, (label, style) in FORECAST_STYLES.items():
+        if key in curves:
+            curves[key].plot(ax, label=label, **style)
+    ax.set_ylim(0, None)
+    ax.legend(loc="upper left", frameon=False, fontsize=8)
+    ax.set_ylabel("nats per e-fold of signal-to-noise")
+    ax.set_xlabel("signal-to-noise ratio (noisy to clean)")
+    return _svg(figure)
+
+
+def spectrum_figure(spectrum: np.ndarray) -> str:
+    """Eigenvalues of the data's covariance against their rank; returns SVG text."""
+    figure, ax = _axes(6.4, 2.8)
+    ax.loglog(np.arange(1, len(spectrum) + 1), spectrum, color="#1d4ed8", lw=1.5, marker=".", ms=3)
+    ax.set_xlabel("rank")
+    ax.set_ylabel("variance, standardised")
+    return _svg(figure)
+
+
+def kl_figure(
+    sizes: np.ndarray, plain: np.ndarray, ridge: np.ndarray, budget: float, n: int, dim: int
+) -> str:
+    """KL per dimension against N, with the budget and today's N; returns SVG text."""
+    figure, ax = _axes(6.4, 3.2)
+    shown = np.isfinite(plain)
+    ax.loglog(sizes[shown], plain[shown], color="#c2410c", lw=1.6, label="no weight decay (exact)")
+    ax.loglog(sizes, ridge, color="#1d4ed8", lw=1.6, label="best weight decay (asymptotic)")
+    ax.loglog(sizes, dim / (4 * sizes), color="#6b7280", lw=1, ls=":", label="d / (4 N)")
+    ax.axhline(budget, color="#047857", lw=1, ls="--", label=f"budget, {budget:g} nats")
+    ax.axvline(n, color="#6b7280", lw=0.8)
+    ax.annotate(f" N = {n:,}", (n, 0.97), xycoords=("data", "axes fraction"), fontsize=8, va="top")
+    ax.set_ylim(min(float(ridge.min()), budget) / 2, 3)
+    ax.legend(loc="lower left", frameon=False, fontsize=8)
+    ax.set_xlabel("training rows N")
+    ax.set_ylabel("KL per dimension, nats")
+    return _svg(figure)

@@ -3,3 +3,31 @@
 A run writes a figure, `table.json` and `table.txt` (our number beside the published one, with how
 that one is known) to the folder `out`, and returns the table.
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from reverie.errors import InputError
+
+RESULTS = (
+    "linear-generalisation",
+    "hidden-gaussian",
+    "dynamical-regimes",
+    "implicit-regularisation",
+    "random-features",
+    "analytic-creativity",
+)
+
+
+def reproduce(name: str, out: Path, seed: int = 0, full: bool = False) -> dict[str, Any]:
+    """Make the published result `name` (one of RESULTS) again, into `out`; returns its table.
+
+    full: the slow version. Raises InputError on an unknown name.
+    """
+    if name not in RESULTS:
+        raise InputError(f"no result is called {name!r}; choose one of {', '.join(RESULTS)}")
+    module = import_module(f"reverie.reproduce.{name.replace('-', '_')}")
+    return module.run(Path(out), seed=seed, full=full)

@@ -20,10 +20,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.optimize import brentq
 from torch import Tensor
 
 from reverie.errors import InputError
+from reverie.theory import times
+from reverie.theory.equivalents import atoms
 
 
 def ou_time(sigma: np.ndarray | float) -> np.ndarray:
@@ -65,10 +66,10 @@ def cloning_probability(
     if separation < 0 or variance < 0:
         raise InputError("separation and variance cannot be negative")
     nodes, weights = np.polynomial.legendre.leggauss(400)
-    times = np.atleast_1d(np.asarray(t, dtype=np.float64))[:, None]
-    if (times <= 0).any():
+    moments = np.atleast_1d(np.asarray(t, dtype=np.float64))[:, None]
+    if (moments <= 0).any():
         raise InputError("cloning times must be positive")
-    decay = np.exp(-2 * times)
+    decay = np.exp(-2 * moments)
     width = np.sqrt(1 - decay + variance * decay)
     mean = separation * np.sqrt(decay) / width
     # given the class +, y / width = mean + z and the posterior odds are exp(2 mean y / width)
@@ -91,20 +92,9 @@ def collapse_time(count: int, spectrum: Sequence[float] | np.ndarray) -> float:
 def collapse_sigma(count: int, spectrum: Sequence[float] | np.ndarray) -> float:
     """The same as sigma / alpha."""
     lam = _spectrum(spectrum)
-    if count < 2:
-        raise InputError(f"collapse needs at least two points, not {count}")
-    lam = lam[lam > 0]
-    if len(lam) == 0:
+    if not (lam > 0).any():
         raise InputError("collapse needs a spectrum with some variance")
-    goal = math.log(count)
-
-    def missing(log_sigma: float) -> float:
-        return goal - 0.5 * float(np.logaddexp(0, np.log(lam) - 2 * log_sigma).sum())
-
-    # the isotropic root of the largest variance is an upper bound, of the smallest a lower one
-    slack = _log_isotropic_sigma(count, len(lam))
-    low, high = (0.5 * math.log(v) + slack for v in (lam.min(), lam.max()))
-    return math.exp(float(brentq(missing, low - 1e-6, high + 1e-6, xtol=1e-14)))  # type: ignore[arg-type]
+    return times.collapse_time(count, atoms(lam[lam > 0])).sigma
 
 
 def isotropic_collapse_time(count: int, dim: int, variance: float = 1.0) -> float:

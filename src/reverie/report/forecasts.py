@@ -1,0 +1,40 @@
+"""The page of a forecast, and its JSON."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from reverie.files import write_json, write_text
+from reverie.forecast import BLIND_SPOTS, Forecast
+from reverie.report.figures import forecast_curves_figure, kl_figure, spectrum_figure
+
+
+def write_forecast(folder: Path, forecast: Forecast, again: str) -> tuple[Path, Path]:
+    """Write predict.html and predict.json into `folder`, atomically; returns both paths.
+
+    again: the command line that makes the page again.
+    """
+    from jinja2 import Environment
+
+    here = Path(__file__).parent
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    html = environment.from_string((here / "forecast.html").read_text()).render(
+        forecast=forecast,
+        style=(here / "page.css").read_text(),
+        curves=forecast_curves_figure(forecast.curves),
+        kl=kl_figure(
+            forecast.sizes,
+            forecast.kl_plain,
+            forecast.kl_ridge,
+            forecast.budget,
+            forecast.n,
+            forecast.dim,
+        ),
+        spectrum=spectrum_figure(forecast.spectrum),
+        has_network=any(key.startswith("network") for key in forecast.curves),
+        blind_spots=BLIND_SPOTS,
+        again=again,
+    )
+    data = forecast.to_json()
+    page = write_text(folder / "predict.html", html)
+    return page, write_json(folder / "predict.json", data)
