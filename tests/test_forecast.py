@@ -16,7 +16,7 @@ def gaussian(n, spectrum, seed=0):
 
 @pytest.mark.parametrize("n", [100, 400, 1200])
 def test_digits_predicted_test_curve_lies_on_the_measured_one(n):
-    """Mean over four random splits within 3% at every noise level (issue: over repeated splits)."""
+    """Mean over four random splits within 3% at every noise level."""
     ratio = []
     for seed in range(4):
         curves = predict("digits", n=n, seed=seed).curves

@@ -106,8 +106,8 @@ class Forecast:
         measured = "" if self.measured_gap is None else f" (measured: {self.measured_gap:.3g})"
         lines = [
             f"Fitted to {self.n:,} rows, a linear model with ridge {self.ridge:g} pays "
-            f"{self.gap:.3g} nats more on a fresh row than on a training row{measured}, most of it "
-            f"around a signal-to-noise ratio of {self.trouble:.3g}.",
+            f"{self.gap:.3g} nats more on a fresh row than on a training row{measured}, most "
+            f"of it around a signal-to-noise ratio of {self.trouble:.3g}.",
             f"Its KL per dimension falls below {self.budget:g} nats from "
             f"N = {_count(self.needed['no ridge'])} on without weight decay (exact expectation), "
             f"from N = {_count(self.needed['best ridge'])} on with the best weight decay of each "

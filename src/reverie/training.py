@@ -56,7 +56,7 @@ class Progress:
     """Bookkeeping that is saved with the weights."""
 
     step: int = 0
-    loss: float = math.nan
+    loss: float = 0.0  # running mean; nothing before the first step
     stale: int = 0  # checks since the held-out area last fell
     best: float = math.inf
     best_step: int = 0
@@ -95,7 +95,7 @@ class Trainer:
         while progress.step < config.steps and not progress.stopped:
             loss = self._step()
             smooth = 0.98 if progress.step > 0 else 0.0
-            progress.loss = smooth * (progress.loss if smooth else 0.0) + (1 - smooth) * loss
+            progress.loss = smooth * progress.loss + (1 - smooth) * loss
             if not math.isfinite(progress.loss):
                 raise InputError(
                     f"the loss is not finite at step {progress.step}: lower lr (now {config.lr:g})"
