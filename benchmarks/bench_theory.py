@@ -1,7 +1,11 @@
 """A phase diagram of linear theory against one draw of the simulation it replaces."""
 
+import resource
+import time
+
 import numpy as np
 
+from reverie.forecast import predict
 from reverie.theory import LinearTheory, phase_diagram, power_law
 from reverie.theory.equivalents import atoms
 from timing import paired
@@ -44,6 +48,13 @@ def main():
     wide = LinearTheory(power_law(3072, 1))
     pair = paired(lambda: wide.phase_diagram(N, RIDGE, U), lambda: None, repeats=3)
     print(f"phase diagram, d = 3072, 40,000 cells   {pair.ours:.2f} s")
+    rng = np.random.default_rng(0)
+    scale = np.sqrt(power_law(3072, 1)).astype(np.float32)
+    data = rng.standard_normal((50_000, 3072), dtype=np.float32) * scale
+    start = time.perf_counter()
+    predict(data)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"predict, N = 50,000, d = 3,072   {time.perf_counter() - start:.0f} s, {peak:.1f} GiB")
 
 
 if __name__ == "__main__":

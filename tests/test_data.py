@@ -94,6 +94,30 @@ def test_image_folder_round_trip(tmp_path):
     assert np.array_equal(load(out).values, loaded.values)
 
 
+def test_idx_files_of_images(tmp_path):
+    import gzip
+
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 4, 5)).astype(np.uint8)
+    head = b"\x00\x00\x08\x03" + b"".join(n.to_bytes(4, "big") for n in pixels.shape)
+    path = tmp_path / "some-ubyte.gz"
+    path.write_bytes(gzip.compress(head + pixels.tobytes()))
+    assert np.array_equal(load(path).values[:, 0], pixels)
+    path.write_bytes(gzip.compress(head + pixels.tobytes()[:-1]))
+    with pytest.raises(InputError, match="its header says 180"):
+        load(path)
+    path.write_bytes(b"not gzip")
+    with pytest.raises(InputError, match="is damaged"):
+        load(path)
+
+
+def test_fashion_mnist_is_verified():
+    if not data.FASHION.exists():
+        with pytest.raises(InputError, match="is not here"):
+            load("fashion-mnist")
+        pytest.skip("Fashion-MNIST is not installed")
+    assert load("fashion-mnist").values.shape == (60_000, 1, 28, 28)
+
+
 def test_npz_by_name(tmp_path):
     np.savez(tmp_path / "a.npz", one=table(), two=table(5))
     assert len(load(f"{tmp_path}/a.npz:two")) == 5

@@ -7,9 +7,11 @@ and deviation for images, one per column otherwise) and back. Nothing is unpickl
 from __future__ import annotations
 
 import csv
+import gzip
 import hashlib
 import math
 import warnings
+import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,9 +24,14 @@ from torch import Tensor
 from reverie.errors import InputError
 from reverie.files import write_bytes
 
-BUILT_IN = ("digits", "wine", "breast-cancer")
+BUILT_IN = ("digits", "wine", "breast-cancer", "fashion-mnist")
+FASHION = Path("/usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz")
+FASHION_MEAN = 72.94  # of the 60,000 training images, published with the set
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
-FORMATS = ".npy, .npz, .csv, .parquet, a folder of images, or one of " + ", ".join(BUILT_IN)
+FORMATS = (
+    ".npy, .npz, .csv, .parquet, an idx file (MNIST format), a folder of images, or one of "
+    + ", ".join(BUILT_IN)
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,6 +174,8 @@ def load(source: str | Path | np.ndarray | Tensor | Dataset) -> Dataset:
         raise InputError(f"{text} does not exist; DATA is {FORMATS}")
     if path.stat().st_size == 0:
         raise InputError(f"{text} is empty")
+    if path.name.endswith(("-ubyte", "-ubyte.gz")):
+        return _read_idx(path)
     readers = {".npy": _read_npy, ".npz": _read_npz, ".csv": _read_csv, ".parquet": _read_parquet}
     if path.suffix.lower() not in readers:
         raise InputError(f"{text} has an unknown ending; DATA is {FORMATS}")
@@ -180,9 +189,39 @@ def _built_in(name: str) -> Dataset:
         digits: Any = datasets.load_digits()
         images = digits.images.astype(np.uint8)
         return Dataset(images[:, None], "images", name, "hw")
+    if name == "fashion-mnist":
+        return _fashion_mnist()
     loader = {"wine": datasets.load_wine, "breast-cancer": datasets.load_breast_cancer}[name]
     table: Any = loader()
     return Dataset(table.data, "table", name, columns=tuple(map(str, table.feature_names)))
+
+
+def _fashion_mnist() -> Dataset:
+    """The 60,000 training images of Zalando's set (MIT licence), where Debian puts them."""
+    if not FASHION.exists():
+        raise InputError("fashion-mnist is not here: apt-get install dataset-fashion-mnist")
+    images = _read_idx(FASHION)
+    if (
+        images.values.shape != (60_000, 1, 28, 28)
+        or abs(images.values.mean() - FASHION_MEAN) > 0.01
+    ):
+        raise InputError(f"{FASHION} does not hold the 60,000 training images of Fashion-MNIST")
+    return images.with_values(images.values, "fashion-mnist")
+
+
+def _read_idx(path: Path) -> Dataset:
+    """Images (n, rows, columns) of bytes in the format of MNIST, gzipped or not."""
+    try:
+        raw = path.read_bytes()
+        raw = gzip.decompress(raw) if path.suffix == ".gz" else raw
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path} is damaged ({_first_line(error)})") from error
+    if len(raw) < 16 or raw[:4] != b"\x00\x00\x08\x03":
+        raise InputError(f"{path} is not an idx file of images (three axes of bytes)")
+    shape = tuple(int.from_bytes(raw[k : k + 4], "big") for k in (4, 8, 12))
+    if len(raw) != 16 + math.prod(shape):
+        raise InputError(f"{path} holds {len(raw) - 16} bytes, its header says {math.prod(shape)}")
+    return _from_array(np.frombuffer(raw, np.uint8, offset=16).reshape(shape), str(path))
 
 
 def _from_array(array: np.ndarray, source: str) -> Dataset:

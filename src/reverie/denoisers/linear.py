@@ -110,7 +110,7 @@ class Linear(Denoiser):
         basis = self.basis.double().cpu().numpy()
         other = covariance.double().cpu().numpy()
         shift = (mean - self.mean).double().flatten().cpu().numpy()
-        inside = np.einsum("dr,de,er->r", basis, other, basis) + (basis.T @ shift) ** 2
+        inside = (basis * (other @ basis)).sum(0) + (basis.T @ shift) ** 2
         outside = float(np.trace(other) + shift @ shift - inside.sum())
         noise = gamma * spectrum**2 * shrink**2  # gain^2 / gamma: what the noise adds
         return 0.5 * ((shrink**2 * inside + noise).sum(1) + max(outside, 0.0))
