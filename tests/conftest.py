@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as in the command line: cores may be shared
+
 import matplotlib
 import numpy as np
 import pytest

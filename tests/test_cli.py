@@ -236,3 +236,32 @@ def test_import_is_light():
     seconds, extras = out.stdout.split()
     assert float(seconds) < 0.3
     assert extras == "False"
+
+
+def test_faults_of_the_program_are_not_findings(run, monkeypatch, capsys):
+    """An unforeseen exception exits with 3, never with the 1 of --fail-on."""
+    from reverie import commands
+
+    def fail(*_, **__):
+        raise ZeroDivisionError("boom")
+
+    monkeypatch.setattr(commands, "draw", fail)
+    assert call("sample", run, "--quiet") == 3
+    assert "boom" in capsys.readouterr().err
+    assert call("fit", "digits", "--seed", "-1", "--quiet") == 2
+    assert call("audit", run, "--n", "-3", "--quiet") == 2
+    assert call("fit", "digits", "--lr", "nan", "--quiet") == 2
+
+
+def test_wheel_holds_the_templates(tmp_path):
+    """The package data named in pyproject.toml cover every file that is not Python."""
+    import tomllib
+    from pathlib import Path
+
+    root = Path(__file__).parents[1]
+    named = tomllib.loads((root / "pyproject.toml").read_text())
+    patterns = named["tool"]["setuptools"]["package-data"]["reverie"]
+    package = root / "src" / "reverie"
+    covered = {p for pattern in patterns for p in package.glob(pattern)}
+    others = {p for p in package.rglob("*") if p.is_file() and p.suffix not in (".py", ".pyc")}
+    assert others <= covered

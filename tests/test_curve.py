@@ -183,3 +183,28 @@ def test_plot_has_labels_and_units(two_point_curve):
     import matplotlib.pyplot as plt
 
     plt.close("all")
+
+
+def test_measure_takes_arrays_bytes_and_doubles_and_switches_dropout_off():
+    from torch import nn
+
+    from reverie.denoisers import as_denoiser
+
+    class Noisy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(()))
+            self.drop = nn.Dropout(0.5)
+
+        def forward(self, x, t):
+            return self.drop(self.scale * x)
+
+    module = Noisy().train()
+    denoiser = as_denoiser(module, EDM(0.1, 1))
+    data = np.random.default_rng(0).integers(0, 9, (30, 2)).astype(np.uint8)
+    seeded = [torch.Generator().manual_seed(0) for _ in range(2)]
+    first = measure(denoiser, data, 4, generator=seeded[0])
+    again = measure(denoiser, torch.as_tensor(data).double(), 4, generator=seeded[1])
+    assert np.allclose(first.rate, again.rate)
+    assert module.training
+    assert module.drop.training

@@ -1,17 +1,23 @@
 """The command line: the library's calls, with progress, summaries and one-sentence errors.
 
-Exit codes: 0 done, 1 `audit --fail-on` found what it was told to fail on, 2 bad input, 130 Ctrl-C.
+Exit codes: 0 done, 1 `audit --fail-on` found what it was told to, 2 bad input,
+3 a fault of the program, 130 Ctrl-C.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
+
+# Threads that spin while they wait stall one another when the cores are shared: everything then
+# runs ten times slower. This must stand before torch is first imported.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 from reverie.config import FitConfig
 from reverie.errors import InputError
@@ -252,7 +258,10 @@ def main(arguments: list[str] | None = None) -> None:
         Demo: commands.demo,
         Reproduce: commands.reproduce,
     }[type(command)]
+    commands.TYPED[:] = ["reverie", *(sys.argv[1:] if arguments is None else arguments)]
     try:
+        if getattr(command, "seed", 0) < 0:
+            raise InputError(f"--seed is {command.seed}; it must not be negative")
         code = run(command, commands.Console(command.common.quiet or command.common.json))
     except InputError as error:
         print(f"reverie: {error}", file=sys.stderr)
@@ -260,6 +269,16 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("reverie: stopped", file=sys.stderr)
         code = 130
+    except Exception as error:
+        if os.environ.get("REVERIE_DEBUG"):
+            raise
+        kind = type(error).__name__
+        print(
+            f"reverie: this is a fault of the program, not of your input ({kind}: {error}); "
+            "REVERIE_DEBUG=1 shows where",
+            file=sys.stderr,
+        )
+        code = 3
     sys.exit(code)
 
 

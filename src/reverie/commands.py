@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import shlex
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +16,26 @@ from reverie import cli
 from reverie.auditing import audit as audit_sets
 from reverie.auditing.verdict import FINDINGS
 from reverie.config import FitConfig
-from reverie.curve import measure
-from reverie.data import load, save
+from reverie.curve import LossCurve, measure
+from reverie.data import load, save, shared_rows
 from reverie.demo import describe, run_demo
 from reverie.errors import InputError
+from reverie.files import read_json
 from reverie.forecast import predict as forecast
 from reverie.plan import plan_steps
-from reverie.readings import draw, sampling_curve, standard_curves
+from reverie.readings import draw, path_kl, sampling_curve, standard_curves
 from reverie.report import ModelReport, write_forecast, write_report
 from reverie.reproduce import reproduce as make_again
 from reverie.runs import Run
 from reverie.training import Event, Trainer
 from reverie.training import fit as fit_run
+
+TYPED: list[str] = []  # the command line, for the pages' "make this again"
+
+
+def again() -> str:
+    """The command line as it was typed, quoted for a shell."""
+    return shlex.join(TYPED)
 
 
 @dataclass(frozen=True)
@@ -80,7 +88,8 @@ def fit(command: cli.Fit, console: Console) -> int:
     out, config = command.out, command.config
     started = (out / "config.json").exists()
     if command.resume and started:
-        config = FitConfig.from_json(json.loads((out / "config.json").read_text()))
+        config = FitConfig.from_json(read_json(out / "config.json"))
+        console.say(f"continuing {out} with its own data and settings; other flags are ignored")
     elif command.data is None:
         raise InputError("fit needs DATA: a file, a folder of images or a built-in name")
     bar = console.training("fit", config)
@@ -93,6 +102,9 @@ def fit(command: cli.Fit, console: Console) -> int:
     standard_curves(run, progress=console.ticker("curves"))
     held = run.curves.get("holdout")
     leak = run.curves["train"].leak(held) if held is not None else None
+    shared = int(shared_rows(run.holdout.values, run.train.values).sum())
+    if shared:
+        console.say(f"{shared:,} held-out rows also stand in the training split")
     lines = [
         f"{out}: {len(run.train):,} training and {len(run.holdout):,} held-out rows, "
         f"{run.step:,} steps ({run.stopped})"
@@ -133,26 +145,28 @@ def audit(command: cli.Audit, console: Console) -> int:
     if unknown:
         raise InputError(f"--fail-on {unknown.pop()}: choose among copies, dependence, none, "
                          "inconclusive")  # fmt: skip
+    if command.n < 10:
+        raise InputError(f"--n is {command.n}; an audit needs at least 10 samples")
     if not 0 < command.alpha < 1:
         raise InputError(f"--alpha is {command.alpha}; it must lie between 0 and 1")
     sets = (command.train, command.holdout, command.samples)
     if command.run is not None:
         if any(sets):
             raise InputError("give a run, or --train, --holdout and --samples, not both")
-        report, again = _audit_run(command, console)
+        report = _audit_run(command, console)
     else:
         if not all(sets):
             raise InputError("audit needs a run, or all of --train, --holdout and --samples")
-        report, again = _audit_sets(command, console)
+        report = _audit_sets(command, console)
     verdict = report.verdict
     assert verdict is not None
     folder = command.out or command.run or Path("audit")
-    html, _ = write_report(folder, "audit", f"Audit of {report.name}", [report], [again])
+    html, _ = write_report(folder, "audit", f"Audit of {report.name}", [report], [again()])
     cli.print_result(command, f"{verdict.summary()}\n\n{html}", report.to_json())
     return int(verdict.finding in command.fail_on)
 
 
-def _audit_run(command: cli.Audit, console: Console) -> tuple[ModelReport, str]:
+def _audit_run(command: cli.Audit, console: Console) -> ModelReport:
     assert command.run is not None
     run = _open(command.run, console)
     if not len(run.holdout):
@@ -162,10 +176,14 @@ def _audit_run(command: cli.Audit, console: Console) -> tuple[ModelReport, str]:
         sampler=command.sampler, sampling_steps=command.steps,
         progress=console.ticker("samples"), seed=command.seed,
     )  # fmt: skip
-    return report, f"reverie audit {command.run} --n {command.n} --seed {command.seed}"
+    if report.samples is not None:  # so that the sample numbers on the page can be looked up
+        ending = ".csv" if run.scaler.kind == "table" else ".npy"
+        folder = command.out or command.run
+        save(folder / f"audit-samples{ending}", report.samples, run.scaler)
+    return report
 
 
-def _audit_sets(command: cli.Audit, console: Console) -> tuple[ModelReport, str]:
+def _audit_sets(command: cli.Audit, console: Console) -> ModelReport:
     from reverie.data import Scaler
 
     train, holdout, samples = (
@@ -173,32 +191,39 @@ def _audit_sets(command: cli.Audit, console: Console) -> tuple[ModelReport, str]
     )
     console.say("comparing distances ...")
     verdict = audit_sets(train, holdout, samples, alpha=command.alpha, seed=command.seed)
-    report = ModelReport(
+    return ModelReport(
         name=str(command.samples), n=len(train), verdict=verdict, train=train, holdout=holdout,
         samples=samples.values, scaler=Scaler.fit(train),
     )  # fmt: skip
-    return report, (
-        f"reverie audit --train {command.train} --holdout {command.holdout} "
-        f"--samples {command.samples} --seed {command.seed}"
-    )
 
 
 def plan(command: cli.PlanSteps, console: Console) -> int:
     run = _open(command.run, console)
     chosen = plan_steps(sampling_curve(run), command.steps, command.plan, command.clock)
-    report = ModelReport(name=str(command.run), n=len(run.train), curves=run.curves, plan=chosen)
-    again = f"reverie plan {command.run} --steps {command.steps} --plan {command.plan}"
+    split = path_kl(run, chosen)
+    report = ModelReport(
+        name=str(command.run), n=len(run.train), curves=run.curves, plan=chosen, path_kl=split
+    )
     title = f"{command.steps} steps for {command.run}"
-    html, _ = write_report(command.run, "plan", title, [report], [again])
+    html, _ = write_report(command.run, "plan", title, [report], [again()])
     rivals = chosen.compare()
     lines = [f"excess path KL of {command.steps} steps, in nats (ancestral sampler)", ""]
     lines += [
         f"{'*' if name == chosen.method else ' '} {name:<18} {rival.excess:>10.4g}"
         for name, rival in rivals.items()
     ]
-    lines += ["", f"levels of {chosen.method} (t, noisy to clean):",
-              "  " + " ".join(f"{t:.4f}" for t in chosen.levels), "", str(html)]  # fmt: skip
-    data = chosen.to_json() | {"rivals": {k: p.excess for k, p in rivals.items()}}
+    lines += [
+        "",
+        "path KL to the training rows' own law (the ideal is the memoriser): "
+        f"{split.total:.4g} = {split.excess:.4g} schedule + {split.denoiser:.4g} denoiser; "
+        f"initialisation at most {split.initialisation:.2g}",
+    ]
+    lines += ["", f"levels of {chosen.method} (t, noisy to clean):"]
+    lines += ["  " + " ".join(f"{t:.4f}" for t in chosen.levels), "", str(html)]
+    data = chosen.to_json() | {
+        "path_kl_to_training_rows": asdict(split),
+        "rivals": {k: p.excess for k, p in rivals.items()},
+    }
     cli.print_result(command, "\n".join(lines), data)
     return 0
 
@@ -214,12 +239,13 @@ def compare(command: cli.Compare, console: Console) -> int:
     low, high = max(c[0] for c in clocks), min(c[1] for c in clocks)
     levels = np.geomspace(low, high, 48)
     curves = []
-    for run in runs:
+    for run in runs:  # each in its own units, at the same noise in the user's
+        factor = float(np.mean(np.square(run.scaler.std)) / np.mean(np.square(runs[0].scaler.std)))
         generator = torch.Generator().manual_seed(command.seed)
-        points = runs[0].scaler.to_model(run.holdout.values)
-        curves.append(
-            measure(run.denoiser, points, levels, generator=generator, keep_samples=True)
-        )
+        curve = measure(run.denoiser, run.holdout_points(), levels * factor,
+                        generator=generator, keep_samples=True)  # fmt: skip
+        assert curve.per_sample is not None
+        curves.append(LossCurve(levels, curve.rate * factor, per_sample=curve.per_sample * factor))
     gap = curves[0].leak(curves[1])
     lines = [f"{'':<12} {'held-out nats':>14} {'leak':>10} {'rows':>8} {'steps':>8}"]
     data: dict[str, Any] = {"runs": []}
@@ -266,8 +292,7 @@ def predict(command: cli.Predict, console: Console) -> int:
         command.data, command.n, budget=command.budget, ridge=command.ridge, run=run,
         seed=command.seed,
     )  # fmt: skip
-    again = f"reverie predict {command.data} --n {result.n} --budget {command.budget:g}"
-    page, _ = write_forecast(command.out, result, f"{again} --ridge {command.ridge:g}")
+    page, _ = write_forecast(command.out, result, again())
     cli.print_result(command, "\n".join([*result.sentences(), "", str(page)]), result.to_json())
     return 0
 

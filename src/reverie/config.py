@@ -68,8 +68,10 @@ class FitConfig:
         for name, value in least.items():
             if getattr(self, name) < value:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least {value}")
-        if self.lr <= 0 or self.clip <= 0 or not 0 <= self.ema < 1 or self.weight_decay < 0:
+        if not (self.lr > 0 and self.clip > 0 and 0 <= self.ema < 1 and self.weight_decay >= 0):
             raise InputError("lr and clip must be positive, ema in [0, 1), weight_decay >= 0")
+        if self.seed < 0 or not self.leak_budget >= 0 or self.warmup < 0:
+            raise InputError("seed, warmup and leak_budget must not be negative")
         if self.network not in (*NETWORKS, "custom"):
             raise InputError(f"network {self.network!r}: choose one of {', '.join(NETWORKS)}")
         if set(self.augment.split(",")) - {"none", "flip", "shift"}:
@@ -87,6 +89,8 @@ class FitConfig:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> FitConfig:
         known = {f.name for f in fields(cls)}
+        if not isinstance(values, dict):
+            raise InputError("the saved settings are damaged: they are not a table of names")
         given = {k: v for k, v in values.items() if k in known}
         if given.get("leak_budget") is None:
             given["leak_budget"] = float("inf")

@@ -19,7 +19,7 @@ import torch
 from scipy.interpolate import PchipInterpolator
 from scipy.optimize import isotonic_regression
 
-from reverie.denoisers import Denoiser
+from reverie.denoisers import Denoiser, evaluating
 from reverie.errors import InputError
 from reverie.processes import Process
 
@@ -221,7 +221,8 @@ class LossCurve:
         if until is not None:
             keep = self.axis <= self._place(until) + 1e-12
         weights = self.weights[keep]
-        nats = float((weights * (other.rate - self.rate)[keep]).sum())
+        stop = None if until is None or self.columns > 1 else until
+        nats = other.area(stop=stop) - self.area(stop=stop)
         error = self._difference_stderr(other, keep, weights)
         level = float(np.mean(self.u[keep][-1]))
         return Leak(nats, error, nats - Z95 * error, nats + Z95 * error, level)
@@ -326,7 +327,7 @@ class _Moments:
 @torch.no_grad()
 def measure(
     denoiser: Denoiser,
-    data: torch.Tensor,
+    data: torch.Tensor | np.ndarray,
     levels: int | Sequence[float] | np.ndarray = 64,
     *,
     generator: torch.Generator | None = None,
@@ -336,7 +337,7 @@ def measure(
     label: str = "",
     progress: Callable[[int, int], None] | None = None,
 ) -> LossCurve:
-    """Measure the loss curve of `denoiser` on `data` (n, *shape).
+    """Measure the loss curve of `denoiser` on `data` (n, *shape), an array or a tensor.
 
     levels: how many equal strata of log-SNR over the process's range, or clock values. Every row
     is noised at every level with one antithetic pair. `condition` (n, ...) goes row by row. The
@@ -345,6 +346,7 @@ def measure(
     over rows. Raises InputError on no rows or values that are not finite.
     """
     process = denoiser.process
+    data = _as_points(denoiser, data)
     if len(data) == 0:
         raise InputError("a loss curve needs at least one row of data")
     process.space.check(data)
@@ -355,7 +357,8 @@ def measure(
     for start in range(0, len(data), batch_size):
         rows = data[start : start + batch_size]
         extra = None if condition is None else condition[start : start + batch_size]
-        rates = _rates(denoiser, rows, times, extra, generator)
+        with evaluating(denoiser):
+            rates = _rates(denoiser, rows, times, extra, generator)
         single.add(rates.reshape(len(rates), -1))
         shares.add((rates * weights).reshape(len(rates), len(times), -1).sum(2))
         if keep_samples:
@@ -379,6 +382,14 @@ def measure(
     )
 
 
+def _as_points(denoiser: Denoiser, data: torch.Tensor | np.ndarray) -> torch.Tensor:
+    """Data as floating point, with the type and on the device of the denoiser's parameters."""
+    points = torch.as_tensor(data)
+    points = points if points.is_floating_point() else points.float()
+    weight = next((p for p in denoiser.parameters() if p.is_floating_point()), None)
+    return points if weight is None else points.to(weight)
+
+
 def _rates(
     denoiser: Denoiser,
     rows: torch.Tensor,
@@ -398,6 +409,6 @@ def _rates(
         guess = denoiser(state, t.expand(2 * batch), condition)
         if not torch.isfinite(guess).all():
             raise InputError(f"the denoiser's guess at t = {time:.4g} is not finite")
-        rate = process.rate(guess, both, state, t).double()
-        out.append(0.5 * (rate[:batch] + rate[batch:]).cpu().numpy())
+        rate = process.rate(guess, both, state, t).cpu().double()
+        out.append(0.5 * (rate[:batch] + rate[batch:]).numpy())
     return np.stack(out, axis=1)

@@ -68,7 +68,8 @@ class Dataset:
                 "drop or fill missing values first"
             )
         constant = (flat == flat[0]).all(0)
-        if constant.all() or (self.kind != "images" and constant.any()):
+        rows_of_numbers = self.values.ndim == 2  # elsewhere a constant corner is no mistake
+        if constant.all() or (rows_of_numbers and constant.any()):
             column = int(np.argmax(constant))
             raise InputError(
                 f"{self.source}: {self._name(column)} is constant ({flat[0, column]:g}) "
@@ -230,7 +231,7 @@ def _from_array(array: np.ndarray, source: str) -> Dataset:
     if array.ndim == 0:
         raise InputError(f"{source} is a single number; give rows of points")
     if array.ndim == 1:
-        array = array[:, None]
+        return Dataset(array[:, None], "vectors", source, "flat")
     if array.dtype.kind == "b":
         array = array.astype(np.uint8)
     if array.ndim == 4 and array.shape[1] in (1, 3, 4):
@@ -270,15 +271,20 @@ def _read_npz(path: Path, key: str) -> Dataset:
 
 def _read_csv(path: Path, key: str) -> Dataset:
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             first = next(csv.reader(file), [])
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text") from error
-    header = not all(_is_number(cell) for cell in first)
+    header = not any(_is_number(cell) for cell in first)
+    if header and len(first) == 1 and ";" in first[0]:
+        raise InputError(f"{path} separates its cells by semicolons: use commas")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # no rows: said better below
-            values = np.loadtxt(path, delimiter=",", skiprows=int(header), ndmin=2)
+            values = np.loadtxt(
+                path, delimiter=",", skiprows=int(header), ndmin=2, quotechar='"',
+                encoding="utf-8-sig",
+            )  # fmt: skip
     except ValueError as error:
         raise InputError(_csv_fault(path, first, header)) from error
     if values.size == 0:
@@ -288,7 +294,7 @@ def _read_csv(path: Path, key: str) -> Dataset:
 
 def _csv_fault(path: Path, first: list[str], header: bool) -> str:
     """Name the first cell that is not a number, or the first row of another length."""
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:
         for number, row in enumerate(csv.reader(file), start=1):
             if header and number == 1:
                 continue
@@ -343,7 +349,11 @@ def _from_folder(path: Path) -> Dataset:
     for file in files:
         try:
             with Image.open(file) as image:
-                grey = image.mode in ("1", "L", "I", "I;16", "F")
+                if image.mode.startswith(("I", "F")):
+                    raise InputError(
+                        f"{file} has more than 8 bits a pixel: give a .npy array, or 8-bit images"
+                    )
+                grey = image.mode in ("1", "L")
                 pixels = np.asarray(image.convert("L" if grey else "RGB"))
         except (UnidentifiedImageError, OSError) as error:
             raise InputError(f"{file} is not an image ({_first_line(error)})") from error
@@ -384,8 +394,13 @@ def save(path: str | Path, values: np.ndarray, scaler: Scaler) -> Path:
     return _save_images(path, values, scaler)
 
 
+def in_user_layout(data: Dataset) -> np.ndarray:
+    """The values with their axes as the user gave them."""
+    return _user_layout(data.values, data.layout)
+
+
 def _user_layout(values: np.ndarray, layout: str) -> np.ndarray:
-    if layout == "hw":
+    if layout in ("hw", "flat"):
         return values[:, 0]
     return np.moveaxis(values, 1, 3) if layout == "hwc" else values
 
@@ -431,15 +446,16 @@ def _save_images(path: Path, values: np.ndarray, scaler: Scaler) -> Path:
     except OSError as error:
         raise InputError(f"cannot write to {path}: {error.strerror}") from error
     digits = max(5, int(math.log10(max(len(values), 1))) + 1)
-    for index, image in enumerate(to_pixels(values, scaler)):
+    for index, image in enumerate(to_pixels(values, scaler, stretch=False)):
         pixels = to_image(image)
         write_bytes(path / f"{index:0{digits}d}.png", lambda f, p=pixels: p.save(f, "PNG"))
     return path
 
 
-def to_pixels(values: np.ndarray, scaler: Scaler) -> np.ndarray:
+def to_pixels(values: np.ndarray, scaler: Scaler, stretch: bool = True) -> np.ndarray:
     """Images (n, C, H, W) as bytes, by the training range; bytes stay bytes."""
-    if np.dtype(scaler.dtype) == np.uint8 and scaler.high[0] > 127:
+    least = 127 if stretch else 16  # up to 16 they are levels (the digits), not pixels
+    if np.dtype(scaler.dtype) == np.uint8 and scaler.high[0] > least:
         return values.astype(np.uint8)
     low, high = scaler.low[0], scaler.high[0]
     return np.clip(255 * (values.astype(np.float64) - low) / (high - low), 0, 255).astype(np.uint8)
@@ -458,11 +474,11 @@ def to_image(pixels: np.ndarray) -> Any:
 def split(
     data: Dataset, n: int | None, holdout: int | None, seed: int
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """Random train and held-out row indices, and how many held-out rows were dropped.
+    """Random train and held-out row indices, and how many held-out rows stand in training too.
 
     Default `holdout`: with `n`, all other rows up to 10,000; else a fifth of the rows, at least
-    200 and at most half. A held-out row that stands verbatim in the training split is dropped, or
-    every later comparison would be void.
+    200 and at most half. Rows are kept as they are: a split that depends on the values would break
+    the exchangeability on which the audit rests.
     """
     total = len(data)
     if n is not None and not 1 <= n <= total - 1:
@@ -476,14 +492,18 @@ def split(
     order = np.random.default_rng(seed).permutation(total)
     held = order[:holdout]
     train = order[holdout:] if n is None else order[holdout : holdout + n]
-    fresh = held[~shared_rows(data.values[held], data.values[train])]
-    return np.sort(train), np.sort(fresh), len(held) - len(fresh)
+    shared = int(shared_rows(data.values[held], data.values[train]).sum())
+    return np.sort(train), np.sort(held), shared
 
 
 def shared_rows(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Mask (len(rows),) of the rows that stand verbatim among `others`."""
     if len(rows) == 0 or len(others) == 0:
         return np.zeros(len(rows), bool)
-    flat = [np.ascontiguousarray(a.reshape(len(a), -1) + 0.0) for a in (rows, others)]
+    kinds = [a.dtype for a in (rows, others) if a.dtype.kind == "f"]
+    common = min(kinds, key=lambda kind: kind.itemsize) if kinds else np.dtype(np.float64)
+    flat = [
+        np.ascontiguousarray(a.reshape(len(a), -1).astype(common) + 0.0) for a in (rows, others)
+    ]
     known = {row.tobytes() for row in flat[1]}
     return np.fromiter((row.tobytes() in known for row in flat[0]), bool, len(rows))

@@ -10,14 +10,22 @@ import numpy as np
 
 from reverie.config import FitConfig
 from reverie.plan import plan_steps, steps_needed
-from reverie.readings import audit_run, sampling_curve, standard_curves
+from reverie.readings import (
+    SAMPLE_PLAN,
+    SAMPLE_STEPS,
+    audit_run,
+    path_kl,
+    sampling_curve,
+    standard_curves,
+)
 from reverie.report import ModelReport, write_report
+from reverie.report.figures import curves_picture
 from reverie.runs import Run
 from reverie.training import fit
 
 HOLDOUT = 797
 BUDGETS = (30, 10, 3)
-LONG = dict(holdout=HOLDOUT, check_every=500)
+LONG = dict(holdout=HOLDOUT, check_every=500, width=192)
 MODELS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("100 images, trained long", "A small training set and far more steps than it can bear.",
      dict(n=100, steps=3000, **LONG)),
@@ -26,7 +34,7 @@ MODELS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("1,000 images, stopped on the leak",
      "The same data and settings, stopped when the held-out curve no longer improved; the best "
      "average is kept.",
-     dict(n=1000, steps=4500, holdout=HOLDOUT, check_every=250, stop_on_leak=True, patience=3)),
+     dict(n=1000, steps=4500, stop_on_leak=True, patience=3, **(LONG | dict(check_every=250)))),
 )  # fmt: skip
 
 
@@ -54,6 +62,7 @@ def run_demo(
         reports,
         [f"reverie demo --seed {seed}"],
     )
+    curves_picture({report.name: report.curves for report in reports}, out / "curves.png")
     return reports
 
 
@@ -64,18 +73,26 @@ def describe(
     if not run.curves:
         standard_curves(run)
     curve = sampling_curve(run)
+    plan = plan_steps(curve, steps)
     needed = dict(zip(map(str, BUDGETS), steps_needed(curve, BUDGETS), strict=True))
     verdict, drawn = None, np.empty(0)
     if len(run.holdout):
         verdict, drawn = audit_run(run, samples, **({"seed": run.config.seed} | audit))
     ended = f"{run.step:,} steps; {run.stopped}." if run.stopped else f"{run.step:,} steps."
+    if verdict is not None:
+        how = audit.get("plan", SAMPLE_PLAN), audit.get("sampling_steps", SAMPLE_STEPS)
+        ended += (
+            f" Audited on {len(drawn):,} samples: {audit.get('sampler', 'ancestral')} sampler, "
+            f"{how[1]} steps of the {how[0]} plan."
+        )
     return ModelReport(
         name=name,
         n=len(run.train),
         about=f"{about} {ended}".strip(),
         verdict=verdict,
         curves=run.curves,
-        plan=plan_steps(curve, steps),
+        plan=plan,
+        path_kl=path_kl(run, plan),
         needed=needed,
         train=run.train,
         holdout=run.holdout,

@@ -1,9 +1,10 @@
 """The time law: at which noise levels a network trains, importance-sampled.
 
 The target law is uniform in log-SNR with a normal bump at the levels where data of unit deviation
-take shape (Karras et al. 2022 use the bump alone). Levels are drawn in proportion to it times the
-running root-mean-square loss of their bin, and losses are weighted back, so that the objective is
-unchanged and its gradient less noisy. Draws are stratified within a batch.
+take shape (Karras et al. 2022 use the bump alone). Levels are drawn two thirds
+in proportion to it times the square root of the running root-mean-square loss of their bin, one
+third as it stands; losses are weighted back, so that the objective is unchanged and its gradient
+less noisy. Draws are stratified within a batch.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class NoiseLaw:
     def draw(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Times (B,), weights (B,) and bins (B,) of one batch."""
         chance = self.probabilities()
-        start = torch.rand(1, generator=generator, device=generator.device).double().cpu()
+        start = torch.rand(1, generator=generator, device=generator.device).cpu().double()
         place = (torch.arange(batch, dtype=torch.float64) + start) / batch
         running = chance.cumsum(0)
         bins = torch.searchsorted(running, place.clamp(max=float(running[-1]) * (1 - 1e-12)))

@@ -67,6 +67,11 @@ class Plan:
             return self.staircase - ideal.area()
         return self.staircase - ideal.area(float(self.u[0]), float(self.u[-1]))
 
+    def on(self, curve: LossCurve) -> Plan:
+        """The same levels charged on another curve, as the same model's on other rows."""
+        ends = (float(self.places[0]), float(self.places[-1]))
+        return _charged(curve, self.places, self.method, self.clock, self.warp, ends)
+
     def compare(self) -> dict[str, Plan]:
         """This plan and every rival on the same ends and number of steps, cheapest first."""
         rivals: dict[str, Plan] = {self.method: self}
@@ -185,7 +190,7 @@ def plan_steps(
     variance: detail nobody sees weighs less) or an increasing function of u. ends: clock values
     (noisy, clean), default the curve's. Raises InputError on an unknown word or bad ends.
     """
-    if not isinstance(steps, int) or not 1 <= steps < NODES:
+    if not isinstance(steps, int | np.integer) or not 1 <= steps < NODES:
         raise InputError(f"steps is {steps!r}; it must be a whole number from 1 to {NODES - 1}")
     if method not in METHODS:
         raise InputError(f"no plan is called {method!r}; choose one of {', '.join(METHODS)}")
@@ -243,6 +248,19 @@ def _build(
     else:
         places = RIVALS[method](curve, low, high, steps)
         places[0], places[-1] = low, high
+    return _charged(curve, places, method, clock, warp, ends)
+
+
+def _charged(
+    curve: LossCurve,
+    places: np.ndarray,
+    method: str,
+    clock: str,
+    warp: Warp | None,
+    ends: tuple[float, float],
+) -> Plan:
+    """The plan at these places of the axis, with its charges on `curve`."""
+    low, high = ends
     nats = float(Staircase(curve)(places[:-1], places[1:]).sum())
     dense = np.union1d(np.linspace(low, high, NODES), _inside(curve.axis, low, high))
     excess = nats - float(curve.cumulative(dense)[-1])

@@ -42,6 +42,7 @@ class Run:
     path: Path | None = None
     step: int = 0
     stopped: str = ""  # why the fit ended
+    rows: tuple[np.ndarray, np.ndarray] | None = None  # of the data file, in each split
 
     @property
     def process(self) -> GaussianProcess:
@@ -75,7 +76,7 @@ class Run:
                 curves[name] = LossCurve.from_json(values, denoiser.process)
         return cls(
             config, denoiser.eval(), scaler, train, holdout, curves, path,
-            int(state.get("step", 0)), str(state.get("stopped", "")),
+            int(state.get("step", 0)), str(state.get("stopped", "")), split_rows(path),
         )  # fmt: skip
 
     def save_curves(self) -> None:
@@ -104,14 +105,14 @@ def _body(config: FitConfig, shape: tuple[int, ...]) -> nn.Module:
 
 def start(path: Path, config: FitConfig, data: Dataset, scaler: Scaler, rows: Any) -> None:
     """Create the directory with config.json and data.json."""
-    train, holdout, dropped = rows
+    train, holdout, shared = rows
     write_json(path / "data.json", {
         "source": data.source,
         "shape": list(data.values.shape),
         "sha256": data.sha256(),
         "train": train.tolist(),
         "holdout": holdout.tolist(),
-        "dropped_duplicates": dropped,
+        "shared_duplicates": shared,
         "scaler": scaler.to_json(),
     })  # fmt: skip
     if not data.source or data.source == "the array":
@@ -125,7 +126,10 @@ def open_data(path: Path) -> tuple[FitConfig, Scaler, Dataset, Dataset]:
         raise InputError(f"{path} is not a run: it has no config.json (make one with reverie fit)")
     config = FitConfig.from_json(read_json(path / "config.json"))
     info = read_json(path / "data.json")
-    scaler = Scaler(**info["scaler"])
+    try:
+        scaler = Scaler(**info["scaler"])
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{path / 'data.json'} is damaged: its scaler is incomplete") from error
     stored = path / "data.npy"
     data = load(stored if stored.exists() else info["source"])
     if stored.exists():
@@ -134,9 +138,15 @@ def open_data(path: Path) -> tuple[FitConfig, Scaler, Dataset, Dataset]:
         )
     if data.sha256() != info["sha256"]:
         raise InputError(f"{info['source']} has changed since {path} was fitted on it")
-    rows = (np.asarray(info[k], dtype=np.int64) for k in ("train", "holdout"))
-    train, holdout = (data.take(r) for r in rows)
+    train, holdout = (data.take(rows) for rows in split_rows(path))
     return config, scaler, train, holdout
+
+
+def split_rows(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Row indices in the data file of the training and of the held-out split."""
+    info = read_json(path / "data.json")
+    train, holdout = (np.asarray(info[k], dtype=np.int64) for k in ("train", "holdout"))
+    return train, holdout
 
 
 # --- weights -------------------------------------------------------------------------------------
@@ -152,7 +162,7 @@ def _digest(tensors: dict[str, Tensor]) -> str:
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], note: dict[str, Any]) -> None:
     """Write tensors and a JSON note into one safetensors file with a checksum, atomically."""
-    flat = {k: v.detach().contiguous().cpu() for k, v in tensors.items()}
+    flat = {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}
     meta = {"note": json.dumps(note), "sha256": _digest(flat)}
     write_bytes(path, lambda file: file.write(save(flat, meta)))
 

@@ -3,7 +3,7 @@
 A solver is a generator of (state, prediction) along the levels of a plan; its coefficients are
 computed once, in float64, before the first step. With lambda = log(alpha/sigma), h = lambda_s -
 lambda_t, a step goes from t to s < t. The last denoise at the cleanest level is appended here, so
-that K steps take K + 1 evaluations (2K for Heun).
+that K steps take K + 1 evaluations (2K + 1 for Heun).
 
     ancestral   x_s ~ p(x_s | x_t, xhat): the sampler for which the path KL of a plan is exact
     ddim        Song, Meng & Ermon 2021, eq. 12; eta = 0 is deterministic, 1 is ancestral
@@ -21,7 +21,7 @@ from typing import Any, TypedDict, Unpack
 import torch
 from torch import Tensor
 
-from reverie.denoisers import Denoiser
+from reverie.denoisers import Denoiser, evaluating
 from reverie.errors import InputError
 from reverie.plan import Plan
 from reverie.processes import GaussianProcess
@@ -185,6 +185,8 @@ class Sampling:
         """Yield the state after every step, and last the readout of the final denoise."""
         process, generator = denoiser.process, options.get("generator")
         times, state = _times(plan), options.get("init")
+        if state is None and n < 1:
+            raise InputError(f"n is {n}; draw at least one sample")
         if state is None:
             state = process.sample_prior(
                 n,
@@ -202,9 +204,10 @@ class Sampling:
 
         eta, churn = options.get("eta", 0.0), options.get("churn")
         steps = self._solver(denoiser, times, state, guess, sampler, generator, eta, churn)
-        for state in steps:
-            yield state
-        yield process.readout(guess(state, len(times) - 1))
+        with evaluating(denoiser):
+            for state in steps:
+                yield state
+            yield process.readout(guess(state, len(times) - 1))
 
     def _solver(
         self,

@@ -8,13 +8,16 @@ killed fit resumes to the same weights, bit for bit, on the CPU.
 from __future__ import annotations
 
 import math
+import signal
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -34,11 +37,13 @@ from reverie.runs import (
     load_weights,
     open_data,
     save_tensors,
+    split_rows,
     start,
 )
 
 CHECK_LEVELS, CHECK_ROWS = 24, 512
 SAVE_SECONDS = 20.0
+SMALL_WORK = 2e8  # weights x batch: about 20 ms a step on one core
 COLUMNS = ("step", "loss", "train_nats", "holdout_nats", "leak", "leak_low", "leak_high", "lr")
 
 
@@ -79,6 +84,8 @@ class Trainer:
         self.generator = torch.Generator(device).manual_seed(config.seed)
         self.law = NoiseLaw(network.process, network.data_std)
         self.progress = Progress()
+        self.started = 0
+        self.work = sum(p.numel() for p in network.parameters()) * config.batch_size
         self.optimiser = torch.optim.AdamW(
             network.parameters(),
             lr=config.lr,
@@ -93,7 +100,8 @@ class Trainer:
         """Train to the end, yielding after every step."""
         config, progress = self.config, self.progress
         while progress.step < config.steps and not progress.stopped:
-            loss = self._step()
+            with self._threads():
+                loss = self._step()
             smooth = 0.98 if progress.step > 0 else 0.0
             progress.loss = smooth * progress.loss + (1 - smooth) * loss
             if not math.isfinite(progress.loss):
@@ -105,6 +113,20 @@ class Trainer:
             if progress.step % config.check_every == 0 or progress.step == config.steps:
                 row = self._check()
             yield Event(progress.step, progress.loss, row)
+
+    @contextmanager
+    def _threads(self) -> Iterator[None]:
+        """One thread for a small step: more gain little, and stall where cores are shared.
+
+        A rule of the settings alone, since the number of threads decides the last bits.
+        """
+        before = torch.get_num_threads()
+        small = self.work < SMALL_WORK and self.device.type == "cpu"
+        torch.set_num_threads(1 if small else before)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
     def _step(self) -> float:
         config, total = self.config, 0.0
@@ -204,7 +226,7 @@ class Trainer:
         with self.averaged() as network:
             return tuple(
                 measure(
-                    network, points[:CHECK_ROWS], CHECK_LEVELS,
+                    network, _some(points, self.config.seed), CHECK_LEVELS,
                     generator=torch.Generator(self.device).manual_seed(self.config.seed + 1),
                 )
                 for points in (self.train, self.holdout)
@@ -250,6 +272,15 @@ class Trainer:
         self.generator.set_state(groups["generator"][""])
         self.law.restore(groups["law"])
         self.progress = Progress(**{k: _number(v) for k, v in note.items()})
+        self.started = self.progress.step
+
+
+def _some(points: Tensor, seed: int) -> Tensor:
+    """At most CHECK_ROWS rows, at random: splits keep the order of the file, which may matter."""
+    if len(points) <= CHECK_ROWS:
+        return points
+    pick = np.random.default_rng(seed).choice(len(points), CHECK_ROWS, replace=False)
+    return points[torch.as_tensor(np.sort(pick), device=points.device)]
 
 
 def _number(value: Any) -> Any:
@@ -312,16 +343,24 @@ def fit(
         config, scaler, train, holdout = _begin(data, config, path, body)
     torch.manual_seed(config.seed)  # the weights' start; everything else has its own generator
     denoiser = build_denoiser(config, scaler, body)
-    if config.init is not None and not resuming:
+    resumed = path is not None and (path / "state.safetensors").exists()
+    if config.init is not None and not resumed:
         load_weights(denoiser, Path(config.init) / "ema.safetensors")
     points = scaler.to_model(train.values)
     trainer = Trainer(denoiser, points, scaler.to_model(holdout.values), config)
-    if path is not None and (path / "state.safetensors").exists():
+    if path is not None and resumed:
+        _sweep(path)
         trainer.restore(*load_tensors(path / "state.safetensors"))
     elif path is not None:
         _save(trainer, path)
     _drain(trainer, scaler, path, on_event)
     return _finish(trainer, config, scaler, train, holdout, path)
+
+
+def _sweep(path: Path) -> None:
+    """Remove the temporary files that a killed write left behind."""
+    for left in [*path.glob(".*"), *(path / "previews").glob(".*")]:
+        left.unlink(missing_ok=True)
 
 
 def _configure(
@@ -349,7 +388,6 @@ def _begin(
     dataset = load(data).check(rows=2)
     rows = split(dataset, config.n, config.holdout, config.seed)
     train, holdout = dataset.take(rows[0]), dataset.take(rows[1])
-    train.check(rows=1 if config.n == 1 else 2)
     scaler = Scaler.fit(train if len(train) > 1 else dataset)
     build_denoiser(config, scaler, body)
     if config.augment != "none" and dataset.kind != "images":
@@ -369,7 +407,9 @@ def _drain(
 ) -> None:
     saved = monotonic()
     try:
-        for event in trainer.events():
+        for event in _between_steps(trainer.events()):
+            if event.step == trainer.started + 1 and path is not None:
+                (path / "curves.json").unlink(missing_ok=True)  # they were of older weights
             if on_event is not None:
                 on_event(event, trainer)
             if path is not None and event.row is not None:
@@ -385,6 +425,31 @@ def _drain(
         raise
     if path is not None:
         _save(trainer, path)
+
+
+def _between_steps(events: Iterator[Event]) -> Iterator[Event]:
+    """Let Ctrl-C wait for the end of a step: half a step could not be resumed bit for bit.
+
+    A second Ctrl-C stops at once. Only the main thread may do this; elsewhere it does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield from events
+        return
+    asked: list[int] = []
+    usual = signal.getsignal(signal.SIGINT)
+
+    def ask(number: int, frame: Any) -> None:
+        asked.append(number)
+        signal.signal(signal.SIGINT, usual)
+
+    signal.signal(signal.SIGINT, ask)
+    try:
+        for event in events:
+            yield event
+            if asked:
+                raise KeyboardInterrupt
+    finally:
+        signal.signal(signal.SIGINT, usual)
 
 
 def _save(trainer: Trainer, path: Path) -> None:
@@ -414,6 +479,7 @@ def _finish(
 ) -> Run:
     network, progress = trainer.network, trainer.progress
     trainer.averaged().__enter__()  # for good: the run is the averaged model
+    rows = None if path is None else split_rows(path)
     return Run(
         config,
         network.cpu().eval(),
@@ -424,4 +490,5 @@ def _finish(
         path,
         progress.step,
         progress.stopped,
+        rows,
     )

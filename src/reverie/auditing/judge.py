@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from reverie.auditing.rank_tests import (
 )
 from reverie.auditing.verdict import Record, Row, Verdict
 from reverie.curve import Leak, LossCurve, measure
-from reverie.data import Dataset, load, shared_rows
+from reverie.data import Dataset, in_user_layout, load, shared_rows
 from reverie.denoisers import Denoiser
 from reverie.errors import InputError
 
@@ -62,14 +63,21 @@ def audit(
     spacing = nearest(pool, pool, NEIGHBOUR, skip_self=True)[0]
     to_samples, nearest_sample = (a[:, 0] for a in nearest(pool, drawn, 1))
     tests = [
-        tail_test(to_samples, spacing[:, -1], is_member, seed),
+        tail_test(to_samples, spacing[:, -1], is_member, seed, alpha),
         share_test(_counts(drawn, pool), is_member),
         close_test(to_samples, spacing[:, 0], is_member, THIRD),
     ]
     leak = _leak(denoiser, kept, curves, seed)
     table = _table(tests, leak, len(drawn), len(pool)) + _rates(members, held, drawn)
     power = planted_power(
-        pool, is_member, to_samples, spacing[:, -1], len(drawn), alpha=alpha, seed=seed
+        pool,
+        is_member,
+        to_samples,
+        spacing,
+        len(drawn),
+        tests=len(tests) + (leak is not None),
+        alpha=alpha,
+        seed=seed,
     )
     return Verdict(
         finding=_finding(table, power, alpha),
@@ -101,21 +109,29 @@ def _rows(value: Any, name: str) -> Dataset:
 
 
 def _prepare(train: Dataset, holdout: Dataset, samples: Dataset) -> tuple[Any, Any, list[str]]:
-    """Flatten, drop held-out rows that stand in training, and scale all three in common."""
-    for other, name in ((holdout, "holdout"), (samples, "samples")):
-        if other.shape != train.shape:
-            raise InputError(f"{name} has rows of shape {other.shape}, train of {train.shape}")
-    shared = shared_rows(holdout.values, train.values)
-    if shared.mean() > 0.5:
+    """Flatten, and scale all three in common; columns are matched by name.
+
+    Rows that stand in both splits are kept: dropping them from one side would break the exchange
+    of labels on which every p-value rests. They carry no evidence, which the notes say.
+    """
+    holdout = _aligned(holdout, train, "holdout")
+    samples = _aligned(samples, train, "samples")
+    shared, notes = shared_rows(holdout.values, train.values), []
+    distinct = len(np.unique(train.values.reshape(len(train), -1), axis=0)) / len(train)
+    if shared.mean() > 0.5 and distinct > 0.5:
         raise InputError(
             f"{shared.sum()} of {len(holdout)} held-out rows stand verbatim in the training set: "
             "the audit needs rows that the model has not seen"
         )
-    notes = []
     if shared.any():
-        notes.append(f"{shared.sum()} held-out rows stand in the training set and were dropped.")
-    kept = holdout.values[~shared]
-    flat = [a.reshape(len(a), -1).astype(np.float64) for a in (train.values, kept, samples.values)]
+        notes.append(
+            f"{shared.sum()} of {len(holdout)} held-out rows also stand in the training set: they "
+            "carry no evidence and lower the power."
+        )
+    flat = [
+        a.reshape(len(a), -1).astype(np.float64)
+        for a in (train.values, holdout.values, samples.values)
+    ]
     pool = np.concatenate(flat[:2])
     if train.kind == "images":
         scale = np.full(pool.shape[1], pool.std())
@@ -127,7 +143,22 @@ def _prepare(train: Dataset, holdout: Dataset, samples: Dataset) -> tuple[Any, A
             notes.append(f"{constant.sum()} constant column(s) carry no information.")
     if not scale.any():
         raise InputError("all training and held-out rows are the same point")
-    return [a / scale for a in flat], (train.values, kept), notes
+    kept = (in_user_layout(train), in_user_layout(holdout))
+    return [a / scale for a in flat], kept, notes
+
+
+def _aligned(other: Dataset, train: Dataset, name: str) -> Dataset:
+    """`other` with its columns in the order of `train`, or InputError."""
+    if other.shape != train.shape:
+        raise InputError(f"{name} has rows of shape {other.shape}, train of {train.shape}")
+    if other.columns is None or train.columns is None or other.columns == train.columns:
+        return other
+    if sorted(other.columns) != sorted(train.columns):
+        odd = sorted(set(other.columns) ^ set(train.columns))
+        raise InputError(f"{name} and train have other columns: {', '.join(odd)}")
+    order = [other.columns.index(column) for column in train.columns]
+    moved = other.with_values(other.values[:, order], other.source)
+    return replace(moved, columns=train.columns)
 
 
 def _counts(drawn: np.ndarray, pool: np.ndarray) -> np.ndarray:

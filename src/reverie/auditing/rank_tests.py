@@ -92,14 +92,16 @@ class TailNull:
         top = max(self.ks)
         alive = np.zeros(top + 1)  # law of the number of members so far, not yet rejected
         alive[0] = 1.0
-        seen = np.arange(top + 1)
+        seen, rejected = np.arange(top + 1), 0.0
         bound = least * (1 + 1e-9)
         for k in range(1, top + 1):
             chance = np.clip((self.members - seen) / (self.total - k + 1), 0, 1)
             alive = alive * (1 - chance) + np.concatenate([[0.0], (alive * chance)[:-1]])
             if k in self.tails:
-                alive[: k + 1][self.tails[k] <= bound] = 0.0
-        return float(min(max(1 - alive.sum(), least), 1.0))
+                now = self.tails[k] <= bound
+                rejected += alive[: k + 1][now].sum()  # summed, not 1 - the rest: no lost digits
+                alive[: k + 1][now] = 0.0
+        return float(min(max(rejected, least), 1.0))
 
     def critical(self, alpha: float) -> float:
         """The largest attainable least p whose corrected value is at most `alpha`; 0 if none."""
@@ -115,7 +117,11 @@ class TailNull:
 
 
 def tail_test(
-    to_samples: np.ndarray, spacing: np.ndarray, is_member: np.ndarray, seed: int = 0
+    to_samples: np.ndarray,
+    spacing: np.ndarray,
+    is_member: np.ndarray,
+    seed: int = 0,
+    alpha: float = 0.05,
 ) -> RankTest:
     """The headline test: are members crowded among the rows that samples come closest to?
 
@@ -123,7 +129,7 @@ def tail_test(
     their 5th pool neighbour. is_member: (N,) of bool. Exact, one-sided.
     """
     members = int(is_member.sum())
-    ks = ladder(members, len(is_member) - members)
+    ks = ladder(members, len(is_member) - members, alpha)
     null = TailNull(members, len(is_member) - members, ks)
     labels = is_member[tail_order(to_samples, spacing, seed)]
     least = null.least_p(labels)

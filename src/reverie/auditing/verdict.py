@@ -51,6 +51,7 @@ class Record:
     ratio: float  # distance over the row's spacing (its 5th pool neighbour)
     share_of_holdout: float  # share of held-out rows that have as small a ratio (+1 smoothing)
     near_copy: bool
+    source_row: int | None = None  # the row in the data file, where the split is known
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,9 +81,13 @@ class Verdict:
             f"If training and held-out rows had been swapped at random, a result this extreme "
             f"would occur with probability {_p(self.p_value)} (tail test, exact).",
         ]
-        copies = sum(r.near_copy for r in self.records)
         if self.finding == "copies":
-            lines.append(f"{copies} flagged training records are listed with their samples.")
+            close = next(int(r.value) for r in self.table if r.statistic == "close pairs")
+            listed = sum(r.near_copy for r in self.records)
+            lines.append(
+                f"{close} training records have a sample within a third of the way to their "
+                f"nearest record; the closest {listed} are listed with it."
+            )
         lines.append(self.power_sentence())
         lines.append(
             f"With {sizes['train']} training and {sizes['holdout']} held-out rows, no rank test "
@@ -99,11 +104,12 @@ class Verdict:
     def power_sentence(self) -> str:
         seen = [p for p in self.power if p.caught >= 0.8]
         if not seen:
-            return "Planted copies were not caught four times in five at any share tried."
+            return "Planted copies were not called copies four times in five at any share tried."
         best = seen[0]
         return (
-            f"Planted copies making up {best.share:.2%} of the samples ({best.copies}) would have "
-            f"been caught {best.caught:.0%} of the time (+-{1.96 * best.stderr:.0%})."
+            f"Copies planted as {best.share:.2%} of the samples ({best.copies}) would have been "
+            f"caught (called copies) at least {best.caught:.0%} of the time "
+            f"(\u00b1 {1.96 * best.stderr:.0%})."
         )
 
     def summary(self) -> str:

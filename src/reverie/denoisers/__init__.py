@@ -1,6 +1,7 @@
 """Who guesses: exact optima, trained networks, and wrappers of other people's models."""
 
 from reverie.denoisers.base import Denoiser as Denoiser
+from reverie.denoisers.base import evaluating as evaluating
 from reverie.denoisers.conversions import PREDICTIONS as PREDICTIONS
 from reverie.denoisers.conversions import convert as convert
 from reverie.denoisers.linear import Linear as Linear

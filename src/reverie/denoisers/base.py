@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
@@ -19,3 +21,15 @@ class Denoiser(nn.Module):
 
     def forward(self, state: Tensor, t: Tensor, condition: Any = None) -> Tensor:
         raise NotImplementedError
+
+
+@contextmanager
+def evaluating(denoiser: nn.Module) -> Iterator[None]:
+    """Dropout and the like off inside the block; every submodule's mode is put back after it."""
+    training = [module for module in denoiser.modules() if module.training]
+    denoiser.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

@@ -65,7 +65,8 @@ class Memoriser(Denoiser):
         # the products' rounding is about eps |y||x| relative to which gamma blows up at low noise
         error = gamma * self._radius * (size + self._radius) * 2.0**-24
         exact = (error > FLOAT32_LOGIT_ERROR) & (state.dtype != torch.float64)
-        mean, log_sum = torch.empty_like(query), torch.empty(batch, dtype=torch.float64)
+        mean = torch.empty_like(query)
+        log_sum = torch.empty(batch, dtype=torch.float64, device=state.device)
         for rows, kind in ((~exact, state.dtype), (exact, torch.float64)):
             if rows.any():
                 part = slice(None) if rows.all() else rows

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from reverie.curve import LossCurve
 from reverie.data import Scaler, to_image, to_pixels
+from reverie.files import write_bytes
 from reverie.plan import Plan
 
 STYLES = {
@@ -27,6 +29,11 @@ STYLES = {
 def curves_figure(curves: dict[str, LossCurve]) -> str:
     """All standard curves on one axis, the leak shaded; returns SVG text."""
     figure, ax = _axes(6.4, 3.9)
+    _draw_curves(ax, curves)
+    return _svg(figure)
+
+
+def _draw_curves(ax: Any, curves: dict[str, LossCurve]) -> None:
     top = 0.0
     for key, (label, style) in STYLES.items():
         if key in curves:
@@ -42,7 +49,20 @@ def curves_figure(curves: dict[str, LossCurve]) -> str:
     ax.legend(loc="upper left", frameon=False, fontsize=8)
     ax.set_ylabel("nats per e-fold of signal-to-noise")
     ax.set_xlabel("signal-to-noise ratio (noisy to clean)")
-    return _svg(figure)
+
+
+def curves_picture(named: dict[str, dict[str, LossCurve]], path: Path) -> Path:
+    """The standard curves of several models side by side, as a PNG at `path`."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.2 * len(named), 3.5), layout="constrained")
+    for ax, (name, curves) in zip(
+        np.atleast_1d(figure.subplots(1, len(named), sharey=True)), named.items(), strict=True
+    ):
+        _draw_curves(ax, curves)
+        ax.set_title(name, fontsize=10)
+        ax.set_ylim(0, 80)
+    return write_bytes(path, lambda file: figure.savefig(file, format="png", dpi=110))
 
 
 def plan_figure(plan: Plan) -> str:

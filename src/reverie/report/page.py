@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from reverie.curve import LossCurve
 from reverie.data import Dataset, Scaler
 from reverie.files import write_json, write_text
 from reverie.plan import Plan
+from reverie.readings import PathKL
 from reverie.report.figures import curves_figure, plan_figure, png_data
 
 GALLERY = 12
@@ -30,6 +31,7 @@ class ModelReport:
     verdict: Verdict | None = None
     curves: dict[str, LossCurve] = field(default_factory=dict)
     plan: Plan | None = None
+    path_kl: PathKL | None = None
     needed: dict[str, int | None] = field(default_factory=dict)  # nats -> steps
     train: Dataset | None = None
     holdout: Dataset | None = None
@@ -50,6 +52,7 @@ class ModelReport:
             "leak_level": leak.level if leak else None,
             "plan": None if plan is None else plan.to_json(),
             "rivals": {name: rival.excess for name, rival in rivals.items()},
+            "path_kl_to_training_rows": None if self.path_kl is None else asdict(self.path_kl),
             "steps_needed": self.needed,
             "verdict": verdict.to_json() if verdict else None,
             "curves": {k: {x: v for x, v in c.to_json().items() if x != "covariance"}
