@@ -245,6 +245,11 @@ def test_headers_are_not_guessed_at(tmp_path):
         load(write(tmp_path, "a.csv", b"1.0,\n2,3\n4,5\n"))
     assert len(load(write(tmp_path, "b.csv", b"\xef\xbb\xbf1,2\n3,4\n"))) == 2
     assert len(load(write(tmp_path, "c.csv", b'"1","2"\n"3","4"\n'))) == 2
+    noted = write(tmp_path, "e.csv", b"# source, licence\n# more\nlat,lon\n1,2\n3,4\n")
+    assert load(noted).columns == ("lat", "lon")
+    assert len(load(write(tmp_path, "f.csv", b"# source\n1,2\n3,4\n"))) == 2
+    with pytest.raises(InputError, match="line 3 has 2 cells, the first line 1"):
+        load(write(tmp_path, "g.csv", b"# note\nx\n1,2\n3,4\n"))
     with pytest.raises(InputError, match="semicolons"):
         load(write(tmp_path, "d.csv", b"a;b\n1;2\n"))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,13 +46,14 @@ class Fit:
     """
 
     data: Positional[str | None] = None
-    """A .npy, .npz (FILE.npz:KEY), .csv or .parquet file, a folder of images, or a built-in set:
-    digits, wine, breast-cancer."""
+    """A .npy, .npz (FILE.npz:KEY), .csv, .parquet or idx file, a folder of images, or a built-in
+    set: digits, wine, breast-cancer, fashion-mnist."""
     out: Path = Path("run")
     """The run directory to create."""
     resume: bool = False
     """Continue the run in --out, with the settings it was started with."""
-    config: tyro.conf.OmitArgPrefixes[FitConfig] = FitConfig()  # noqa: RUF009 (frozen)
+    config: tyro.conf.OmitArgPrefixes[FitConfig] = field(default_factory=FitConfig)
+    """Settings; they are saved in the run's config.json."""
     common: tyro.conf.OmitArgPrefixes[Common] = Common()
 
 

@@ -270,33 +270,53 @@ def _read_npz(path: Path, key: str) -> Dataset:
 
 
 def _read_csv(path: Path, key: str) -> Dataset:
+    """Numbers separated by commas; lines that begin with # stand before the table and are skipped.
+
+    The first line is a header when none of its cells is a number.
+    """
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            first = next(csv.reader(file), [])
+        above, first = _first_row(path)
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text") from error
     header = not any(_is_number(cell) for cell in first)
     if header and len(first) == 1 and ";" in first[0]:
         raise InputError(f"{path} separates its cells by semicolons: use commas")
+    skip = above + int(header)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # no rows: said better below
             values = np.loadtxt(
-                path, delimiter=",", skiprows=int(header), ndmin=2, quotechar='"',
+                path,
+                delimiter=",",
+                skiprows=skip,
+                ndmin=2,
+                quotechar='"',
+                comments=None,
                 encoding="utf-8-sig",
-            )  # fmt: skip
+            )
     except ValueError as error:
-        raise InputError(_csv_fault(path, first, header)) from error
+        raise InputError(_csv_fault(path, first, skip, header)) from error
     if values.size == 0:
         raise InputError(f"{path} has a header but no rows")
+    if values.shape[1] != len(first):
+        raise InputError(_csv_fault(path, first, skip, header))
     return Dataset(values, "table", str(path), columns=tuple(first) if header else None)
 
 
-def _csv_fault(path: Path, first: list[str], header: bool) -> str:
+def _first_row(path: Path) -> tuple[int, list[str]]:
+    """How many comment lines stand on top, and the cells of the first line after them."""
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        for number, row in enumerate(csv.reader(file)):
+            if row and not row[0].startswith("#"):
+                return number, row
+    return 0, []
+
+
+def _csv_fault(path: Path, first: list[str], skip: int, header: bool) -> str:
     """Name the first cell that is not a number, or the first row of another length."""
     with path.open(newline="", encoding="utf-8-sig") as file:
         for number, row in enumerate(csv.reader(file), start=1):
-            if header and number == 1:
+            if number <= skip:
                 continue
             if len(row) != len(first):
                 return f"{path}: line {number} has {len(row)} cells, the first line {len(first)}"

@@ -18,14 +18,19 @@ from reverie.sampling import sample
 
 Ticker = Callable[[int, int], None]
 SAMPLE_PLAN, SAMPLE_STEPS = "rescaled-entropic", 20
+CURVE_ROWS, COSTLY_ROWS = 2000, 400  # a U-Net takes minutes on thousands of rows
 
 
 def standard_curves(
-    run: Run, levels: int = 64, rows: int = 2000, progress: Ticker | None = None
+    run: Run, levels: int = 64, rows: int | None = None, progress: Ticker | None = None
 ) -> dict[str, LossCurve]:
     """Measure and keep the curves of a run: the model on `train` and `holdout` with common noise,
     the memoriser and the linear optimum on `holdout`, and the memoriser on `train`.
+
+    rows: at most so many of each split, at random (default 2,000; 400 for a U-Net).
     """
+    if rows is None:
+        rows = COSTLY_ROWS if run.config.network == "unet" else CURVE_ROWS
     train, held = run.train_points(), run.holdout_points()
     models: dict[str, Denoiser] = {
         "model": run.denoiser,
