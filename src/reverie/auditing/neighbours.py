@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 SPARE = 6
-QUERY_BLOCK, POINT_BLOCK = 2048, 8192
+QUERY_BLOCK, POINT_BLOCK = 1024, 4096
+GROUP = 64
 BUDGET = 2**25  # numbers held at once when candidates are measured
 
 
@@ -56,9 +57,13 @@ class _Finder:
     def __init__(self, points: np.ndarray, k: int, dtype: torch.dtype, skip_self: bool) -> None:
         self.points, self.k, self.dtype, self.skip_self = points, k, dtype, skip_self
         self.centre = points.mean(0, dtype=np.float64)
-        self.base = torch.from_numpy(points - self.centre).to(dtype)
-        self.norms = self.base.square().sum(1)
-        self.radius = float(self.norms.max().sqrt())
+        base = torch.from_numpy(points - self.centre).to(dtype)
+        norms = base.square().sum(1)
+        self.radius = float(norms.max().sqrt())
+        fill = -len(points) % GROUP  # so that blocks divide into groups; never the nearest
+        self.base = torch.nn.functional.pad(base, (0, 0, 0, fill))
+        self.norms = torch.nn.functional.pad(norms, (0, fill), value=torch.inf)
+        self.buffer = torch.empty(QUERY_BLOCK * min(POINT_BLOCK, len(self.base)), dtype=dtype)
         self.unit = (points.shape[1] + 8) * torch.finfo(dtype).eps
 
     def __call__(
@@ -84,16 +89,32 @@ class _Finder:
         found = torch.zeros((len(near), 0), dtype=torch.int64)
         for start in range(0, len(self.base), POINT_BLOCK):
             points = self.base[start : start + POINT_BLOCK]
-            score = torch.addmm(self.norms[start : start + POINT_BLOCK], near, points.T, alpha=-2)
+            norms = self.norms[start : start + POINT_BLOCK]
+            # into one buffer: fresh pages for every block cost more than the products
+            score = self.buffer[: len(near) * len(points)].view(len(near), len(points))
+            torch.addmm(norms, near, points.T, alpha=-2, out=score)
             if own is not None:
                 inside = (own >= start) & (own < start + len(points))
                 score[inside.nonzero()[:, 0], own[inside] - start] = torch.inf
-            value, place = score.topk(min(k, len(points)), dim=1, largest=False)
+            value, place = _smallest(score, min(k, len(points)))
             best, found = torch.cat([best, value], 1), torch.cat([found, place + start], 1)
             if best.shape[1] > k:
                 best, keep = best.topk(k, dim=1, largest=False)
                 found = found.gather(1, keep)
         return best, found
+
+
+def _smallest(score: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k smallest of each row (B, P), with places: they lie in the k groups of least minima."""
+    groups = score.shape[1] // GROUP
+    if groups <= 2 * k:
+        value, place = score.topk(k, dim=1, largest=False)
+        return value, place
+    grouped = score.view(len(score), groups, GROUP)
+    chosen = grouped.amin(2).topk(k, dim=1, largest=False).indices
+    near = grouped.gather(1, chosen[:, :, None].expand(-1, -1, GROUP)).flatten(1)
+    value, place = near.topk(k, dim=1, largest=False)
+    return value, chosen.gather(1, place // GROUP) * GROUP + place % GROUP
 
 
 def _settle(
