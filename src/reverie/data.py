@@ -222,7 +222,8 @@ def _read_idx(path: Path) -> Dataset:
     shape = tuple(int.from_bytes(raw[k : k + 4], "big") for k in (4, 8, 12))
     if len(raw) != 16 + math.prod(shape):
         raise InputError(f"{path} holds {len(raw) - 16} bytes, its header says {math.prod(shape)}")
-    return _from_array(np.frombuffer(raw, np.uint8, offset=16).reshape(shape), str(path))
+    pixels = np.frombuffer(raw, np.uint8, offset=16).reshape(shape).copy()  # writable
+    return _from_array(pixels, str(path))
 
 
 def _from_array(array: np.ndarray, source: str) -> Dataset:
