@@ -43,8 +43,9 @@ def run(out: Path, seed: int = 0, full: bool = False) -> dict[str, Any]:
         sets["fashion"] = (_fashion(generator), FASHION_SIZES)
     rows: list[Row] = []
     for name, (data, sizes) in sets.items():
-        rows += _study(out / f"hidden_gaussian_{name}.png", name, data, sizes, steps, seed)
-    settings = dict(data=", ".join(sets), steps=steps)
+        count = steps if name == "digits" else steps // 2
+        rows += _study(out / f"hidden_gaussian_{name}.png", name, data, sizes, count, seed)
+    settings = dict(data=", ".join(sets), steps=steps, fashion_steps=steps // 2)
     return write_table(out, "Hidden Gaussian structure (Li, Dai & Qu 2024)", rows, seed, settings)
 
 
