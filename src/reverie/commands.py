@@ -17,7 +17,7 @@ from reverie.auditing import audit as audit_sets
 from reverie.auditing.verdict import FINDINGS
 from reverie.config import FitConfig
 from reverie.curve import LossCurve, measure
-from reverie.data import load, save, shared_rows
+from reverie.data import Scaler, load, save, shared_rows
 from reverie.demo import describe, run_demo
 from reverie.errors import InputError
 from reverie.files import read_json
@@ -184,8 +184,6 @@ def _audit_run(command: cli.Audit, console: Console) -> ModelReport:
 
 
 def _audit_sets(command: cli.Audit, console: Console) -> ModelReport:
-    from reverie.data import Scaler
-
     train, holdout, samples = (
         load(str(s)) for s in (command.train, command.holdout, command.samples)
     )

@@ -517,6 +517,14 @@ def split(
     return np.sort(train), np.sort(held), shared
 
 
+def some_rows(points: Tensor, most: int, seed: int) -> Tensor:
+    """At most `most` rows, at random: splits keep the order of the file, which may matter."""
+    if len(points) <= most:
+        return points
+    pick = np.random.default_rng(seed).choice(len(points), most, replace=False)
+    return points[torch.as_tensor(np.sort(pick), device=points.device)]
+
+
 def shared_rows(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Mask (len(rows),) of the rows that stand verbatim among `others`."""
     if len(rows) == 0 or len(others) == 0:

@@ -69,8 +69,7 @@ class Plan:
 
     def on(self, curve: LossCurve) -> Plan:
         """The same levels charged on another curve, as the same model's on other rows."""
-        ends = (float(self.places[0]), float(self.places[-1]))
-        return _charged(curve, self.places, self.method, self.clock, self.warp, ends)
+        return _charged(curve, self.places, self.method, self.clock, self.warp)
 
     def compare(self) -> dict[str, Plan]:
         """This plan and every rival on the same ends and number of steps, cheapest first."""
@@ -248,19 +247,14 @@ def _build(
     else:
         places = RIVALS[method](curve, low, high, steps)
         places[0], places[-1] = low, high
-    return _charged(curve, places, method, clock, warp, ends)
+    return _charged(curve, places, method, clock, warp)
 
 
 def _charged(
-    curve: LossCurve,
-    places: np.ndarray,
-    method: str,
-    clock: str,
-    warp: Warp | None,
-    ends: tuple[float, float],
+    curve: LossCurve, places: np.ndarray, method: str, clock: str, warp: Warp | None
 ) -> Plan:
     """The plan at these places of the axis, with its charges on `curve`."""
-    low, high = ends
+    low, high = places[0], places[-1]
     nats = float(Staircase(curve)(places[:-1], places[1:]).sum())
     dense = np.union1d(np.linspace(low, high, NODES), _inside(curve.axis, low, high))
     excess = nats - float(curve.cumulative(dense)[-1])

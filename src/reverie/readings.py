@@ -11,6 +11,7 @@ import torch
 
 from reverie.auditing import Verdict, audit
 from reverie.curve import LossCurve, measure
+from reverie.data import some_rows
 from reverie.denoisers import Denoiser, Linear, Memoriser
 from reverie.plan import Plan, plan_steps
 from reverie.runs import Run
@@ -44,10 +45,7 @@ def standard_curves(
     jobs = [job for job in jobs if len(job[2])]
     for index, (name, where, points) in enumerate(jobs):
         generator = torch.Generator().manual_seed(run.config.seed + 2)
-        chosen = points
-        if len(points) > rows:
-            pick = np.random.default_rng(run.config.seed).choice(len(points), rows, replace=False)
-            chosen = points[np.sort(pick)]
+        chosen = some_rows(points, rows, run.config.seed)
         key = where if name == "model" else f"{name} on {where}"
         label = f"{name} on {'training' if where == 'train' else 'held-out'} rows"
         run.curves[key] = measure(models[name], chosen, levels, generator=generator, label=label)

@@ -17,13 +17,12 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from reverie.config import FitConfig
 from reverie.curve import LossCurve, measure
-from reverie.data import Dataset, Scaler, load, split
+from reverie.data import Dataset, Scaler, load, some_rows, split
 from reverie.denoisers import Network
 from reverie.errors import InputError
 from reverie.files import write_json, write_text
@@ -226,7 +225,7 @@ class Trainer:
         with self.averaged() as network:
             return tuple(
                 measure(
-                    network, _some(points, self.config.seed), CHECK_LEVELS,
+                    network, some_rows(points, CHECK_ROWS, self.config.seed), CHECK_LEVELS,
                     generator=torch.Generator(self.device).manual_seed(self.config.seed + 1),
                 )
                 for points in (self.train, self.holdout)
@@ -273,14 +272,6 @@ class Trainer:
         self.law.restore(groups["law"])
         self.progress = Progress(**{k: _number(v) for k, v in note.items()})
         self.started = self.progress.step
-
-
-def _some(points: Tensor, seed: int) -> Tensor:
-    """At most CHECK_ROWS rows, at random: splits keep the order of the file, which may matter."""
-    if len(points) <= CHECK_ROWS:
-        return points
-    pick = np.random.default_rng(seed).choice(len(points), CHECK_ROWS, replace=False)
-    return points[torch.as_tensor(np.sort(pick), device=points.device)]
 
 
 def _number(value: Any) -> Any:

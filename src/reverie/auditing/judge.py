@@ -55,8 +55,9 @@ def audit(
     samples would have been seen, else `inconclusive`. Raises InputError on shapes that differ, too
     few rows, values that are not finite, or a held-out set that is the training set.
     """
-    sets = [_rows(value, name) for value, name in _named(train, holdout, samples)]
-    scaled, kept, notes = _prepare(*sets)
+    scaled, kept, notes = _prepare(
+        _rows(train, "train"), _rows(holdout, "holdout"), _rows(samples, "samples")
+    )
     members, held, drawn = scaled
     pool = np.concatenate([members, held])
     is_member = np.arange(len(pool)) < len(members)
@@ -91,10 +92,6 @@ def audit(
         leak=leak,
         notes=notes,
     )
-
-
-def _named(*values: Any) -> list[tuple[Any, str]]:
-    return list(zip(values, ("train", "holdout", "samples"), strict=True))
 
 
 def _rows(value: Any, name: str) -> Dataset:
