@@ -69,10 +69,13 @@ class Console:
 
     def training(self, title: str, config: FitConfig) -> Callable[[Event, Trainer], None]:
         """A callback for the events of a fit: loss, leak and time left."""
-        bar = self.bar(config.steps, title)
+        bars: list[Any] = []  # drawn with the first step: bad input gets its sentence alone
         shown: dict[str, str] = {}
 
         def show(event: Event, trainer: Trainer) -> None:
+            if not bars:
+                bars.append(self.bar(config.steps, title))
+            bar = bars[0]
             if event.row is not None and "leak" in event.row:
                 shown["leak"] = f"{event.row['leak']:.3g}"
             bar.update(event.step - bar.n)
