@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as in the command line: cores may be shared
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 matplotlib.use("Agg")
+os.environ.setdefault("REVERIE_DATA", str(Path(__file__).resolve().parents[2] / "shared" / "data"))
 
 from reverie.curve import LossCurve
 from reverie.denoisers import Denoiser
@@ -47,3 +49,16 @@ def two_point_curve():
 @pytest.fixture
 def generator():
     return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture
+def real_data():
+    """real_data("adult/adult.data.gz"): the path, or skip with a reason."""
+
+    def find(name):
+        path = Path(os.environ["REVERIE_DATA"]) / name
+        if not path.exists():
+            pytest.skip(f"{name} is not under the folder REVERIE_DATA names")
+        return path
+
+    return find
