@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from reverie.auditing import Verdict, audit
-from reverie.curve import LossCurve, measure
-from reverie.data import some_rows
+from reverie.curve import LossCurve, level_times, measure
+from reverie.data import Scaler, some_rows
 from reverie.denoisers import Denoiser, Linear, Memoriser
 from reverie.plan import Plan, plan_steps
 from reverie.runs import Run
@@ -19,6 +19,7 @@ from reverie.sampling import sample
 
 Ticker = Callable[[int, int], None]
 SAMPLE_PLAN, SAMPLE_STEPS = "rescaled-entropic", 20
+PAIRED_STEPS = 18  # of Heun's solver (Karras et al. 2022)
 CURVE_ROWS, COSTLY_ROWS = 2000, 400  # a U-Net takes minutes on thousands of rows
 
 
@@ -111,6 +112,22 @@ def draw(
         if progress is not None:
             progress(start + count, n)
     return np.concatenate(parts), chosen
+
+
+def draw_paired(
+    denoiser: Denoiser, scaler: Scaler, n: int, *, steps: int = PAIRED_STEPS, seed: int = 0
+) -> np.ndarray:
+    """Draw `n` points (n, *shape) in the data's units that depend on the noise of `seed` alone.
+
+    Heun's deterministic solver on equal steps of log-SNR: no curve is needed, and two models of
+    one process and shape are given the same noise at the same levels.
+    """
+    times = torch.as_tensor(level_times(denoiser.process, steps + 1))
+    generator = torch.Generator().manual_seed(seed)
+    points = sample(
+        denoiser, n, times, "heun", shape=tuple(scaler.shape), generator=generator
+    )  # fmt: skip
+    return scaler.to_user(points)
 
 
 def audit_run(

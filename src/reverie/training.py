@@ -17,12 +17,13 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from reverie.config import FitConfig
 from reverie.curve import LossCurve, measure
-from reverie.data import Dataset, Scaler, load, some_rows, split
+from reverie.data import Dataset, Scaler, load, shared_rows, some_rows, split
 from reverie.denoisers import Network
 from reverie.errors import InputError
 from reverie.files import write_json, write_text
@@ -313,6 +314,7 @@ def fit(
     resume: bool = False,
     config: FitConfig | None = None,
     on_event: Callable[[Event, Trainer], None] | None = None,
+    rows: tuple[np.ndarray, np.ndarray] | None = None,
     **settings: Any,
 ) -> Run:
     """Fit a network on `data` and return the Run.
@@ -320,7 +322,8 @@ def fit(
     data: whatever `reverie.data.load` takes. process: a name, a spec as `edm:sigma_max=20`, or a
     Gaussian process. network: "mlp", "unet", or a module `body(x, level)`. out: the run directory;
     None keeps everything in memory. resume: continue the run in `out` with its own settings.
-    settings: fields of FitConfig. on_event: called after every step. Ctrl-C saves and re-raises.
+    settings: fields of FitConfig. on_event: called after every step. rows: indices of the training
+    and of the held-out rows, instead of a random split. Ctrl-C saves and re-raises.
     Raises InputError on bad data, settings, or an `out` that already holds a run.
     """
     path = None if out is None else Path(out)
@@ -331,7 +334,7 @@ def fit(
     else:
         named = spec_of(process) if isinstance(process, GaussianProcess) else process
         config = _configure(config, named, network, settings)
-        config, scaler, train, holdout = _begin(data, config, path, body)
+        config, scaler, train, holdout = _begin(data, config, path, body, rows)
     torch.manual_seed(config.seed)  # the weights' start; everything else has its own generator
     denoiser = build_denoiser(config, scaler, body)
     resumed = path is not None and (path / "state.safetensors").exists()
@@ -368,7 +371,11 @@ def _configure(
 
 
 def _begin(
-    data: Any, config: FitConfig, path: Path | None, body: nn.Module | None
+    data: Any,
+    config: FitConfig,
+    path: Path | None,
+    body: nn.Module | None,
+    given: tuple[np.ndarray, np.ndarray] | None,
 ) -> tuple[FitConfig, Scaler, Dataset, Dataset]:
     """Check everything that can be wrong before anything is written, then create the run."""
     if data is None:
@@ -377,7 +384,11 @@ def _begin(
     if path is not None and (path / "config.json").exists():
         raise InputError(f"{path} already holds a run: add --resume, or choose another --out")
     dataset = load(data).check(rows=2)
-    rows = split(dataset, config.n, config.holdout, config.seed)
+    if given is None:
+        rows = split(dataset, config.n, config.holdout, config.seed)
+    else:
+        shared = shared_rows(dataset.values[given[1]], dataset.values[given[0]])
+        rows = (*given, int(shared.sum()))
     train, holdout = dataset.take(rows[0]), dataset.take(rows[1])
     scaler = Scaler.fit(train if len(train) > 1 else dataset)
     build_denoiser(config, scaler, body)
