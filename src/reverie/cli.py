@@ -208,6 +208,30 @@ class Reproduce:
 
 
 @dataclass(frozen=True)
+class Sweep:
+    """How much is memorised? Fit every combination of settings; tabulate the memorised share.
+
+    Stop it with Ctrl-C and the same command continues: finished fits are skipped, half a fit
+    resumes. Writes sweep.csv, sweep.json and sweep.html; each fit is a run under OUT/fits.
+
+    Example: reverie sweep digits --out sweep --over n=50,100,200,400 --steps 2000
+    """
+
+    data: Positional[str]
+    """A .npy, .npz, .csv or .parquet file, a folder of images, or a built-in set."""
+    over: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """A setting and its values, as n=50,100,200; give it again for every further setting. Any
+    number among the settings below, or epochs."""
+    out: Path = Path("sweep")
+    """Folder for the table, the page and the fits."""
+    samples: int = 500
+    """Samples drawn at every check of a fit."""
+    config: tyro.conf.OmitArgPrefixes[FitConfig] = field(default_factory=FitConfig)
+    """Settings that all fits have in common."""
+    common: tyro.conf.OmitArgPrefixes[Common] = Common()
+
+
+@dataclass(frozen=True)
 class Demo:
     """Fit, audit and plan three models of real digits; write demo/report.html (about 2 minutes).
 
@@ -232,6 +256,7 @@ Command = (
     | _named(PlanSteps, "plan")
     | _named(Compare, "compare")
     | _named(Predict, "predict")
+    | _named(Sweep, "sweep")
     | _named(Demo, "demo")
     | _named(Reproduce, "reproduce")
 )
@@ -256,6 +281,7 @@ def main(arguments: list[str] | None = None) -> None:
         PlanSteps: commands.plan,
         Compare: commands.compare,
         Predict: commands.predict,
+        Sweep: commands.sweep,
         Demo: commands.demo,
         Reproduce: commands.reproduce,
     }[type(command)]

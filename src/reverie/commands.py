@@ -24,9 +24,10 @@ from reverie.files import read_json
 from reverie.forecast import predict as forecast
 from reverie.plan import plan_steps
 from reverie.readings import draw, path_kl, sampling_curve, standard_curves
-from reverie.report import ModelReport, write_forecast, write_report
+from reverie.report import ModelReport, write_forecast, write_report, write_sweep
 from reverie.reproduce import reproduce as make_again
 from reverie.runs import Run
+from reverie.sweep import sweep as run_sweep
 from reverie.training import Event, Trainer
 from reverie.training import fit as fit_run
 
@@ -267,6 +268,49 @@ def compare(command: cli.Compare, console: Console) -> int:
     data["difference"] = {"nats": gap.nats, "low": gap.low, "high": gap.high}
     cli.print_result(command, "\n".join(lines), data)
     return 0
+
+
+def sweep(command: cli.Sweep, console: Console) -> int:
+    again_with = again()
+    try:
+        table = run_sweep(
+            command.data, command.out, _settings(command.over), config=command.config,
+            samples=command.samples, hooks=console.training,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        print(f"reverie: stopped and saved; continue with: {again_with}", file=sys.stderr)
+        return 130
+    page = write_sweep(command.out, table, again_with)
+    lines = [f"{'fit':<28} {'memorised':>10} {'highest':>9} {'held-out rows':>14}"]
+    lines += [
+        f"{row['fit']:<28} {row['share']:>10.1%} {row['best_share']:>9.1%} "
+        f"{row['null_share']:>14.1%}"
+        for row in table.rows
+    ]
+    for line in table.lines():
+        if line.axis == "n":
+            lines.append(
+                f"{line.label + ': ' if line.label else ''}largest N memorised to 90%: "
+                f"{line.emm()} at the end, {line.emm(best=True)} at the worst snapshot"
+            )
+    cli.print_result(command, "\n".join([*lines, "", str(page)]), table.to_json())
+    return 0
+
+
+def _settings(texts: tuple[str, ...]) -> dict[str, list[float]]:
+    """Settings and their values from texts like n=50,100."""
+    result: dict[str, list[float]] = {}
+    for text in texts:
+        name, _, values = text.partition("=")
+        if name in result:
+            raise InputError(f"--over {name} is given twice: join its values by commas")
+        try:
+            result[name] = [float(value) for value in values.split(",")]
+        except ValueError as error:
+            raise InputError(
+                f"--over {text}: give a setting and numbers, as n=50,100,200"
+            ) from error
+    return result
 
 
 def demo(command: cli.Demo, console: Console) -> int:

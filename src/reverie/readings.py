@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from reverie.auditing import Verdict, audit
 from reverie.curve import LossCurve, level_times, measure
-from reverie.data import Scaler, some_rows
+from reverie.data import some_rows
 from reverie.denoisers import Denoiser, Linear, Memoriser
 from reverie.plan import Plan, plan_steps
 from reverie.runs import Run
@@ -115,19 +116,18 @@ def draw(
 
 
 def draw_paired(
-    denoiser: Denoiser, scaler: Scaler, n: int, *, steps: int = PAIRED_STEPS, seed: int = 0
-) -> np.ndarray:
-    """Draw `n` points (n, *shape) in the data's units that depend on the noise of `seed` alone.
+    denoiser: Denoiser, shape: tuple[int, ...], n: int, *, steps: int = PAIRED_STEPS, seed: int = 0
+) -> Tensor:
+    """Draw `n` points (n, *shape), in model space, that depend on the noise of `seed` alone.
 
     Heun's deterministic solver on equal steps of log-SNR: no curve is needed, and two models of
     one process and shape are given the same noise at the same levels.
     """
     times = torch.as_tensor(level_times(denoiser.process, steps + 1))
     generator = torch.Generator().manual_seed(seed)
-    points = sample(
-        denoiser, n, times, "heun", shape=tuple(scaler.shape), generator=generator
-    )  # fmt: skip
-    return scaler.to_user(points)
+    device = next((p.device for p in denoiser.parameters()), torch.device("cpu"))
+    start = denoiser.process.sample_prior(n, shape=shape, t=float(times[0]), generator=generator)
+    return sample(denoiser, n, times, "heun", init=start.to(device))
 
 
 def audit_run(

@@ -25,7 +25,7 @@ from reverie.auditing.reproducibility import (
 from reverie.auditing.verdict import Row
 from reverie.config import FitConfig
 from reverie.data import Dataset, load, split
-from reverie.denoisers import Memoriser
+from reverie.denoisers import Denoiser, Memoriser
 from reverie.errors import InputError
 from reverie.files import read_json, write_json
 from reverie.readings import draw_paired
@@ -182,10 +182,15 @@ def _drawn(runs: list[Run], samples: int) -> Retrainings:
     independent, paired, copied = [], [], []
     for b, run in enumerate(runs):
         memoriser = Memoriser(run.process, run.train_points())
-        independent.append(draw_paired(run.denoiser, run.scaler, samples, seed=b + 1))
-        paired.append(draw_paired(run.denoiser, run.scaler, samples, seed=0))
-        copied.append(draw_paired(memoriser, run.scaler, samples, seed=0))
+        independent.append(_points(run, run.denoiser, samples, b + 1))
+        paired.append(_points(run, run.denoiser, samples, 0))
+        copied.append(_points(run, memoriser, samples, 0))
     return Retrainings(runs, independent, paired, copied)
+
+
+def _points(run: Run, denoiser: Denoiser, samples: int, seed: int) -> np.ndarray:
+    shape = tuple(run.scaler.shape)
+    return run.scaler.to_user(draw_paired(denoiser, shape, samples, seed=seed))
 
 
 def retrain_rows(retrainings: Retrainings, seed: int = 0) -> list[Row]:

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from reverie.auditing.rank_tests import wilson
 from reverie.curve import LossCurve
 from reverie.data import Scaler, to_image, to_pixels
 from reverie.files import write_bytes
 from reverie.plan import Plan
+from reverie.sweep import Line
 
 STYLES = {
     "train": ("model on training rows", dict(color="#c2410c", lw=1.8)),
@@ -168,3 +170,56 @@ def kl_figure(
     ax.set_xlabel("training rows N")
     ax.set_ylabel("KL per dimension, nats")
     return _svg(figure)
+
+
+LINE_COLOURS = (
+    "#c2410c",
+    "#1d4ed8",
+    "#047857",
+    "#7c3aed",
+    "#b45309",
+    "#0e7490",
+    "#be185d",
+    "#4d7c0f",
+)
+AXIS_NAMES = {"n": "training rows N", "epochs": "epochs", "steps": "optimiser steps"}
+
+
+def sweep_figure(lines: list[Line]) -> str:
+    """Memorised share with 95% Wilson intervals, the held-out rows' own share beside it.
+
+    Returns SVG text.
+    """
+    figure, ax = _axes(6.4, 3.6)
+    for index, line in enumerate(lines):
+        colour = LINE_COLOURS[index % len(LINE_COLOURS)]
+        _draw_shares(
+            ax, line.places, line.hits, line.samples, color=colour, label=line.label or "samples"
+        )
+    nulls = [row for x in lines for row in zip(x.places, x.null_hits, x.null_count, strict=True)]
+    places = sorted({place for place, _, _ in nulls})
+    hits = [sum(h for p, h, _ in nulls if p == place) for place in places]
+    counts = [sum(c for p, _, c in nulls if p == place) for place in places]
+    style = dict(color="#6b7280", label="held-out rows (the null)", ls=":")
+    _draw_shares(ax, places, hits, counts, **style)
+    if lines[0].axis == "n":
+        ax.axhline(90, color="#6b7280", lw=0.8)
+        ax.annotate("90%: EMM", (0.99, 91), xycoords=("axes fraction", "data"), fontsize=8,
+                    ha="right", va="bottom", color="#6b7280")  # fmt: skip
+    ax.set_xscale("log")
+    ax.set_xticks(places, [f"{place:g}" for place in places])
+    ax.minorticks_off()
+    ax.set_ylim(-2, 104)
+    ax.set_xlabel(AXIS_NAMES.get(lines[0].axis, lines[0].axis))
+    ax.set_ylabel("memorised, % of samples")
+    ax.legend(frameon=False, fontsize=8)
+    return _svg(figure)
+
+
+def _draw_shares(
+    ax: Any, places: list[float], hits: list[int], counts: list[int], **style: Any
+) -> None:
+    share = np.array(hits) / np.array(counts)
+    ends = np.array([wilson(h, c) for h, c in zip(hits, counts, strict=True)])
+    bars = np.maximum(np.abs(ends.T - share), 0)
+    ax.errorbar(places, 100 * share, 100 * bars, marker=".", lw=1.5, capsize=2, **style)
