@@ -9,7 +9,8 @@ import pytest
 import torch
 from scipy import stats
 
-from reverie.auditing.copying_distance import copying_distance
+from reverie.auditing.copying import copying_distance
+from reverie.auditing.detection import roc
 from reverie.auditing.membership import (
     SCORES,
     TABLE,
@@ -17,11 +18,10 @@ from reverie.auditing.membership import (
     flipd,
     half_collapse,
     level,
-    membership,
+    membership_rocs,
     membership_rows,
     score,
 )
-from reverie.auditing.roc import roc
 from reverie.denoisers import Linear, Memoriser, Network, ResidualMLP
 from reverie.errors import InputError
 from reverie.processes import EDM, VP
@@ -130,7 +130,7 @@ def test_memoriser_scores_vanish_on_members_and_are_distances_elsewhere(memorise
 
 
 def test_memoriser_is_caught_by_every_score_of_the_table(memoriser):
-    found = membership(memoriser, memoriser.data, normal(150, 8, seed=1))
+    found = membership_rocs(memoriser, memoriser.data, normal(150, 8, seed=1))
     assert all(found[name].auc > 0.97 for name in TABLE), {k: r.auc for k, r in found.items()}
     assert found["FLIPD"].epsilon(tests=4) > 1
 
@@ -140,7 +140,7 @@ def test_a_model_that_never_saw_the_rows_tells_nothing(name):
     """The population's own Gaussian: AUC 1/2 within 3 standard errors, for every score."""
     law = Linear(EDM(0.02, 20), torch.zeros(6), torch.linspace(0.5, 2, 6), torch.eye(6))
     rows = normal(800, 6) * torch.linspace(0.5, 2, 6).sqrt()
-    found = membership(law, rows[:400], rows[400:], names=(name,))[name]
+    found = membership_rocs(law, rows[:400], rows[400:], names=(name,))[name]
     stderr = math.sqrt(801 / (12 * 400 * 400))  # of the Mann-Whitney share under the null
     assert abs(found.auc - 0.5) < 3 * stderr
 
@@ -267,7 +267,7 @@ def test_rows_of_the_table(memoriser):
         assert row.interval[0] <= row.value <= row.interval[1]
         assert "1.0% false positives" in row.detail
     assert rows[-1].value > 0
-    json.dumps(membership(memoriser, memoriser.data, normal(90, 8))["loss"].to_json())
+    json.dumps(membership_rocs(memoriser, memoriser.data, normal(90, 8))["loss"].to_json())
 
 
 def test_bad_input_has_one_sentence(memoriser):

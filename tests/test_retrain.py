@@ -2,23 +2,28 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy import special, stats
 
+from reverie.auditing.agreement import Likeness, memorised, reproducibility
 from reverie.auditing.information import information_bound
-from reverie.auditing.reproducibility import Likeness, memorised, reproducibility
+from reverie.auditing.memorisation import effective_memorisation, memorised_rows
+from reverie.auditing.rank_tests import wilson
+from reverie.cli import main
 from reverie.config import FitConfig
 from reverie.data import Scaler, load
 from reverie.denoisers import Memoriser
 from reverie.errors import InputError
 from reverie.processes import EDM
 from reverie.readings import draw_paired
-from reverie.retrain import retrain, retrain_rows, retrain_run
+from reverie.retraining import retrain, retrain_rows, retrain_run
+from reverie.sweeps import sweep
 from reverie.training import fit
 
-SMALL = FitConfig(width=16, depth=1, steps=40, check_every=20, batch_size=16, holdout=60)
+SMALL = FitConfig(width=16, depth=1, steps=40, check_every=40, batch_size=16, holdout=60)
 
 
 def ring(n=300, seed=0):
@@ -68,13 +73,13 @@ def test_gaussian_mean_oracle(models, n, d, published):
     rng = np.random.default_rng(models)
     truth = 0.5 * d * math.log1p(1 / n)
     exact = []
-    for _ in range(4000 // models):
+    for _ in range(3000 // models):
         sets, x = gaussian_mean(rng, models, 60, n, d)
         exact.append(exact_gains(gaussian_logs(sets, x)).mean())
     error = np.std(exact) / math.sqrt(len(exact))
     assert abs(np.mean(exact) - published) < 3 * error + 0.002
     differences, values = [], []
-    for _ in range({2: 30, 8: 12, 32: 2}[models]):
+    for _ in range({2: 24, 8: 8, 32: 2}[models]):
         sets, x = gaussian_mean(rng, models, 240, n, d)
         found = information_bound(sets, x)
         fresh = exact_gains(gaussian_logs(sets, x)).mean()
@@ -107,7 +112,7 @@ def test_memorising_model_oracle(n, s):
 def test_lower_bound_covers_over_retrainings():
     """At most 5% + 2 standard errors of the bounds exceed I, over fresh training sets."""
     rng = np.random.default_rng(5)
-    truth, above, count = 0.5 * math.log(2), 0, 60
+    truth, above, count = 0.5 * math.log(2), 0, 40
     for _ in range(count):
         found = information_bound(*gaussian_mean(rng, 4, 60))
         assert found.lower is not None
@@ -119,9 +124,9 @@ def test_models_that_forgot_their_data():
     """Samples of the population: the test has its size, and the value is about 0."""
     rng = np.random.default_rng(6)
     found = [information_bound(rng.standard_normal((3, 20, 2)), rng.standard_normal((3, 64, 2)))
-             for _ in range(60)]  # fmt: skip
+             for _ in range(40)]  # fmt: skip
     rejected = sum(b.p_value <= 0.05 for b in found)
-    assert rejected <= stats.binom.ppf(0.99, 60, 0.05)
+    assert rejected <= stats.binom.ppf(0.99, 40, 0.05)
     assert np.mean([b.value for b in found]) < 0.01
     two = information_bound(rng.standard_normal((2, 20, 2)), rng.standard_normal((2, 64, 2)))
     assert two.lower is None
@@ -152,7 +157,8 @@ def memorisers():
     process = EDM(0.02, 20)
 
     def drawn(part):
-        return draw_paired(Memoriser(process, scaler.to_model(part)), scaler, 300)
+        memoriser = Memoriser(process, scaler.to_model(part))
+        return scaler.to_user(draw_paired(memoriser, (2,), 300))
 
     return rows, drawn(rows[:30]), drawn(rows[:30].copy()), drawn(rows[30:60])
 
@@ -247,3 +253,125 @@ def test_bad_retraining_writes_nothing(tmp_path, count, config, words):
     with pytest.raises(InputError, match=words):
         retrain(ring(), count, tmp_path / "out", config=config)
     assert not (tmp_path / "out").exists()
+
+
+# --- memorised share and sweeps ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("d", [1, 2, 3])
+def test_ratio_rule_has_the_null_of_its_dimension(d):
+    """P(d1 / d2 < c) = c^d for a perfect generator, inside the bulk of many rows."""
+    rng = np.random.default_rng(d)
+    points, rows = rng.uniform(0.2, 0.8, (4000, d)), rng.uniform(0, 1, (20_000, d))
+    share = 3.0**-d
+    assert abs(memorised_rows(points, rows) / 4000 - share) < 4 * math.sqrt(share / 4000)
+    assert memorised_rows(rows[:100], rows) == 100
+
+
+def test_emm_by_hand():
+    found = effective_memorisation([100, 200, 400], [1.0, 0.95, 0.45])
+    assert (found.n, found.relation) == (pytest.approx(220), "=")  # a tenth of the way down
+    assert str(found) == "220"
+    assert str(effective_memorisation([100, 200], [0.5, 0.1])) == "below 100"
+    assert str(effective_memorisation([1000, 2000], [1.0, 0.9])) == "at least 2,000"
+    # the largest size that still reaches it, even after a dip
+    assert effective_memorisation([1, 2, 3, 4], [0.95, 0.8, 0.9, 0.0]).n == pytest.approx(3)
+    # Gu et al. 2023, figure 2: about one thousand images of 32 x 32
+    published = effective_memorisation([500, 1000, 2000, 3000], [0.99, 0.92, 0.61, 0.345])
+    assert 1000 < published.n < 1100
+    with pytest.raises(InputError, match="increasing"):
+        effective_memorisation([2, 1], [1.0, 1.0])
+
+
+def test_sweep_resumes_and_extends(tmp_path):
+    over, config = {"n": [10, 40], "width": [8, 16]}, replace(SMALL, check_every=20)
+    whole = sweep(ring(), tmp_path / "whole", over, config=config, samples=40)
+
+    def stop_in_third(name, config):
+        def hook(event, trainer):
+            if name == "n=40,width=8" and event.step == 25:
+                raise KeyboardInterrupt
+
+        return hook
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep(ring(), tmp_path / "cut", over, config=config, samples=40, hooks=stop_in_third)
+    done = (tmp_path / "cut/sweep.csv").read_text().splitlines()
+    assert [line.split(",")[0].strip('"') for line in done] == ["fit", "n=10", "n=10"]
+    fitted: list[str] = []
+    again = sweep(ring(), tmp_path / "cut", over, config=config, samples=40,
+                  hooks=lambda name, config: fitted.append(name))  # fmt: skip
+    assert fitted == ["n=40,width=8", "n=40,width=16"]
+    assert again.rows == whole.rows
+    for name in ("sweep.csv", "sweep.json"):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    wider = sweep(ring(), tmp_path / "cut", {"n": [10, 20], "width": [8]}, config=config,
+                  samples=40)  # fmt: skip
+    assert wider.rows[0] == whole.rows[0]
+    assert len(json.loads((tmp_path / "cut/sweep.json").read_text())["rows"]) == 5
+    for row in whole.rows:
+        assert (row["low"], row["high"]) == wilson(row["hits"], 40)
+        assert row["best_hits"] >= row["hits"]
+        assert row["null_count"] == 60
+        assert row["epochs"] == 40 * 16 / row["n"]
+    held = {json.dumps(json.loads(p.read_text())["holdout"])
+            for p in (tmp_path / "whole/fits").glob("*/data.json")}  # fmt: skip
+    assert len(held) == 1
+    with pytest.raises(InputError, match="other samples"):
+        sweep(ring(), tmp_path / "cut", over, config=config, samples=41)
+
+
+def test_sweep_pools_seeds_and_reads_epochs(tmp_path):
+    table = sweep(ring(), tmp_path / "s", {"n": [8, 16], "epochs": [4], "seed": [0, 1]},
+                  config=SMALL, samples=20)  # fmt: skip
+    assert [row["steps"] for row in table.rows] == [2, 2, 4, 4]  # 4 N / 16
+    (line,) = table.lines()
+    assert line.samples == [40, 40]
+    assert line.label == "epochs 4"
+    json.dumps(table.to_json())
+
+
+@pytest.mark.parametrize(
+    ("over", "words"),
+    [
+        ({}, "needs settings"),
+        ({"n": [10.5]}, "whole number"),
+        ({"holdout": [10]}, "cannot sweep over 'holdout'"),
+        ({"process": [1]}, "cannot sweep over 'process'"),
+        ({"n": [10, 10]}, "must be different"),
+        ({"n": [1000]}, "N is 1 to 299"),
+        ({"n": [10, 280]}, "cannot hold out"),
+        ({"steps": [1], "epochs": [1]}, "not both"),
+        ({"epochs": [-1]}, "must be positive"),
+        ({"width": [0]}, "width is 0"),
+    ],
+)
+def test_bad_sweeps_fit_nothing(tmp_path, over, words):
+    with pytest.raises(InputError, match=words):
+        sweep(ring(), tmp_path / "out", over, config=SMALL)
+    assert not (tmp_path / "out").exists()
+
+
+def test_sweep_command(tmp_path, capsys):
+    np.save(tmp_path / "ring.npy", ring())
+    small = "--width 8 --depth 1 --steps 20 --check-every 20 --holdout 60 --samples 20 --quiet"
+
+    def call(*arguments):
+        with pytest.raises(SystemExit) as stop:
+            main(["sweep", str(tmp_path / "ring.npy"), "--out", str(tmp_path / "s"),
+                  *arguments, *small.split()])  # fmt: skip
+        return stop.value.code or 0
+
+    assert call("--over", "n=10,20", "--over", "lr=0.001,0.01") == 0
+    text = capsys.readouterr().out
+    assert "n=10,lr=0.001" in text
+    assert "largest N memorised to 90%" in text
+    page = (tmp_path / "s/sweep.html").read_text()
+    assert "<svg" in page
+    assert "lr 0.01" in page
+    assert len((tmp_path / "s/sweep.csv").read_text().splitlines()) == 5
+    for bad, words in (("n", "give a setting"), ("n=a", "give a setting"), ("n=", "give a")):
+        assert call("--over", bad) == 2
+        assert words in capsys.readouterr().err
+    assert call("--over", "n=10", "--over", "n=20") == 2
+    assert "given twice" in capsys.readouterr().err

@@ -27,7 +27,7 @@ from reverie.readings import draw, path_kl, sampling_curve, standard_curves
 from reverie.report import ModelReport, write_forecast, write_report, write_sweep
 from reverie.reproduce import reproduce as make_again
 from reverie.runs import Run
-from reverie.sweep import sweep as run_sweep
+from reverie.sweeps import sweep as run_sweep
 from reverie.training import Event, Trainer
 from reverie.training import fit as fit_run
 

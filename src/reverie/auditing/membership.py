@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reverie.auditing.roc import Roc, roc
+from reverie.auditing.detection import Roc, roc
 from reverie.auditing.verdict import Row
 from reverie.curve import level_times
 from reverie.data import some_rows
@@ -279,7 +279,7 @@ def _own_weight(memoriser: Memoriser, rows: Tensor, noise: Tensor, t: float) -> 
     return (own - memoriser.log_density(state, t)).exp().mean()
 
 
-def membership(
+def membership_rocs(
     denoiser: Denoiser,
     train: Tensor,
     holdout: Tensor,
@@ -312,7 +312,7 @@ def membership_rows(
 
     train, holdout: (n, *shape) in the denoiser's space. p_joint is left to the caller.
     """
-    rocs = membership(denoiser, train, holdout, seed=seed)
+    rocs = membership_rocs(denoiser, train, holdout, seed=seed)
     rows = [
         Row(
             f"membership by {name} (AUC)",

@@ -14,7 +14,7 @@ from reverie.curve import LossCurve
 from reverie.data import Scaler, to_image, to_pixels
 from reverie.files import write_bytes
 from reverie.plan import Plan
-from reverie.sweep import Line
+from reverie.sweeps import Line
 
 STYLES = {
     "train": ("model on training rows", dict(color="#c2410c", lw=1.8)),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from reverie.files import write_text
 from reverie.report.figures import sweep_figure
-from reverie.sweep import Sweep
+from reverie.sweeps import Sweep
 
 
 def write_sweep(folder: Path, sweep: Sweep, again: str) -> Path:

@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from reverie.auditing.information import InformationBound, information_bound
-from reverie.auditing.reproducibility import (
+from reverie.auditing.agreement import (
     LEAST_HELD,
     NULL,
     Likeness,
@@ -22,6 +21,7 @@ from reverie.auditing.reproducibility import (
     memorised,
     reproducibility,
 )
+from reverie.auditing.information import InformationBound, information_bound
 from reverie.auditing.verdict import Row
 from reverie.config import FitConfig
 from reverie.data import Dataset, load, split

@@ -168,6 +168,8 @@ def _typed(name: str, value: float) -> float:
     numeric = [k for k, kind in kinds.items() if kind in ("int", "float") and k != "holdout"]
     if name not in numeric:  # the same rows are held out of all fits
         raise InputError(f"cannot sweep over {name!r}; choose among {', '.join(numeric)}")
+    if name == "epochs" and not value > 0:
+        raise InputError(f"epochs is {value:g}; it must be positive")
     if kinds[name] == "float":
         return float(value)
     if value != int(value):
