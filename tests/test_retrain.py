@@ -65,7 +65,7 @@ def copies_logs(sets, x, s):
 
 @pytest.mark.parametrize(
     ("models", "n", "d", "published"),
-    [(2, 1, 1, 0.165), (8, 1, 1, 0.302), (32, 1, 1, 0.335)],
+    [(2, 1, 1, 0.165), (8, 1, 1, 0.302), (32, 1, 1, 0.335), (2, 20, 8, 0.084), (8, 20, 8, 0.169)],
 )
 def test_gaussian_mean_oracle(models, n, d, published):
     """E JSD_R of the Gaussian-mean model: simulated here, and as the specification has it; the

@@ -225,7 +225,8 @@ def retrain_rows(retrainings: Retrainings, seed: int = 0) -> list[Row]:
         "memorised": "samples like a training row",
     }
     for key, share in retrainings.shares(seed).items():
-        null = "by chance" if key != "memorised" else "held-out rows"
+        null = "by chance" if key != "memorised" else "of held-out rows"
+        rest = f"; the generalised share (GL) is {1 - share.value:.3g}"
         rows.append(
             Row(
                 names[key],
@@ -235,7 +236,8 @@ def retrain_rows(retrainings: Retrainings, seed: int = 0) -> list[Row]:
                 None,
                 None,
                 share.count,
-                f"alike: at most {share.threshold:.3g} apart, in common units",
+                f"alike: at most {share.threshold:.3g} apart, in common units"
+                + (rest if key == "memorised" else ""),
             )
         )
     return rows

@@ -9,12 +9,12 @@ sampler lie off the noised rows, hence all three. 0 is the memoriser itself.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from reverie.curve import Z95, level_times
@@ -23,6 +23,9 @@ from reverie.denoisers import Denoiser, Memoriser, convert, evaluating
 from reverie.errors import InputError
 from reverie.processes import GaussianProcess
 from reverie.sampling import sample
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LEVELS, ROWS = 24, 512
 WHERE = {
@@ -54,6 +57,8 @@ class CopyingDistance:
 
     def figure(self) -> Figure:
         """Delta against the noise level, with 95% bands."""
+        from matplotlib.figure import Figure  # only drawing needs it
+
         figure = Figure(figsize=(6.4, 3.6), layout="constrained")
         ax = figure.add_subplot()
         for where, mean in self.mean.items():
@@ -120,25 +125,26 @@ def copying_distance(
     )
 
 
-def _first(start: Tensor, visited: Any) -> Any:
+def _first(start: Tensor, visited: Iterator[Tensor]) -> Iterator[Tensor]:
     yield start
     yield from visited
 
 
 def _distances(
-    denoiser: Denoiser, memoriser: Memoriser, states: Any, times: Tensor
+    denoiser: Denoiser, memoriser: Memoriser, states: Iterator[Tensor], times: Tensor
 ) -> list[Tensor]:
     """Per-state |ehat - e*|^2 / d, (B,) for every level; states beyond the levels are not read."""
-    process = memoriser.process
     values = []
     for t, state in zip(times, states, strict=False):  # the sampler's last state is its readout
-        guesses = (
-            convert(model(state, t.expand(len(state))), state, t, process, "clean", "noise")  # type: ignore[arg-type]
-            for model in (denoiser, memoriser)
-        )
-        first, second = guesses
+        first, second = (_noise(model, state, t) for model in (denoiser, memoriser))
         values.append((first - second).double().square().flatten(1).mean(1).cpu())
     return values
+
+
+def _noise(model: Denoiser, state: Tensor, t: Tensor) -> Tensor:
+    assert isinstance(model.process, GaussianProcess)
+    guess = model(state, t.expand(len(state)))
+    return convert(guess, state, t, model.process, "clean", "noise")
 
 
 def _stderr(values: Tensor) -> float:

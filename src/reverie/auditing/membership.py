@@ -10,7 +10,8 @@ ehat = (x_t - alpha xhat) / sigma its guess of the noise:
     PIAN    the same with e0 rescaled to mean |e0| = sqrt(2 / pi)           Kong et al. 2024
     SecMI   |there and back - xt|^2: x is carried to x_t by the deterministic reversal run
             backwards, then one level up and down again                     Duan et al. 2023
-    SimA    |ehat(alpha x)|: one query, no noise                            arXiv 2509.25003
+    SimA    |ehat(alpha x)|: one query, no noise            Rao, Qu & Moyer 2025; their code sums
+            fourth powers at x unscaled; the norm at alpha x is sigma |score| in any process
     FLIPD   d + s^2 (tr grad score + |score|^2) at x, the local intrinsic dimension
             (Kamkari et al. 2024) = E[|x0 - x|^2 | x_s = x] / s^2 = tr dxhat/dx + |xhat - x|^2/s^2
 
@@ -286,34 +287,44 @@ def membership_rocs(
     *,
     spread: float | None = None,
     names: tuple[str, ...] = TABLE,
+    rows: int = ROWS,
     seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Roc]:
-    """ROC of every score in `names`, on at most ROWS rows of each split.
+    """ROC of every score in `names`, on at most `rows` rows of each split.
 
     train, holdout: (n, *shape) in the denoiser's space. spread: the level sigma / alpha, fixed
     beforehand (default: `level` of the pool). InputError on a process that is not Gaussian.
     """
-    train, held = (some_rows(rows, ROWS, seed) for rows in (train, holdout))
+    train, held = (some_rows(points, rows, seed) for points in (train, holdout))
     both = torch.cat([train, held])
     process = _gaussian(denoiser)
     spread = level(process, both, seed) if spread is None else spread
     result = {}
-    for name in names:
+    for index, name in enumerate(names):
         generator = torch.Generator().manual_seed(seed)
         values = score(name, denoiser, both, spread, generator).numpy()
         result[name] = roc(values[: len(train)], values[len(train) :])
+        if progress is not None:
+            progress(index + 1, len(names))
     return result
 
 
 def membership_rows(
-    denoiser: Denoiser, train: Tensor, holdout: Tensor, seed: int = 0
+    denoiser: Denoiser,
+    train: Tensor,
+    holdout: Tensor,
+    seed: int = 0,
+    rows: int = ROWS,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[Row]:
     """Lines of the audit's table: the AUC of every score, and the epsilon they bound from below.
 
-    train, holdout: (n, *shape) in the denoiser's space. p_joint is left to the caller.
+    train, holdout: (n, *shape) in the denoiser's space; at most `rows` of each are scored. p_joint
+    is left to the caller.
     """
-    rocs = membership_rocs(denoiser, train, holdout, seed=seed)
-    rows = [
+    rocs = membership_rocs(denoiser, train, holdout, rows=rows, seed=seed, progress=progress)
+    lines = [
         Row(
             f"membership by {name} (AUC)",
             found.auc,
@@ -327,13 +338,9 @@ def membership_rows(
         for name, found in rocs.items()
     ]
     bound = max(found.epsilon(DELTA, tests=len(rocs)) for found in rocs.values())
-    first = next(iter(rocs.values()))
     detail = (
         f"lower 95% bound, over all scores, on the epsilon of any privacy claim with delta = "
         f"{DELTA:g}; 0 shows nothing, and no value shows that the model is private"
     )
-    size = first.members + first.held
-    rows.append(
-        Row("epsilon lower bound", bound, "0 when private", None, None, None, size, detail)
-    )
-    return rows
+    null = "0 when private"
+    return [*lines, Row("epsilon lower bound", bound, null, None, None, None, lines[0].n, detail)]
