@@ -12,16 +12,13 @@ from scipy import stats
 from reverie.auditing.copying import copying_distance
 from reverie.auditing.detection import roc
 from reverie.auditing.membership import (
-    SCORES,
     TABLE,
-    Query,
-    flipd,
     half_collapse,
     level,
     membership_rocs,
     membership_rows,
-    score,
 )
+from reverie.auditing.scores import SCORES, Query, flipd, score
 from reverie.denoisers import Linear, Memoriser, Network, ResidualMLP
 from reverie.errors import InputError
 from reverie.processes import EDM, VP

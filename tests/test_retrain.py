@@ -352,6 +352,18 @@ def test_bad_sweeps_fit_nothing(tmp_path, over, words):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_stopped_sweep_says_how_to_continue(monkeypatch, tmp_path, capsys):
+    def stop(*arguments, **settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("reverie.commands.run_sweep", stop)
+    arguments = ["sweep", "digits", "--over", "n=10,20", "--out", str(tmp_path)]
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 130
+    assert "continue with: reverie " + " ".join(arguments) in capsys.readouterr().err
+
+
 def test_sweep_command(tmp_path, capsys):
     np.save(tmp_path / "ring.npy", ring())
     small = "--width 8 --depth 1 --steps 20 --check-every 20 --holdout 60 --samples 20 --quiet"

@@ -24,6 +24,8 @@ _HOMES = {
     "fit": "reverie.training",
     "predict": "reverie.forecast",
     "Run": "reverie.runs",
+    "retrain": "reverie.retraining",
+    "sweep": "reverie.sweeps",
     "audit": "reverie.auditing",
     "Verdict": "reverie.auditing",
 }
@@ -53,6 +55,8 @@ if TYPE_CHECKING:
     from reverie.forecast import predict as predict
     from reverie.plan import Plan as Plan
     from reverie.plan import plan_steps as plan_steps
+    from reverie.retraining import retrain as retrain
     from reverie.runs import Run as Run
     from reverie.sampling import sample as sample
+    from reverie.sweeps import sweep as sweep
     from reverie.training import fit as fit
