@@ -88,7 +88,7 @@ class Roc:
         """True-positive rates with their intervals, in words."""
         return "; ".join(
             f"{p.tpr:.1%} of members [{p.interval[0]:.1%}, {p.interval[1]:.1%}] at "
-            f"{p.fpr:.1%} false positives"
+            f"{p.fpr:.1%} false positives ({p.allowed} of {p.held})"
             for p in self.points
         )
 
