@@ -1,20 +1,20 @@
 """Models of the library `diffusers` as denoisers: `from_diffusers(pipeline_or_folder)`.
 
-    denoiser = reverie.from_diffusers("my-pipeline")         # a folder, a pipeline, or a model
+    denoiser = reverie.from_diffusers("my-pipeline")       # a folder, a pipeline, or a model
     plan = reverie.plan_steps(reverie.measure(denoiser, data), steps=20)
-    with plan.to_diffusers(pipe.scheduler):                  # any pipeline (see `handover`)
+    with plan.to_diffusers(pipe.scheduler):                # any pipeline; see `handover`
         images = pipe(batch_size=16).images
-    images = pipe("a cat", **plan.to_diffusers(pipe.scheduler).call).images  # timesteps= or sigmas=
 
 The scheduler says what the model was trained on:
 
-    beta tables       x_t = sqrt(a_i) x + sqrt(1 - a_i) e    told the level i     processes.Tabulated
-    EDM               x + sigma e, preconditioned            told log(sigma)/4    processes.EDM
-    flow matching     (1 - sigma) x + sigma e                told T sigma         processes.Rectified
+    beta tables     x_t = sqrt(a_i) x + sqrt(1 - a_i) e   told the level i    processes.Tabulated
+    EDM             x + sigma e, preconditioned           told log(sigma)/4   processes.EDM
+    flow matching   (1 - sigma) x + sigma e               told T sigma        processes.Rectified
 
-Between two levels of a table log gamma is linear, and a model that embeds its time by sines is told
-the fractional level; one with a learned embedding per level is told the nearest. Data are what the
-model itself sees: latents where the pipeline has an autoencoder. A learned variance head is cut.
+Between two levels of a table log gamma is linear, and a model that embeds its time by sines is
+told the fractional level; one with a learned embedding per level is told the nearest. Data are
+what the model itself sees: latents where the pipeline has an autoencoder. A learned variance head
+is cut.
 """
 
 from __future__ import annotations
