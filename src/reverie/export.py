@@ -124,8 +124,8 @@ def _plan(plan: Plan, handed: Handover) -> str:
     head = (
         f"The {plan.method} plan of {plan.steps} steps ({plan.steps + 1} evaluations) for the "
         f"ancestral sampler, read off the model's loss curve; it costs {plan.excess:.3g} nats "
-        "more than infinitely many steps. Sigma is that of x + sigma e in standardised units; whole "
-        f"timesteps moved log-SNR by at most {handed.rounding:.2g}."
+        "more than infinitely many steps. Sigma is that of x + sigma e in standardised units; "
+        f"whole timesteps moved log-SNR by at most {handed.rounding:.2g}."
     )
     return "\n".join([head, "", "| level | sigma | timestep |", "|---|---|---|", *rows])
 
