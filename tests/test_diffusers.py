@@ -13,7 +13,8 @@ import torch
 import reverie
 from reverie.cli import main
 from reverie.curve import LossCurve
-from reverie.denoisers.handover import hand_over, nearest_distinct
+from reverie.denoisers.handover import hand_over
+from reverie.denoisers.orders import nearest_distinct
 from reverie.errors import InputError
 from reverie.plan import plan_steps
 from reverie.processes import EDM, VP, Rectified, Tabulated
@@ -148,6 +149,7 @@ def test_flow_predictions_are_velocities():
         for t in (0.1, 0.75):
             guess = state - t * model(state, torch.tensor(1000 * t)).sample
             assert torch.allclose(denoiser(state, torch.tensor(t)), guess, atol=1e-5)
+    assert np.isfinite(reverie.measure(denoiser, state, 4).rate).all()
 
 
 def test_the_curve_is_the_training_loss(trained, digits):
@@ -486,6 +488,8 @@ def test_a_pipeline_runs_on_the_plan(trained, digits):
         images = trained(
             4, generator=torch.Generator().manual_seed(3), output_type="pt"
         ).images  # fmt: skip
+        with pytest.raises(InputError, match="keeps a plan already"):
+            plan.to_diffusers(trained.scheduler)
     assert [int(t) for t in calls] == handed.timesteps
     generator = torch.Generator().manual_seed(3)
     start = torch.randn(4, 1, 8, 8, generator=generator)
@@ -579,6 +583,7 @@ def test_the_model_card_runs_and_carries_the_verdict(run, tmp_path, monkeypatch)
 
 def test_export_command(run, tmp_path, capsys):
     out = tmp_path / "pipe"
+    out.mkdir()  # empty: it may be filled
     words = ["export", str(run.path), "--out", str(out)]
     with pytest.raises(SystemExit) as stop:
         main(words)

@@ -21,8 +21,6 @@ class Tabulated(GaussianProcess):
     there. Raises InputError when fewer than two levels are left.
     """
 
-    log_gamma: Tensor
-
     def __init__(self, alphas_cumprod: Tensor, shape: tuple[int, ...] | None = None) -> None:
         table = _float64(alphas_cumprod).detach().cpu().reshape(-1)
         inside = (table > 0) & (table < 1)
@@ -38,7 +36,8 @@ class Tabulated(GaussianProcess):
         super().__init__(((clean + 1) / steps, (noisy + 1) / steps), shape)
         kept = table[clean : noisy + 1]
         self.steps, self.first = steps, clean
-        self.register_buffer("log_gamma", kept.log() - torch.log1p(-kept), persistent=False)
+        # no buffer: a module moved to half precision must keep its noise levels
+        self.log_gamma = kept.log() - torch.log1p(-kept)
 
     def index(self, t: Tensor | float) -> Tensor:
         """Level t T - 1 (B,), fractional between levels."""
