@@ -112,9 +112,10 @@ def hand_over(scheduler: Any, gamma: np.ndarray, *, force: bool = False) -> Hand
     """
     levels = np.asarray(gamma, dtype=np.float64) ** -0.5
     if not hasattr(scheduler, "set_timesteps") or not hasattr(scheduler, "config"):
-        raise InputError(
-            f"to_diffusers takes a scheduler of diffusers, not {type(scheduler).__name__}"
-        )
+        name = type(scheduler).__name__
+        raise InputError(f"to_diffusers takes a scheduler of diffusers, not {name}")
+    if "set_timesteps" in vars(scheduler):
+        raise InputError("this scheduler keeps a plan already: leave its `with` block first")
     order = order_for(scheduler, levels, force)
     _set(scheduler, order, None)
     _verify(scheduler, order)
@@ -132,7 +133,7 @@ def _set(scheduler: Any, order: Order, device: Any) -> None:
         except (ValueError, TypeError, AttributeError) as error:
             raise InputError(f"{type(scheduler).__name__} refuses the plan: {error}") from error
         return
-    settings = {"mu": 0.0} if getattr(scheduler.config, "use_dynamic_shifting", False) else {}
+    settings = {"mu": 1.0} if getattr(scheduler.config, "use_dynamic_shifting", False) else {}
     scheduler.set_timesteps(len(order.sigmas), device=device, **settings)  # resets its memory
     scheduler.sigmas = torch.tensor([*order.sigmas, order.last], dtype=torch.float32)
     scheduler.timesteps = torch.tensor(order.timesteps, dtype=torch.float32, device=device)
