@@ -187,6 +187,24 @@ class Predict:
 
 
 @dataclass(frozen=True)
+class Export:
+    """Write a U-Net run as a pipeline folder of diffusers, with a model card.
+
+    The card carries the audit's verdict, if the run was audited, and the plan of its steps.
+
+    Example: reverie export runs/digits --out digits-pipeline
+    """
+
+    run: Positional[Path]
+    """A run directory, fitted with --network unet."""
+    out: Path = Path("pipeline")
+    """The folder to create."""
+    license: str = "unknown"
+    """What the model card says, as mit or cc-by-4.0."""
+    common: tyro.conf.OmitArgPrefixes[Common] = Common()
+
+
+@dataclass(frozen=True)
 class Reproduce:
     """Make a published result again: a figure and a table, our number beside the published one.
 
@@ -232,6 +250,7 @@ Command = (
     | _named(PlanSteps, "plan")
     | _named(Compare, "compare")
     | _named(Predict, "predict")
+    | _named(Export, "export")
     | _named(Demo, "demo")
     | _named(Reproduce, "reproduce")
 )
@@ -256,6 +275,7 @@ def main(arguments: list[str] | None = None) -> None:
         PlanSteps: commands.plan,
         Compare: commands.compare,
         Predict: commands.predict,
+        Export: commands.export,
         Demo: commands.demo,
         Reproduce: commands.reproduce,
     }[type(command)]
