@@ -78,6 +78,8 @@ class ClassifierGuidance(Denoiser):
     process than Gaussian, or where log_prob returns another shape.
     """
 
+    process: GaussianProcess
+
     def __init__(self, denoiser: Denoiser, log_prob: LogProb, guidance_scale: float = 1.0) -> None:
         super().__init__()
         self.denoiser, self.process = denoiser, _gaussian(denoiser.process)
