@@ -16,8 +16,8 @@ import torch
 class Peer:
     library: str
     sampler: str  # reverie's name of the same algorithm
-    equal: bool  # the same arithmetic, so that outputs must agree
     run: object  # (denoise, init, sigmas) -> sample
+    unlike: str = ""  # why outputs need not agree; empty where the arithmetic is the same
 
 
 def installed():
@@ -58,20 +58,28 @@ def _diffusers():
 
         return run
 
+    matching = diffusers.FlowMatchEulerDiscreteScheduler()
+
+    def flow(velocity, init, sigmas):
+        matching.set_timesteps(sigmas=(sigmas / (1 + sigmas)).tolist())
+        state = init
+        for t in matching.timesteps:
+            state = matching.step(velocity(state, t), t, state).prev_sample
+        return state
+
+    yield Peer("diffusers", "ddim", flow, "its flow matching, in velocities")
     multistep = diffusers.DPMSolverMultistepScheduler
     singlestep = diffusers.DPMSolverSinglestepScheduler
-    yield Peer("diffusers", "ddim", True, loop(in_sigma[0]))
-    yield Peer("diffusers", "heun", True, loop(in_sigma[1], stages=2))
-    yield Peer("diffusers", "dpm++2m", True, loop(multistep))
+    yield Peer("diffusers", "ddim", loop(in_sigma[0]))
+    yield Peer("diffusers", "heun", loop(in_sigma[1], stages=2))
+    yield Peer("diffusers", "dpm++2m", loop(multistep))
     sde = dict(algorithm_type="sde-dpmsolver++")
-    yield Peer("diffusers", "ancestral", True, loop(multistep, solver_order=1, **sde))
-    yield Peer("diffusers", "sde-dpm++2m", True, loop(multistep, **sde))
-    yield Peer(
-        "diffusers", "dpm++2s", True, loop(singlestep, midpoints=True, lower_order_final=True)
-    )
+    yield Peer("diffusers", "ancestral", loop(multistep, solver_order=1, **sde))
+    yield Peer("diffusers", "sde-dpm++2m", loop(multistep, **sde))
+    yield Peer("diffusers", "dpm++2s", loop(singlestep, midpoints=True, lower_order_final=True))
     for order in (1, 2):
         unipc = loop(diffusers.UniPCMultistepScheduler, solver_order=order)
-        yield Peer("diffusers", f"unipc-{order}", True, unipc)
+        yield Peer("diffusers", f"unipc-{order}", unipc)
 
 
 def _with_midpoints(sigmas):
@@ -102,10 +110,10 @@ def _azula():
 
         return run
 
-    yield Peer("azula", "ddim", True, call(EulerSampler))
-    yield Peer("azula", "ancestral", True, call(DDPMSampler))
-    yield Peer("azula", "heun", True, call(HeunSampler))
-    yield Peer("azula", "dpm++2m", False, call(xEABSampler, order=2))
+    yield Peer("azula", "ddim", call(EulerSampler))
+    yield Peer("azula", "ancestral", call(DDPMSampler))
+    yield Peer("azula", "heun", call(HeunSampler))
+    yield Peer("azula", "dpm++2m", call(xEABSampler, order=2), "exact integrals of the line")
 
 
 def _k_diffusion():
@@ -125,12 +133,12 @@ def _k_diffusion():
 
         return run
 
-    yield Peer("k-diffusion", "ddim", True, call("sample_euler"))
-    yield Peer("k-diffusion", "ancestral", True, call("sample_euler_ancestral", eta=1.0))
-    yield Peer("k-diffusion", "heun", True, call("sample_heun"))
-    yield Peer("k-diffusion", "dpm++2m", True, call("sample_dpmpp_2m"))
-    yield Peer("k-diffusion", "sde-dpm++2m", True, call("sample_dpmpp_2m_sde"))
-    yield Peer("k-diffusion", "dpm++2s", True, call("sample_dpmpp_2s_ancestral", eta=0.0))
+    yield Peer("k-diffusion", "ddim", call("sample_euler"))
+    yield Peer("k-diffusion", "ancestral", call("sample_euler_ancestral", eta=1.0))
+    yield Peer("k-diffusion", "heun", call("sample_heun"))
+    yield Peer("k-diffusion", "dpm++2m", call("sample_dpmpp_2m"))
+    yield Peer("k-diffusion", "sde-dpm++2m", call("sample_dpmpp_2m_sde"))
+    yield Peer("k-diffusion", "dpm++2s", call("sample_dpmpp_2s_ancestral", eta=0.0))
 
 
 def _k_sampling():

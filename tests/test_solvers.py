@@ -1,34 +1,27 @@
-"""Solvers against closed forms on N(0, .49), and against the field's own implementations."""
+"""Solvers against closed forms on N(0, .49) and their papers' steps; limits and settings."""
 
 import itertools
 import math
-import sys
 
 import numpy as np
 import pytest
 import torch
 
-from reverie.denoisers import Denoiser, Linear, as_denoiser
+from reverie.denoisers import as_denoiser
 from reverie.errors import InputError
 from reverie.processes import EDM, VE, VP, Custom, Rectified
-from reverie.sampling import SAMPLERS, Churn, log_likelihood, sample
+from reverie.sampling import SAMPLERS, Churn, sample
 from reverie.sampling.levels import Levels, combine
+from solver_laws import C2, Mixture, gaussian, grid, seed_after_the_start, variances, visits_of
 
-C2 = 0.49
 ON_A_PLAN = [name for name in SAMPLERS if name != "ode"]
 # Langevin steps are scaled by their own batch's norms, so that they are not linear in the state
 LINEAR = [name for name in ON_A_PLAN if name != "predictor-corrector"]
 
 
-def gaussian(process, cov=None):
-    cov = torch.full((1, 1), C2, dtype=torch.float64) if cov is None else cov
-    return Linear(process, torch.zeros(len(cov), dtype=torch.float64), *torch.linalg.eigh(cov))
-
-
-def grid(process, steps, ends=(20.0, 0.05)):
-    """Uniform log-SNR between two values of sigma/alpha; grids of K and 2K steps are nested."""
-    gamma = torch.logspace(*(-2 * np.log10(ends)), steps + 1, dtype=torch.float64)
-    return process.time(gamma)
+def needs(sampler):
+    if sampler == "ode":
+        pytest.importorskip("torchdiffeq")
 
 
 def linear_map(monkeypatch, model, times, sampler, dim=1, **options):
@@ -50,10 +43,6 @@ def linear_map(monkeypatch, model, times, sampler, dim=1, **options):
     )
     monkeypatch.undo()
     return last.state.T
-
-
-def variances(process, times):
-    return process.alpha(times) ** 2 * C2 + process.sigma(times) ** 2
 
 
 def flow_error(monkeypatch, process, steps, sampler, **options):
@@ -137,153 +126,6 @@ def test_coordinates_noised_at_own_speeds(monkeypatch, sampler):
     assert (reached - end).abs().max() < (0.1 if first_order else 0.005)
 
 
-# --- equality with other implementations -------------------------------------------------------
-
-
-class Mixture(Denoiser):
-    """Exact denoiser of (N(-1, .1^2) + N(1, .1^2)) / 2 in every coordinate: not linear."""
-
-    def __init__(self, process, width=0.1):
-        super().__init__()
-        self.process, self.width = process, width
-
-    def forward(self, state, t, condition=None):
-        alpha, sigma = self.process.levels(t, state)
-        noised = alpha**2 * self.width**2 + sigma**2
-        side = torch.tanh(alpha * state / noised)
-        return side + alpha * self.width**2 / noised * (state - alpha * side)
-
-
-def seed_after_the_start():
-    """The generator of `visits_of` once the initial states are drawn."""
-    seed = torch.Generator().manual_seed(7)
-    torch.randn(5, 3, generator=seed, dtype=torch.float64)
-    return seed
-
-
-def visits_of(process, times, sampler, **options):
-    model, seed = Mixture(process), torch.Generator().manual_seed(7)
-    init = process.sigma(times[:1]) * torch.randn(5, 3, generator=seed, dtype=torch.float64)
-    return list(sample.trajectory(model, 5, times, sampler, init=init, generator=seed, **options))
-
-
-DIFFUSERS = [  # ours, their scheduler, its settings
-    ("ancestral", "DPMSolverMultistep", dict(algorithm_type="sde-dpmsolver++", solver_order=1)),
-    ("dpm++2m", "DPMSolverMultistep", dict(algorithm_type="dpmsolver++", solver_order=2)),
-    ("sde-dpm++2m", "DPMSolverMultistep", dict(algorithm_type="sde-dpmsolver++", solver_order=2)),
-    (
-        "exponential-euler",
-        "DPMSolverMultistep",
-        dict(algorithm_type="sde-dpmsolver", solver_order=1, final_sigmas_type="sigma_min"),
-    ),
-    ("unipc-1", "UniPCMultistep", dict(solver_order=1)),
-    ("unipc-2", "UniPCMultistep", dict(solver_order=2)),
-    ("unipc-3", "UniPCMultistep", dict(solver_order=3)),
-]
-
-
-@pytest.mark.filterwarnings("ignore:.*sde-dpmsolver.*deprecated")
-@pytest.mark.parametrize(("sampler", "name", "settings"), DIFFUSERS)
-def test_equal_to_diffusers(sampler, name, settings):
-    """Same plan, same noise, every guess on the way, in float64."""
-    diffusers = pytest.importorskip("diffusers")
-    process, steps = VP(t_min=1e-3), 12
-    times = grid(process, steps, (15.0, 0.05))
-    ours = visits_of(process, times, sampler)
-    theirs = getattr(diffusers, name + "Scheduler")(
-        prediction_type="sample", lower_order_final=False, **settings
-    )
-    _hand_over(theirs, process, times)
-    state, seed = ours[0].state, seed_after_the_start()
-    for k, visit in enumerate(ours):
-        guess = Mixture(process)(state, times[k])
-        assert torch.allclose(guess, visit.guess, atol=1e-5)
-        if k < steps:
-            drawn = {}
-            if "sde" in settings.get("algorithm_type", ""):
-                drawn["variance_noise"] = torch.randn(5, 3, generator=seed, dtype=torch.float64)
-            state = theirs.step(guess, theirs.timesteps[k], state, **drawn).prev_sample
-            assert state.dtype == torch.float64
-
-
-def _hand_over(scheduler, process, times):
-    """Levels of ours and the last 0, set where every scheduler reads them."""
-    scheduler.set_timesteps(len(times))
-    spread = process.sigma(times) / process.alpha(times)
-    scheduler.sigmas = torch.cat([spread, torch.zeros(1, dtype=torch.float64)])
-    scheduler.timesteps = torch.arange(len(times), 0, -1).double()
-    scheduler.set_begin_index(0)
-
-
-def test_dpm_2s_is_diffusers_singlestep_on_the_plan_with_its_midpoints():
-    diffusers = pytest.importorskip("diffusers")
-    process = VP(t_min=1e-3)
-    fine = grid(process, 20, (15.0, 0.05))
-    ours = visits_of(process, fine[::2], "dpm++2s")
-    theirs = diffusers.DPMSolverSinglestepScheduler(
-        solver_order=2, prediction_type="sample", lower_order_final=True
-    )
-    _hand_over(theirs, process, fine)
-    theirs.order_list = [1, 2] * 10 + [1]
-    state = ours[0].state
-    for k in range(20):
-        guess = Mixture(process)(state, fine[k])
-        state = theirs.step(guess, theirs.timesteps[k], state).prev_sample
-        if k % 2:
-            assert torch.allclose(state, ours[(k + 1) // 2].state, atol=1e-5)
-
-
-@pytest.mark.parametrize(("sampler", "name"), [("ddim", "Euler"), ("heun", "Heun")])
-def test_equal_to_diffusers_in_sigma(sampler, name):
-    """Their Euler and Heun work on x / alpha, and in single precision: 1e-5 of the scale."""
-    diffusers = pytest.importorskip("diffusers")
-    process, steps = VE(0.05, 15), 12
-    times = grid(process, steps, (15.0, 0.05))
-    ours = visits_of(process, times, sampler)
-    theirs = getattr(diffusers, name + "DiscreteScheduler")(prediction_type="sample")
-    theirs.set_timesteps(steps + 1)
-    sigmas = process.sigma(times)
-    stages = 1 + (name == "Heun")
-    inner = sigmas[1:].repeat_interleave(stages)
-    theirs.sigmas = torch.cat([sigmas[:1], inner, torch.zeros(1, dtype=torch.float64)])
-    theirs.timesteps = torch.arange(len(inner) + 1, 0, -1).double()
-    theirs.set_begin_index(0)
-    state = ours[0].state
-    for k in range(len(inner)):
-        level = sigmas[(k + stages - 1) // stages if name == "Heun" else k]
-        guess = Mixture(process)(state, process.time(level**-2))
-        state = theirs.step(guess, theirs.timesteps[k], state).prev_sample.double()
-        if (k + 1) % stages == 0:
-            assert torch.allclose(state, ours[(k + 1) // stages].state, atol=2e-5)
-
-
-@pytest.mark.parametrize("sampler", ["ancestral", "ddim", "heun"])
-def test_equal_to_azula(sampler):
-    pytest.importorskip("azula")
-    from azula.denoise import Denoiser as TheirDenoiser
-    from azula.denoise import DiracPosterior
-    from azula.noise import VESchedule
-    from azula.sample import DDPMSampler, EulerSampler, HeunSampler
-
-    process, steps = VE(0.05, 15), 12
-    times = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
-
-    class Theirs(TheirDenoiser):
-        def __init__(self):
-            super().__init__()
-            self.schedule = VESchedule(0.05, 15)
-
-        def forward(self, x_t, t, **kwargs):
-            return DiracPosterior(Mixture(process)(x_t, t))
-
-    kind = {"ancestral": DDPMSampler, "ddim": EulerSampler, "heun": HeunSampler}[sampler]
-    ours = visits_of(process, times, sampler)
-    with torch.random.fork_rng():
-        torch.set_rng_state(seed_after_the_start().get_state())
-        theirs = kind(Theirs(), steps=steps, silent=True, dtype=torch.float64)(ours[0].state)
-    assert torch.allclose(theirs, ours[-1].state, atol=1e-5)
-
-
 @pytest.mark.parametrize("order", [1, 2, 3])
 def test_er_sde_is_its_paper_term_by_term(order):
     """The update rules written out, their integrals by a fine trapezoid."""
@@ -359,6 +201,7 @@ def test_a_step_to_no_noise_returns_the_guess(sampler):
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_every_sampler_reaches_the_law_and_repeats_its_seed(sampler):
     """Deviation of 4,000 samples: 5 standard errors and the bias of 60 first-order steps."""
+    needs(sampler)
     process = EDM(0.02, 20)
 
     def draw(seed, n=4000):
@@ -453,6 +296,7 @@ def test_heun_with_churn_is_the_paper_step_by_step():
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_trajectories_hold_state_guess_and_level(sampler):
+    needs(sampler)
     process = VP(t_min=1e-3)
     times, model = grid(process, 6, (15, 0.05)), Mixture(process)
     visits = visits_of(process, times, sampler)
@@ -486,96 +330,6 @@ def test_evaluations_are_as_told(sampler):
     sample(model, 3, grid(EDM(), 6), sampler, shape=(2,))
     expected = {"heun": 13, "dpm++2s": 13, "predictor-corrector": 14}
     assert len(calls) == expected.get(sampler, 7)
-
-
-# --- probability flow --------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("process", [VE(0.05, 20), VP(t_min=1e-3), Rectified(0.03, 0.95)])
-def test_the_adaptive_ode_follows_the_exact_flow(process):
-    pytest.importorskip("torchdiffeq")
-    times = torch.tensor(process.t_range[::-1], dtype=torch.float64)
-    init = torch.linspace(-2, 2, 5, dtype=torch.float64)[:, None]
-    first, last = sample.trajectory(gaussian(process), 5, times, "ode", init=init)
-    start, end = variances(process, times).tolist()
-    assert torch.allclose(last.state, init * math.sqrt(end / start), rtol=1e-4)
-    assert first.t == times[0]
-
-
-def test_likelihood_of_a_gaussian_is_its_closed_form(generator):
-    """The flow maps N(0, s_T^2) to N(0, s_T^2 (lam + s_0^2) / (lam + s_T^2)) on each axis."""
-    pytest.importorskip("torchdiffeq")
-    for process in (EDM(0.01, 40), VP(t_min=1e-3)):
-        mix = torch.tensor([[1.0, 0.6, 0.0], [0.6, 2.0, 0.3], [0.0, 0.3, 0.5]]).double()
-        x = torch.randn(6, 3, generator=generator, dtype=torch.float64)
-        low, high = (float(1 / process.clock(t)) for t in process.t_range)
-        eye = torch.eye(3, dtype=torch.float64)
-        law = high * (mix + low * eye) @ torch.linalg.inv(mix + high * eye)
-        exact = torch.distributions.MultivariateNormal(eye[0] * 0, law).log_prob(x)
-        found = log_likelihood(gaussian(process, mix), x, probes=None, tolerance=1e-6)
-        assert torch.allclose(found.nats, exact, atol=1e-4)
-        assert (found.stderr == 0).all()
-
-
-def test_likelihood_by_probes_is_unbiased_with_its_standard_error(generator):
-    """60 probes against the exact trace, within 4 of the standard errors it reports."""
-    pytest.importorskip("torchdiffeq")
-    process, mix = EDM(0.05, 20), torch.tensor([[1.0, 0.9], [0.9, 1.0]]).double()
-    x = torch.randn(3, 2, generator=generator, dtype=torch.float64)
-    exact = log_likelihood(gaussian(process, mix), x, probes=None)
-    found = log_likelihood(gaussian(process, mix), x, probes=60, generator=generator)
-    assert (found.stderr > 0).all()
-    assert ((found.nats - exact.nats).abs() < 4 * found.stderr).all()
-    one = log_likelihood(gaussian(process, mix), x, probes=1, generator=generator)
-    assert one.stderr.isnan().all()
-
-
-def test_likelihood_of_a_mixture_by_quadrature():
-    """The flow keeps quantiles in one dimension: p(x) = prior(F_T^-1(F_0(x))) F'(x), by the two
-    noised mixtures' own distribution functions; 2e-4 for the integrator's tolerance."""
-    pytest.importorskip("torchdiffeq")
-    process, width = VE(0.05, 10.0), 0.3
-    x = torch.tensor([-1.4, -1.0, -0.4, 0.1, 0.9, 1.3], dtype=torch.float64)
-
-    def spread(sigma):
-        return math.sqrt(width**2 + sigma**2)
-
-    def cdf(y, sigma):
-        return 0.5 * sum(torch.special.ndtr((y - m) / spread(sigma)) for m in (-1, 1))
-
-    def log_density(y, sigma):
-        each = [torch.distributions.Normal(m, spread(sigma)).log_prob(y) for m in (-1.0, 1.0)]
-        return torch.stack(each).logsumexp(0) - math.log(2)
-
-    low, high = torch.full_like(x, -60), torch.full_like(x, 60)
-    for _ in range(80):  # where the flow has taken x at the noisy end
-        middle = 0.5 * (low + high)
-        above = cdf(middle, 10.0) > cdf(x, 0.05)
-        low, high = torch.where(above, low, middle), torch.where(above, middle, high)
-    prior = torch.distributions.Normal(0.0, 10.0)
-    exact = prior.log_prob(low) + log_density(x, 0.05) - log_density(low, 10.0)
-    found = log_likelihood(Mixture(process, width), x[:, None], probes=None, tolerance=1e-7)
-    assert torch.allclose(found.nats, exact, atol=2e-4)
-
-
-def test_probability_flow_refusals(monkeypatch):
-    model, x = gaussian(EDM()), torch.zeros(2, 1)
-    with pytest.raises(InputError, match="at least one"):
-        log_likelihood(model, x, probes=0)
-    columns = Custom(
-        lambda t: torch.ones(len(t), 2, dtype=torch.float64),
-        lambda t: torch.stack([t, 2 * t], 1),
-        shape=(2,),
-    )
-    with pytest.raises(InputError, match="one noise level"):
-        log_likelihood(gaussian(columns, torch.eye(2).double()), torch.zeros(2, 2))
-    monkeypatch.setitem(sys.modules, "torchdiffeq", None)
-    for call in (
-        lambda: log_likelihood(model, x),
-        lambda: sample(model, 2, grid(EDM(), 4), "ode", shape=(1,)),
-    ):
-        with pytest.raises(InputError, match=r"torchdiffeq: pip install 'reverie\[flows\]'"):
-            call()
 
 
 # --- compilation -------------------------------------------------------------------------------

@@ -53,7 +53,7 @@ class Levels:
 
     def expand(self, times: Tensor) -> list[Tensor]:
         """Each time as a denoiser wants it: (B,), in the states' type and place."""
-        return [t.expand(len(self.state)) for t in times.to(self.state)]
+        return list(times.to(self.state)[:, None].expand(-1, len(self.state)).unbind())
 
     def fit(self, values: Tensor) -> list[Number]:
         """A list over levels: floats for one speed, tensors (1, *shape) for one per coordinate."""

@@ -118,7 +118,7 @@ class Sampling:
         **options: Unpack[Options],
     ) -> Tensor:
         """Draw `n` points, (n, *shape): the readout of the guess at the cleanest level."""
-        visits = self.trajectory(denoiser, n, plan, sampler, **options)
+        visits = _visits(denoiser, n, plan, sampler, options)
         return denoiser.process.readout(deque(visits, maxlen=1).pop().guess)
 
     @torch.no_grad()
@@ -131,7 +131,7 @@ class Sampling:
         **options: Unpack[Options],
     ) -> Iterator[Tensor]:
         """Yield the state (n, *shape) after every step, and last what `sample` returns."""
-        visits = self.trajectory(denoiser, n, plan, sampler, **options)
+        visits = _visits(denoiser, n, plan, sampler, options)
         visit = next(visits)
         for visit in visits:
             yield visit.state
@@ -151,36 +151,42 @@ class Sampling:
         The first state is the prior's, and the last guess is what `sample` returns. The "ode"
         sampler visits only the two ends.
         """
-        if sampler not in SOLVERS:
-            raise InputError(f"no sampler is called {sampler!r}; choose {', '.join(SAMPLERS)}")
-        settings = _settings(sampler, options)
-        process, generator = denoiser.process, options.get("generator")
-        times, state = _times(plan), options.get("init")
-        if state is None and n < 1:
-            raise InputError(f"n is {n}; draw at least one sample")
-        if state is None:
-            state = process.sample_prior(
-                n,
-                shape=options.get("shape"),
-                t=float(times[0]),
-                generator=generator,
-                dtype=options.get("dtype", torch.float32),
-                device=options.get("device", "cpu"),
-            )
-        condition = options.get("condition")
+        yield from _visits(denoiser, n, plan, sampler, options)
 
-        def guess(state: Tensor, t: Tensor) -> Tensor:
-            return denoiser(state, t, condition)
 
-        if isinstance(process, GaussianProcess):
-            levels = Levels(process, times, state, generator)
-            visits = SOLVERS[sampler].run(levels, state, guess, settings)
-        elif sampler == "ancestral":
-            visits = _markov(process, times, state, guess, generator)
-        else:
-            raise InputError(f"{sampler} needs a Gaussian process: use ancestral")
-        with evaluating(denoiser):
-            yield from visits
+def _visits(
+    denoiser: Denoiser, n: int, plan: Plan | Tensor, sampler: str, options: Options
+) -> Visits:
+    if sampler not in SOLVERS:
+        raise InputError(f"no sampler is called {sampler!r}; choose {', '.join(SAMPLERS)}")
+    settings = _settings(sampler, options)
+    process, generator = denoiser.process, options.get("generator")
+    times, state = _times(plan), options.get("init")
+    if state is None and n < 1:
+        raise InputError(f"n is {n}; draw at least one sample")
+    if state is None:
+        state = process.sample_prior(
+            n,
+            shape=options.get("shape"),
+            t=float(times[0]),
+            generator=generator,
+            dtype=options.get("dtype", torch.float32),
+            device=options.get("device", "cpu"),
+        )
+    condition = options.get("condition")
+
+    def guess(state: Tensor, t: Tensor) -> Tensor:
+        return denoiser(state, t, condition)
+
+    if isinstance(process, GaussianProcess):
+        levels = Levels(process, times, state, generator)
+        visits = SOLVERS[sampler].run(levels, state, guess, settings)
+    elif sampler == "ancestral":
+        visits = _markov(process, times, state, guess, generator)
+    else:
+        raise InputError(f"{sampler} needs a Gaussian process: use ancestral")
+    with evaluating(denoiser):
+        yield from visits
 
 
 def _settings(sampler: str, options: Options) -> Settings:
