@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 
+from reverie.denoisers import Memoriser
 from reverie.errors import InputError
 from reverie.processes import EDM, VE, VP, Custom, Rectified
 from reverie.sampling import log_likelihood, sample
@@ -77,6 +78,30 @@ def test_likelihood_of_a_mixture_by_quadrature():
     exact = prior.log_prob(low) + log_density(x, 0.05) - log_density(low, 10.0)
     found = log_likelihood(Mixture(process, width), x[:, None], probes=None, tolerance=1e-7)
     assert torch.allclose(found.nats, exact, atol=2e-4)
+
+
+def test_single_precision_is_as_good():
+    """float32 states from sigma 80 to .002: the path itself is kept in double precision."""
+    pytest.importorskip("torchdiffeq")
+    process = EDM()
+    times, init = torch.tensor([1.0, 0.0]).double(), torch.linspace(-80, 80, 5)[:, None]
+    _, last = sample.trajectory(gaussian(process), 5, times, "ode", init=init)
+    start, end = variances(process, times).tolist()
+    assert last.state.dtype == torch.float32
+    assert torch.allclose(last.state, init * math.sqrt(end / start), rtol=1e-3)
+    found = log_likelihood(gaussian(process), torch.ones(2, 1), probes=None)
+    law = torch.distributions.Normal(0.0, 80 * math.sqrt(end / start))
+    assert torch.allclose(found.nats, law.log_prob(torch.ones(2)).double(), atol=1e-3)
+
+
+def test_likelihood_of_the_memoriser_is_a_narrow_mixtures():
+    """One training row: the flow maps N(0, s_T^2) to N(x (1 - s_0/s_T), s_0^2)."""
+    pytest.importorskip("torchdiffeq")
+    process, row = EDM(0.1, 20), torch.tensor([[0.7, -0.3]], dtype=torch.float64)
+    x = row + torch.tensor([[0.0, 0.0], [0.05, -0.1]], dtype=torch.float64)
+    exact = torch.distributions.Normal(row * (1 - 0.1 / 20), 0.1).log_prob(x).sum(1)
+    found = log_likelihood(Memoriser(process, row), x, probes=2, tolerance=1e-6)
+    assert torch.allclose(found.nats, exact, atol=1e-4)
 
 
 def test_probability_flow_refusals(monkeypatch):

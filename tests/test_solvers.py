@@ -108,9 +108,8 @@ def test_halving_every_step_lowers_the_error(monkeypatch, sampler):
     assert all(fine < 0.7 * coarse for coarse, fine in itertools.pairwise(found))
 
 
-@pytest.mark.parametrize("sampler", LINEAR)
-def test_coordinates_noised_at_own_speeds(monkeypatch, sampler):
-    """Two speeds on correlated Gaussians: the exact covariance, to what 120 steps leave of it."""
+def two_speeds():
+    """A process with two speeds, correlated Gaussian data, and 120 steps."""
     process = Custom(
         lambda t: torch.ones(len(t), 2, dtype=torch.float64),
         lambda t: torch.stack([20 * t**2, 20 * t], 1),
@@ -118,12 +117,28 @@ def test_coordinates_noised_at_own_speeds(monkeypatch, sampler):
         shape=(2,),
     )
     cov = torch.tensor([[1.0, 0.6], [0.6, 1.0]], dtype=torch.float64)
-    times = process.time(torch.logspace(math.log10(1 / 400), 5, 121, dtype=torch.float64))
+    return process, cov, process.time(torch.logspace(math.log10(1 / 400), 5, 121).double())
+
+
+@pytest.mark.parametrize("sampler", LINEAR)
+def test_coordinates_noised_at_own_speeds(monkeypatch, sampler):
+    """Two speeds on correlated Gaussians: the exact covariance, to what 120 steps leave of it."""
+    process, cov, times = two_speeds()
     matrix = linear_map(monkeypatch, gaussian(process, cov), times, sampler, dim=2)
     start, end = (cov + torch.diag(s**2) for s in process.sigma(times[[0, -1]]))
     reached = matrix[:, :2] @ start @ matrix[:, :2].T + matrix[:, 2:] @ matrix[:, 2:].T
     first_order = sampler in ("ancestral", "ddim", "er-sde-1")
     assert (reached - end).abs().max() < (0.1 if first_order else 0.005)
+
+
+def test_langevin_steps_at_own_speeds(generator):
+    """Covariance of 2,000 samples: 5 standard errors and the bias of its ancestral steps."""
+    process, cov, times = two_speeds()
+    drawn = sample(
+        gaussian(process, cov), 2000, times, "predictor-corrector",
+        generator=generator, dtype=torch.float64,
+    )  # fmt: skip
+    assert (drawn.T.cov() - cov).abs().max() < 5 * math.sqrt(2 / 2000) + 0.1
 
 
 @pytest.mark.parametrize("order", [1, 2, 3])
@@ -172,6 +187,15 @@ def test_limits_are_other_solvers(one, options, other):
     times = grid(process, 9)
     a, b = visits_of(process, times, one, **options), visits_of(process, times, other)
     assert all(torch.allclose(v.state, w.state, atol=1e-9) for v, w in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize("sampler", ON_A_PLAN)
+@pytest.mark.parametrize("steps", [1, 2])
+def test_one_step_and_two_are_enough_to_run(sampler, steps):
+    process = VP(t_min=1e-3)
+    visits = visits_of(process, grid(process, steps), sampler)
+    assert len(visits) == steps + 1
+    assert torch.isfinite(visits[-1].guess).all()
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "sde-dpm++2m"])

@@ -6,7 +6,7 @@ From level t to the cleaner s, with lambda = log(alpha/sigma) and h = lambda_s -
     ddim                Song, Meng & Ermon 2021, eq. 12; eta = 0 is deterministic, 1 is ancestral
     dpm++2m             Lu et al. 2022b, algorithm 2
     sde-dpm++2m         the same for the reverse SDE (ibid., section 5); eta scales its noise
-    exponential-euler   SDE-DPM-Solver-1, in the noise prediction (ibid., appendix A): it is
+    exponential-euler   SDE-DPM-Solver-1, in the noise prediction (ibid., section 5): it is
                         Euler-Maruyama for the reverse SDE in sigma/alpha, with exact noise
 """
 

@@ -2,7 +2,8 @@
 
 In y = x/alpha and s = sigma/alpha every Gaussian process has the same flow, dy/ds = (y - xhat)/s
 (Song et al. 2021, eq. 13; Karras et al. 2022, eq. 1), here integrated in log s by torchdiffeq's
-`dopri5`: dy/dlog s = y - xhat.
+`dopri5`: dy/dlog s = y - xhat. The path is kept in float64, so that the tolerance is met; the
+denoiser sees the states' own type.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ from reverie.sampling.levels import Guess, Levels, Visit, Visits
 
 
 class LogLikelihood(NamedTuple):
-    """log p in nats (B,), its standard error over the probes (B,), and denoiser evaluations."""
+    """log p in nats (B,), its standard error over the probes (B,), and denoiser evaluations.
+
+    Both tensors are float64. The standard error is 0 with the exact trace.
+    """
 
     nats: Tensor
     stderr: Tensor
@@ -35,11 +39,11 @@ def ode(levels: Levels, state: Tensor, guess: Guess, tolerance: float) -> Visits
     yield Visit(levels.t[0], state, guess(state, levels.given[0]))
 
     def slope(log_snr: Tensor, y: Tensor) -> Tensor:
-        return _denoise(process, guess, -log_snr, y) - y
+        return _denoise(process, guess, -log_snr, y, state.dtype) - y
 
     alpha = levels.alpha.tolist()
-    y = _integrate(slope, state / alpha[0], levels.log_snr[[0, -1]], tolerance)
-    state = y * alpha[-1]
+    y = _integrate(slope, state.double() / alpha[0], levels.log_snr[[0, -1]], tolerance)
+    state = (y * alpha[-1]).to(state.dtype)
     yield Visit(levels.t[-1], state, guess(state, levels.given[-1]))
 
 
@@ -72,7 +76,7 @@ def log_likelihood(
     low, high = process.t_range if t_range is None else t_range
     ends = torch.tensor([low, high], dtype=torch.float64)
     log_s = (process.sigma(ends) / process.alpha(ends)).log()
-    vectors = _probes(x, probes, generator)
+    vectors, dim = _probes(x, probes, generator), x[0].numel()
     evaluations = 0
 
     def guess(state: Tensor, t: Tensor) -> Tensor:
@@ -83,25 +87,33 @@ def log_likelihood(
         evaluations += 1
         with torch.enable_grad():
             y = both[0].detach().requires_grad_()
-            clean = _denoise(process, guess, log_s, y)
-            traces = [_quadratic(clean, y, v, i + 1 < len(vectors)) for i, v in enumerate(vectors)]
-        trace = torch.stack(traces, 1)
+            clean = _denoise(process, guess, log_s, y, x.dtype)
+            trace = _traces(clean, y, vectors)
         if probes is None:
             trace = trace.sum(1, keepdim=True)
-        return y.detach() - clean.detach(), x[0].numel() - trace
+        return y.detach() - clean.detach(), dim - trace
 
     with evaluating(denoiser):
-        start = (x, x.new_zeros(len(x), 1 if probes is None else len(vectors)))
-        y, volume = _integrate(slope, start, log_s, tolerance)
-    spread = float(log_s[1].exp())
-    dim = x[0].numel()
-    prior = -0.5 * (y / spread).flatten(1).square().sum(1)
-    prior = prior - dim * (math.log(spread) + 0.5 * math.log(2 * math.pi))
-    stderr = torch.zeros_like(prior)
-    if probes is not None:
-        count = len(vectors)
-        stderr = (volume.var(1, correction=0) / (count - 1)).sqrt() if count > 1 else stderr / 0
-    return LogLikelihood(prior + volume.mean(1), stderr, evaluations)
+        volume = x.new_zeros(len(x), 1 if probes is None else probes, dtype=torch.float64)
+        y, volume = _integrate(slope, (x.double(), volume), log_s, tolerance)
+    log_prior = _log_normal(y, float(log_s[1].exp()))
+    stderr = torch.zeros_like(log_prior) if probes is None else _standard_error(volume)
+    return LogLikelihood(log_prior + volume.mean(1), stderr, evaluations)
+
+
+def _log_normal(y: Tensor, deviation: float) -> Tensor:
+    """log N(y; 0, deviation^2 I), (B,)."""
+    scaled = (y / deviation).flatten(1)
+    volume = math.log(deviation) + 0.5 * math.log(2 * math.pi)
+    return -0.5 * scaled.square().sum(1) - scaled.shape[1] * volume
+
+
+def _standard_error(draws: Tensor) -> Tensor:
+    """Of the mean over axis 1; nan from a single draw."""
+    count = draws.shape[1]
+    if count < 2:
+        return torch.full_like(draws[:, 0], torch.nan)
+    return draws.std(1) / math.sqrt(count)
 
 
 def _check(process: GaussianProcess, tolerance: float) -> None:
@@ -114,11 +126,14 @@ def _check(process: GaussianProcess, tolerance: float) -> None:
         raise InputError(f"tolerance is {tolerance}; it must lie between 0 and 1")
 
 
-def _denoise(process: GaussianProcess, guess: Guess, log_s: Tensor, y: Tensor) -> Tensor:
-    """The guess for y = x/alpha at the level s = sigma/alpha."""
+def _denoise(
+    process: GaussianProcess, guess: Guess, log_s: Tensor, y: Tensor, dtype: torch.dtype
+) -> Tensor:
+    """The guess for y = x/alpha at the level s = sigma/alpha, in the type of y."""
     t = process.time((-2 * log_s).exp())
     alpha, _ = process.levels(t, y)
-    return guess(y * alpha, t.to(y).expand(len(y)))
+    state = (y * alpha).to(dtype)
+    return guess(state, t.to(state).expand(len(y))).to(y)
 
 
 def _integrate(
@@ -143,15 +158,18 @@ def _integrate(
 def _probes(x: Tensor, probes: int | None, generator: torch.Generator | None) -> list[Tensor]:
     """Rademacher vectors like x, or the unit vectors whose products make the exact trace."""
     if probes is None:
-        units = torch.eye(x[0].numel(), dtype=x.dtype, device=x.device)
+        units = torch.eye(x[0].numel(), dtype=torch.float64, device=x.device)
         return [unit.reshape(1, *x.shape[1:]).expand_as(x) for unit in units]
     if probes < 1:
         raise InputError(f"probes is {probes}; use at least one, or None for the exact trace")
     signs = torch.randint(0, 2, (probes, *x.shape), generator=generator, device=x.device)
-    return list((2 * signs - 1).to(x.dtype))
+    return list((2 * signs - 1).double())
 
 
-def _quadratic(clean: Tensor, y: Tensor, vector: Tensor, keep: bool) -> Tensor:
-    """v (d clean / d y) v for every point, (B,)."""
-    (product,) = torch.autograd.grad(clean, y, vector, retain_graph=keep)
-    return (product * vector).flatten(1).sum(1)
+def _traces(clean: Tensor, y: Tensor, vectors: list[Tensor]) -> Tensor:
+    """v (d clean / d y) v of every point for every vector, (B, len(vectors))."""
+    traces = []
+    for left, vector in zip(range(len(vectors) - 1, -1, -1), vectors, strict=True):
+        (product,) = torch.autograd.grad(clean, y, vector, retain_graph=left > 0)
+        traces.append((product * vector).flatten(1).sum(1))
+    return torch.stack(traces, 1)

@@ -1,12 +1,13 @@
 """UniPC-p: a multistep predictor, corrected at no cost by the guess that the next step needs.
 
-Variant B(h) = e^-h - 1 ("bh2") on clean-data predictions (Zhao et al. 2023, algorithms 5 and 6).
-With hh = -h and the earlier guesses at distances r_i = (lambda_{k-i} - lambda_k)/h,
+Zhao et al. 2023, algorithms 1 and 2, in data prediction with B(h) = e^-h - 1 ("bh2"). With the
+earlier guesses at r_i = (lambda_{k-i} - lambda_k)/h,
 
     x_{k+1} = sigma'/sigma x_k - alpha' B xhat_k - alpha' B sum_i rho_i (xhat_{k-i} - xhat_k)/r_i,
+    sum_i rho_i r_i^(j-1) = -j! h phi_{j+1}(-h)/B,
 
-where sum_i rho_i r_i^(j-1) = b_j; the corrector adds the new guess at r = 1. The first steps have
-the lower orders that their guesses allow.
+with phi_0 = exp and phi_{k+1}(z) = (phi_k(z) - 1/k!)/z. The corrector adds the new guess at r = 1.
+The first steps have the lower orders that their guesses allow.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def _of_order(levels: Levels, order: int, corrector: bool, start: int, stop: int
 
 
 def _shares(h: Tensor, places: list[Tensor]) -> list[Tensor]:
-    """Solve sum_i rho_i r_i^(j-1) = b_j for the rho of each place r_i."""
+    """The rho of each place r_i, from the equations above."""
     if not places:
         return []
     if len(places) == 1:  # the paper's own simplification: rho = 1/2
