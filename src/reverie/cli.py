@@ -112,7 +112,7 @@ class Audit:
     plan: str = "rescaled-entropic"
     """With a run: where the steps lie."""
     sampler: str = "ancestral"
-    """With a run: the sampler."""
+    """With a run: the sampler, as in `reverie sample`."""
     alpha: float = 0.05
     """Level of the decision, over all tests together."""
     fail_on: tuple[str, ...] = ()

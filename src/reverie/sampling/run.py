@@ -148,8 +148,8 @@ class Sampling:
     ) -> Iterator[Visit]:
         """Yield a `Visit` (t, state, guess) at each of the K + 1 levels, noisiest first.
 
-        The first state is the prior's, and the last guess is what `sample` returns. The "ode"
-        sampler visits only the two ends.
+        The first state is the prior's, and the last guess is what `sample` returns. With unipc the
+        guess was made at the predicted state, before its correction; ode visits the two ends.
         """
         yield from _visits(denoiser, n, plan, sampler, options)
 
