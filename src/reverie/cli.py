@@ -69,14 +69,16 @@ class Sample:
     n: int = 100
     """How many samples."""
     steps: int = 20
-    """Steps of the sampler (K steps take K + 1 evaluations, heun 2K + 1)."""
+    """Steps of the sampler (K steps take K + 1 evaluations, heun and dpm++2s 2K + 1)."""
     plan: str = "rescaled-entropic"
     """Where the steps lie: loss-adaptive, rescaled-entropic, karras, log-snr, cosine, linear,
     quadratic, entropic, tangent or density."""
     clock: str = "nats"
     """What the loss-adaptive plan charges: nats (likelihood) or samples (what one sees)."""
     sampler: str = "ancestral"
-    """ancestral, ddim, heun or dpm++2m."""
+    """ancestral, ddim, heun, dpm++2m, dpm++2s, sde-dpm++2m, unipc-1, unipc-2, unipc-3, er-sde-1,
+    er-sde-2, er-sde-3, exponential-euler, predictor-corrector, or ode (adaptive steps between the
+    plan's ends; needs torchdiffeq)."""
     out: Path = Path("samples.npy")
     """Where to: .npy, .npz, .csv, .parquet, or a folder of PNGs (no ending)."""
     seed: int = 0
@@ -110,7 +112,7 @@ class Audit:
     plan: str = "rescaled-entropic"
     """With a run: where the steps lie."""
     sampler: str = "ancestral"
-    """With a run: the sampler."""
+    """With a run: the sampler, as in `reverie sample`."""
     alpha: float = 0.05
     """Level of the decision, over all tests together."""
     fail_on: tuple[str, ...] = ()
