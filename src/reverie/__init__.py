@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "as_denoiser": "reverie.denoisers",
     "Denoiser": "reverie.denoisers",
+    "from_diffusers": "reverie.denoisers.diffusers",
     "InputError": "reverie.errors",
     "LossCurve": "reverie.curve",
     "measure": "reverie.curve",
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from reverie.curve import measure as measure
     from reverie.denoisers import Denoiser as Denoiser
     from reverie.denoisers import as_denoiser as as_denoiser
+    from reverie.denoisers.diffusers import from_diffusers as from_diffusers
     from reverie.errors import InputError as InputError
     from reverie.forecast import predict as predict
     from reverie.plan import Plan as Plan

@@ -69,14 +69,16 @@ class Sample:
     n: int = 100
     """How many samples."""
     steps: int = 20
-    """Steps of the sampler (K steps take K + 1 evaluations, heun 2K + 1)."""
+    """Steps of the sampler (K steps take K + 1 evaluations, heun and dpm++2s 2K + 1)."""
     plan: str = "rescaled-entropic"
     """Where the steps lie: loss-adaptive, rescaled-entropic, karras, log-snr, cosine, linear,
     quadratic, entropic, tangent or density."""
     clock: str = "nats"
     """What the loss-adaptive plan charges: nats (likelihood) or samples (what one sees)."""
     sampler: str = "ancestral"
-    """ancestral, ddim, heun or dpm++2m."""
+    """ancestral, ddim, heun, dpm++2m, dpm++2s, sde-dpm++2m, unipc-1, unipc-2, unipc-3, er-sde-1,
+    er-sde-2, er-sde-3, exponential-euler, predictor-corrector, or ode (adaptive steps between the
+    plan's ends; needs torchdiffeq)."""
     out: Path = Path("samples.npy")
     """Where to: .npy, .npz, .csv, .parquet, or a folder of PNGs (no ending)."""
     seed: int = 0
@@ -110,7 +112,7 @@ class Audit:
     plan: str = "rescaled-entropic"
     """With a run: where the steps lie."""
     sampler: str = "ancestral"
-    """With a run: the sampler."""
+    """With a run: the sampler, as in `reverie sample`."""
     alpha: float = 0.05
     """Level of the decision, over all tests together."""
     fail_on: tuple[str, ...] = ()
@@ -187,6 +189,24 @@ class Predict:
 
 
 @dataclass(frozen=True)
+class Export:
+    """Write a U-Net run as a pipeline folder of diffusers, with a model card.
+
+    The card carries the audit's verdict, if the run was audited, and the plan of its steps.
+
+    Example: reverie export runs/digits --out digits-pipeline
+    """
+
+    run: Positional[Path]
+    """A run directory, fitted with --network unet."""
+    out: Path = Path("pipeline")
+    """The folder to create."""
+    license: str = "unknown"
+    """What the model card says, as mit or cc-by-4.0."""
+    common: tyro.conf.OmitArgPrefixes[Common] = Common()
+
+
+@dataclass(frozen=True)
 class Reproduce:
     """Make a published result again: a figure and a table, our number beside the published one.
 
@@ -257,6 +277,7 @@ Command = (
     | _named(Compare, "compare")
     | _named(Predict, "predict")
     | _named(Sweep, "sweep")
+    | _named(Export, "export")
     | _named(Demo, "demo")
     | _named(Reproduce, "reproduce")
 )
@@ -282,6 +303,7 @@ def main(arguments: list[str] | None = None) -> None:
         Compare: commands.compare,
         Predict: commands.predict,
         Sweep: commands.sweep,
+        Export: commands.export,
         Demo: commands.demo,
         Reproduce: commands.reproduce,
     }[type(command)]

@@ -342,6 +342,17 @@ def predict(command: cli.Predict, console: Console) -> int:
     return 0
 
 
+def export(command: cli.Export, console: Console) -> int:
+    out = _open(command.run, console).to_diffusers(command.out, license=command.license)
+    text = (
+        f"{out}: a pipeline of diffusers with its model card\n"
+        f'next: reverie.from_diffusers("{out}")    '
+        f'diffusers.DDPMPipeline.from_pretrained("{out}")'
+    )
+    cli.print_result(command, text, {"written": str(out)})
+    return 0
+
+
 def reproduce(command: cli.Reproduce, console: Console) -> int:
     out = command.out or Path("reproduce") / command.name
     console.say(f"reproducing {command.name} (some take minutes) ...")

@@ -16,15 +16,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from reverie.curve import LossCurve
 from reverie.errors import InputError
-from reverie.processes import VP
+from reverie.processes import VP, GaussianProcess
 from reverie.staircase import Staircase, best_knots, least_areas, polish
+
+if TYPE_CHECKING:
+    from reverie.denoisers.handover import Handover
 
 NODES = 2001
 Warp = Callable[[np.ndarray], np.ndarray]
@@ -81,6 +84,25 @@ class Plan:
                     self.curve, self.steps, method, self.clock, self.warp, ends
                 )
         return dict(sorted(rivals.items(), key=lambda item: item[1].excess))
+
+    def to_diffusers(self, scheduler: Any, *, force: bool = False) -> Handover:
+        """Make a scheduler of diffusers hold this plan, and verify that it does.
+
+        Use it as `with plan.to_diffusers(pipe.scheduler): pipe()`, or pass its `.call` to
+        pipelines that take timesteps or sigmas; see `reverie.denoisers.handover`. force: write
+        the arrays of schedulers that take no list. Raises InputError on schedulers that would
+        distort the plan, and on plans that are not of Gaussian noise with one level for all
+        coordinates.
+        """
+        from reverie.denoisers.handover import hand_over
+
+        process = self.curve.process
+        if not isinstance(process, GaussianProcess) or self.curve.columns > 1:
+            raise InputError(
+                "only plans of Gaussian noise with one level for all coordinates go to diffusers: "
+                "plan a curve that was measured on such a process"
+            )
+        return hand_over(scheduler, self.u, force=force)
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers: grid, charges and provenance."""

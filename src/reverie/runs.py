@@ -84,6 +84,16 @@ class Run:
         if self.path is not None:
             write_json(self.path / "curves.json", {k: c.to_json() for k, c in self.curves.items()})
 
+    def to_diffusers(self, folder: str | Path, *, license: str = "unknown") -> Path:
+        """Write a pipeline folder of diffusers, with a model card that carries the verdict.
+
+        license: what the card's header says, as `mit`. Raises InputError when diffusers has no
+        such model (only `unet` runs do), and when `folder` exists and is not empty.
+        """
+        from reverie.export import export
+
+        return export(self, Path(folder), license)
+
 
 def build_denoiser(config: FitConfig, scaler: Scaler, body: nn.Module | None = None) -> Network:
     """A fresh network on the config's process, for standardised data."""

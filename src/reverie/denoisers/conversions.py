@@ -39,7 +39,7 @@ def _weights(
 
 def _slopes(process: GaussianProcess, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
     """(d alpha/dt, d sigma/dt) by forward differentiation of the schedule."""
-    time = t.to(torch.float64).reshape(-1)
+    time = t.to(torch.float64).reshape(-1).contiguous()  # an expanded tensor has no tangent
     ones = torch.ones_like(time)
     both = torch.func.jvp(lambda s: (process.alpha(s), process.sigma(s)), (time,), (ones,))[1]
     shape = (-1, *(1,) * (like.ndim - 1))

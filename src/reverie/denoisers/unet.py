@@ -8,6 +8,9 @@ from torch import Tensor, nn
 
 from reverie.errors import InputError
 
+# the network embeds times of about 0 to 1000; c_noise = log(sigma)/4 lies within +-2
+TIME_SCALE, TIME_SHIFT = 250.0, 2.0
+
 
 class UNet(nn.Module):
     """UNet2DModel on images (C, H, W); sides are padded to what its halvings need."""
@@ -22,6 +25,7 @@ class UNet(nn.Module):
             raise InputError(
                 "the U-Net needs the extra: pip install 'reverie[diffusers]'"
             ) from error
+        self.shape = tuple(shape)
         channels, height, width_px = shape
         depth = 2 if min(height, width_px) < 16 else 3
         unit = 2 ** (depth - 1)
@@ -43,6 +47,5 @@ class UNet(nn.Module):
     def forward(self, x: Tensor, level: Tensor) -> Tensor:
         height, width = x.shape[2:]
         padded = nn.functional.pad(x, (0, self.size[1] - width, 0, self.size[0] - height))
-        # the network embeds times of about 0 to 1000; c_noise = log(sigma)/4 lies within +-2
-        out = self.model(padded, 250 * (level + 2)).sample
+        out = self.model(padded, TIME_SCALE * (level + TIME_SHIFT)).sample
         return out[:, :, :height, :width]

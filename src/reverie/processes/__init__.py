@@ -12,3 +12,4 @@ from reverie.processes.schedules import Rectified as Rectified
 from reverie.processes.schedules import SubVP as SubVP
 from reverie.processes.schedules import build as build
 from reverie.processes.schedules import spec_of as spec_of
+from reverie.processes.tabulated import Tabulated as Tabulated

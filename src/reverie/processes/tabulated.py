@@ -1,0 +1,66 @@
+"""A variance-preserving process known at T levels only, as schedulers of trained models store it.
+
+Level i = 0 (clean) to T - 1 (noise) has alpha^2 = alphas_cumprod[i] (Ho, Jain & Abbeel 2020,
+section 2); it stands at t = (i + 1) / T. Between levels log gamma is linear in t.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from reverie.errors import InputError
+from reverie.processes.gaussian import GaussianProcess, _float64
+
+
+class Tabulated(GaussianProcess):
+    """x_t = sqrt(a) x + sqrt(1 - a) e with a from a table (T,), decreasing within (0, 1).
+
+    Levels without signal at the noisy end (zero terminal SNR) and levels that rounding cannot
+    tell apart at the clean end lie outside `t_range`: log gamma is not finite or not invertible
+    there. Raises InputError when fewer than two levels are left.
+    """
+
+    def __init__(self, alphas_cumprod: Tensor, shape: tuple[int, ...] | None = None) -> None:
+        table = _float64(alphas_cumprod).detach().cpu().reshape(-1)
+        inside = (table > 0) & (table < 1)
+        falls = torch.cat([table.diff() < 0, torch.ones(1, dtype=torch.bool)])
+        noisy = int(inside.nonzero().max()) if inside.any() else 0
+        bad = (~(inside & falls)[:noisy]).nonzero()
+        clean = int(bad.max()) + 1 if len(bad) else 0
+        if noisy - clean < 1:
+            raise InputError(
+                "a table of noise levels must hold at least two that decrease within (0, 1)"
+            )
+        steps = len(table)
+        super().__init__(((clean + 1) / steps, (noisy + 1) / steps), shape)
+        kept = table[clean : noisy + 1]
+        self.steps, self.first = steps, clean
+        # no buffer: a module moved to half precision must keep its noise levels
+        self.log_gamma = kept.log() - torch.log1p(-kept)
+
+    def index(self, t: Tensor | float) -> Tensor:
+        """Level t T - 1 (B,), fractional between levels."""
+        return _float64(t).reshape(-1) * self.steps - 1
+
+    def _log_gamma(self, t: Tensor) -> Tensor:
+        table = self.log_gamma.to(t)
+        place = t * self.steps - 1 - self.first
+        left = place.detach().floor().long().clamp(0, len(table) - 2)
+        return table[left] + (place - left) * (table[left + 1] - table[left])
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return self._log_gamma(t).sigmoid().sqrt()
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return (-self._log_gamma(t)).sigmoid().sqrt()
+
+    def gamma(self, t: Tensor) -> Tensor:
+        return self._log_gamma(t).exp()
+
+    def time(self, u: Tensor | float) -> Tensor:
+        goal = _float64(u).reshape(-1).log()
+        table = self.log_gamma.to(goal)
+        right = torch.searchsorted(-table, -goal).clamp(1, len(table) - 1)
+        low, high = table[right - 1], table[right]
+        return (self.first + right + (goal - low) / (high - low)) / self.steps

@@ -1,0 +1,94 @@
+"""The data of `step-schedules`: images, a table, curves; and how long each model is trained."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from reverie.data import Dataset, load
+from reverie.reproduce.real_data import real_data
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set, the settings of its fit, and what its samples are compared on.
+
+    rows: samples drawn and held-out rows compared. steps: numbers of steps. samplers: names.
+    """
+
+    name: str
+    load: Callable[[], Dataset]
+    settings: dict[str, Any]
+    full: dict[str, Any]
+    rows: int = 1500
+    steps: tuple[int, ...] = (5, 8, 10, 15, 20, 40)
+    samplers: tuple[str, ...] = ("ancestral", "ddim")
+
+
+def _housing() -> Dataset:
+    """The nine numbers of the California census table, counts and prices as logarithms."""
+    path = real_data("california_housing/housing.csv.gz", "the StatLib housing table as CSV")
+    with io.TextIOWrapper(gzip.open(path)) as file:
+        table = list(csv.DictReader(file))
+    names = [name for name in table[0] if name != "ocean_proximity"]
+    values = np.array([[float(row[n] or "nan") for n in names] for row in table])
+    values = values[np.isfinite(values).all(1)]
+    for j, name in enumerate(names):
+        if name.startswith(("total", "population", "households", "median_income", "median_house")):
+            values[:, j] = np.log(values[:, j])
+    return Dataset(values, "table", "california-housing", columns=tuple(names))
+
+
+def _phoneme() -> Dataset:
+    """Log-periodograms of five phonemes (Hastie, Tibshirani & Friedman 2009): 256 frequencies."""
+    with np.load(real_data("esl/esl.npz", "the phoneme data as `phoneme`, 4509 x 256")) as archive:
+        return load(archive["phoneme"])
+
+
+def _clothing() -> Dataset:
+    """Photographs of clothes in colour (public domain), shrunk to 32 x 32."""
+    from PIL import Image
+
+    path = real_data("clothing/clothing128.zip", "JPEG photographs of 128 x 128 pixels")
+    with zipfile.ZipFile(path) as archive:
+        names = sorted(name for name in archive.namelist() if name.endswith(".jpg"))
+        photos = []
+        for name in names:
+            with Image.open(io.BytesIO(archive.read(name))) as image:
+                small = image.convert("RGB").resize((32, 32), Image.Resampling.LANCZOS)
+            photos.append(np.asarray(small))
+    return load(np.stack(photos))
+
+
+MLP = dict(steps=6000, stop_on_leak=True)
+UNET = dict(network="unet", width=16, batch_size=32, lr=2e-3, steps=1500, check_every=1500)
+FEW = dict(rows=256, steps=(5, 10, 20), samplers=("ancestral",))
+
+SETS = (
+    DataSet(
+        "digits", lambda: load("digits"), MLP | dict(n=1000), MLP | dict(n=1000, steps=20_000)
+    ),
+    DataSet("california", _housing, MLP, MLP | dict(steps=20_000)),
+    DataSet("phoneme", _phoneme, MLP, MLP | dict(steps=20_000)),
+    DataSet(
+        "fashion-mnist",
+        lambda: load("fashion-mnist"),
+        UNET | dict(n=20_000, holdout=2000),
+        UNET | dict(n=50_000, width=32, steps=20_000),
+        **FEW,
+    ),
+    DataSet(
+        "clothing",
+        _clothing,
+        UNET | dict(n=3000, augment="flip"),
+        UNET | dict(n=3000, width=32, steps=20_000, augment="flip"),
+        **FEW,
+    ),
+)
