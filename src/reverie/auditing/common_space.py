@@ -54,6 +54,12 @@ class CommonSpace:
     notes: list[str]
 
     @property
+    def smooth(self) -> np.ndarray:
+        """Coordinates (d,) of over two values in the pool: noise on the others makes no record."""
+        pool = np.concatenate([self.members, self.held])
+        return ~((pool == pool.min(0)) | (pool == pool.max(0))).all(0)
+
+    @property
     def kept(self) -> tuple[np.ndarray, np.ndarray]:
         """Training and held-out rows as the user gave them, for a denoiser."""
         return in_user_layout(self.sets[0]), in_user_layout(self.sets[1])

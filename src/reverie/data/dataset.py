@@ -23,6 +23,7 @@ class Column:
     categories: tuple[str, ...] = ()
     dtype: str = "double"  # as Arrow names it: double, int64, bool, string, dictionary
     decimals: int | None = None  # digits after the point in a CSV; None: as many as it takes
+    least_decimals: int | None = None  # fewer where zeros at the end are dropped, down to so many
     missing: str | None = None  # the text of a missing cell; None: there is none
 
     @property
@@ -39,7 +40,14 @@ class Column:
             return "true" if value else "false"
         if self.decimals == 0:
             return str(round(value))
-        return repr(float(value)) if self.decimals is None else f"{value:.{self.decimals}f}"
+        if self.decimals is None:
+            return repr(float(value))
+        text = f"{value:.{self.decimals}f}"
+        if self.least_decimals is None:
+            return text
+        whole, _, digits = text.partition(".")
+        digits = digits[: self.least_decimals] + digits[self.least_decimals :].rstrip("0")
+        return f"{whole}.{digits}" if digits else whole
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ import gzip
 import io
 import warnings
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -182,28 +182,30 @@ def _column(
 
 
 def _numeric(
-    name: str, values: np.ndarray, texts: Iterable[str], missing: str | None = None
+    name: str, values: np.ndarray, texts: Collection[str], missing: str | None = None
 ) -> Column:
     here = np.isfinite(values)
     if missing is None and not here.all() and np.isnan(values).any():
         missing = "nan"  # numpy reads it as a number
-    decimals = _decimals(values[here], texts)
+    least, most = _decimals(values[here], texts)
     return Column(
-        name, dtype="int64" if decimals == 0 else "double", decimals=decimals, missing=missing
+        name,
+        dtype="int64" if most == 0 else "double",
+        decimals=most,
+        least_decimals=least if most != least else None,
+        missing=missing,
     )
 
 
-def _decimals(values: np.ndarray, texts: Iterable[str]) -> int | None:
-    """Digits after the point that every value has room in, at least those written; else None."""
-    least = 0
-    for text in texts:
-        if "e" in text.lower():
-            return None
-        least = max(least, len(text.strip().partition(".")[2]))
-    for decimals in range(least, MOST_DECIMALS + 1):
+def _decimals(values: np.ndarray, texts: Collection[str]) -> tuple[int | None, int | None]:
+    """Fewest and most digits after the point: those written, or more if values need them."""
+    written = [len(text.strip().partition(".")[2]) for text in texts if text.strip()]
+    if not written or any("e" in text.lower() for text in texts):
+        return None, None
+    for decimals in range(max(written), MOST_DECIMALS + 1):
         if np.array_equal(np.round(values, decimals), values):
-            return decimals
-    return None
+            return min(written), decimals
+    return None, None
 
 
 def _fault(path: Path, first: list[str], skip: int, header: bool) -> str:

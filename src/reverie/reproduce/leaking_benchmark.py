@@ -17,17 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.special import logsumexp
 
-from reverie.auditing import audit_split
-from reverie.data import Dataset, load
+from reverie.data import load, shared_rows
 from reverie.reproduce.real_data import real_data
 from reverie.reproduce.tables import Row, panels, save_figure, write_table
 
 SETS = {"volcano": "volerup", "earthquake": "quakes_all", "flood": "flood", "fire": "fire"}
 SOURCE = "the four tables of the riemannian-score-sde repository"
 SPLITS = 5
-KAPPAS = np.geomspace(1, 1e9, 37)
+KAPPAS = np.geomspace(1, 1e9, 28)  # three a decade
 UNIFORM = (0.001, 0.003, 0.01, 0.03, 0.05)
 # mean and deviation over five splits, as the paper of RSGM (2022), that of RDM (2022) and that of
 # RFM (2023) print them; the last two are read from notes on the papers
@@ -52,14 +50,14 @@ SHARED = {"volcano": 0.78, "earthquake": 0.16}
 
 def run(out: Path, seed: int = 0, full: bool = False) -> dict[str, Any]:
     """Write the figure and the table."""
-    figure, axes = panels(len(SETS), 3.4, 3.9)
+    figure, axes = panels(len(SETS), 4.0, 3.9)
     rows = []
     for place, (axis, (name, stem)) in enumerate(zip(axes, SETS.items(), strict=True)):
         data = load(real_data(f"earth/{stem}.csv", SOURCE))
         once = data.take(np.unique(data.values, axis=0, return_index=True)[1])
         repeated = 1 - len(once) / len(data)
         rows.append(Row(f"{name}: share of rows that repeat another", repeated))
-        shared = [_shared(data, seed + k) for k in range(SPLITS)]
+        shared = [_shared(data.values, seed + k) for k in range(SPLITS)]
         known = SHARED.get(name)
         text = f"{name}: share of test rows that stand in training"
         rows.append(_row(text, shared, known, "D" if known else ""))
@@ -89,31 +87,34 @@ def unit_vectors(degrees: np.ndarray) -> np.ndarray:
     return np.column_stack([flat * np.cos(longitude), flat * np.sin(longitude), np.sin(latitude)])
 
 
-def log_kernel(points: np.ndarray, centres: np.ndarray, kappa: float) -> np.ndarray:
-    """log of the mean over `centres` of the von Mises-Fisher density at each of `points` (n,).
+class Kernel:
+    """log of the mean over `centres` (N, 3) of the von Mises-Fisher density at `points` (n, 3).
 
-    kappa / (2 pi (1 - exp(-2 kappa))) exp(kappa (x.y - 1)), with 1 - x.y as half the squared
-    distance, which keeps its digits between close points.
+    The density is kappa / (2 pi (1 - exp(-2 kappa))) exp(kappa (x.y - 1)).
     """
-    half = 0.5 * ((points[:, None] - centres) ** 2).sum(2)
-    return _log_mean(half, kappa)
 
+    def __init__(self, points: np.ndarray, centres: np.ndarray) -> None:
+        gap = np.maximum(1 - points @ centres.T, 0)  # to 1e-16, so to 1e-7 after kappa = 1e9
+        self.least = gap.min(1)
+        self.beyond = (gap - self.least[:, None]).astype(np.float32)  # halves the time of exp
+        self.buffer = np.empty_like(self.beyond)
 
-def _log_mean(half: np.ndarray, kappa: float) -> np.ndarray:
-    constant = math.log(kappa) - math.log(2 * math.pi) - math.log1p(-math.exp(-2 * kappa))
-    return constant + np.asarray(logsumexp(-kappa * half, axis=1)) - math.log(half.shape[1])
+    def __call__(self, kappa: float) -> np.ndarray:
+        np.multiply(self.beyond, np.float32(-kappa), out=self.buffer)
+        mean = np.exp(self.buffer, out=self.buffer).mean(1, dtype=np.float64)
+        constant = math.log(kappa) - math.log(2 * math.pi) - math.log1p(-math.exp(-2 * kappa))
+        return constant - kappa * self.least + np.log(mean)
 
 
 def kernel_nll(points: np.ndarray, seed: int) -> float:
     """Held-out nats per row of the estimate on one random 80/10/10 split of points (n, 3)."""
     train, validation, test = (points[rows] for rows in thirds(len(points), seed))
-    half = [0.5 * ((x[:, None] - train) ** 2).sum(2) for x in (validation, test)]
+    kernel = Kernel(validation, train)
     best = (math.inf, 0.0, 0.0)
     for kappa in KAPPAS:
-        log_density = _log_mean(half[0], float(kappa))
-        for share in UNIFORM:
-            best = min(best, (_cost(log_density, share), float(kappa), share))
-    return _cost(_log_mean(half[1], best[1]), best[2])
+        log_density = kernel(float(kappa))
+        best = min([best, *((_cost(log_density, w), float(kappa), w) for w in UNIFORM)])
+    return _cost(Kernel(test, train)(best[1]), best[2])
 
 
 def thirds(n: int, seed: int) -> list[np.ndarray]:
@@ -127,9 +128,9 @@ def _cost(log_density: np.ndarray, share: float) -> float:
     return float(-mixed.mean())
 
 
-def _shared(data: Dataset, seed: int) -> float:
-    train, _, test = (data.take(rows) for rows in thirds(len(data), seed))
-    return float(audit_split(train, test).shared.mean())
+def _shared(values: np.ndarray, seed: int) -> float:
+    train, _, test = (values[rows] for rows in thirds(len(values), seed))
+    return float(shared_rows(test, train).mean())
 
 
 def _row(quantity: str, values: list[float], reference: float | None, tag: str) -> Row:
@@ -140,12 +141,12 @@ def _row(quantity: str, values: list[float], reference: float | None, tag: str) 
 def _panel(axis: Any, title: str, place: int, raw: list[float], clean: list[float]) -> None:
     """One set: published scores in grey, the kernel estimate in red and green, best on top."""
     scores = {name: (*values[place], "grey") for name, (_, *values) in PUBLISHED.items()}
-    scores["kernel, all rows"] = (np.mean(raw), np.std(raw, ddof=1), "#b91c1c")
-    scores["kernel, each row once"] = (np.mean(clean), np.std(clean, ddof=1), "#047857")
+    for name, ours, colour in (("all rows", raw, "#b91c1c"), ("each row once", clean, "#047857")):
+        scores[f"kernel, {name}"] = (float(np.mean(ours)), float(np.std(ours, ddof=1)), colour)
     order = sorted(scores, key=lambda name: -scores[name][0])
     for height, name in enumerate(order):
         mean, deviation, colour = scores[name]
         axis.errorbar(mean, height, xerr=deviation, fmt="o", ms=4, color=colour, capsize=2)
     axis.axvline(math.log(4 * math.pi), color="black", lw=0.8, ls=":")
     axis.set_yticks(range(len(order)), order, fontsize=8)
-    axis.set(title=title, xlabel="held-out nats per row (lower is better)")
+    axis.set(title=title, xlabel="held-out nats per row (dotted: uniform)")
