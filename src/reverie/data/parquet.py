@@ -68,7 +68,7 @@ def _column(pyarrow: Any, name: str, cells: Any, path: Path) -> tuple[Column, np
         categories = tuple(str(v) for v in coded.dictionary.to_pylist())
         dtype = f"dictionary<{kind.value_type}>" if kinds.is_dictionary(kind) else str(kind)
         missing = "" if np.isnan(values).any() else None
-        return Column(name, "categorical", categories, dtype, None, missing), values
+        return Column(name, "categorical", categories, dtype, missing=missing), values
     if not (
         kinds.is_integer(kind)
         or kinds.is_floating(kind)

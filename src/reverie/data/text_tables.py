@@ -178,7 +178,7 @@ def _column(
     code = {category: float(k) for k, category in enumerate(categories)}
     value_of |= {cell: code[cell.strip()] for cell in present}
     values = np.array([value_of[cell] for cell in cells])
-    return Column(name, "categorical", tuple(categories), "string", None, missing), values
+    return Column(name, "categorical", tuple(categories), "string", missing=missing), values
 
 
 def _numeric(
