@@ -71,13 +71,26 @@ def test_help_names_every_sampler(capsys):
     assert all(f" {name}" in text for name in SAMPLERS)
 
 
+def test_sample_can_refuse_copies(run, tmp_path, capsys):
+    out = tmp_path / "s.npy"
+    words = ["--n", "30", "--steps", "5", "--out", out, "--reject-copies", "--quiet"]
+    assert call("sample", run, *words) == 0
+    assert "near-copies of training rows were refused" in capsys.readouterr().out
+    assert np.load(out).shape == (30, 8, 8)
+
+
 def test_audit_of_a_run_writes_page_and_json(run, capsys):
     assert call("audit", run, "--n", "300", "--steps", "5", "--quiet") == 0
     assert "finding" in capsys.readouterr().out
     data = json.loads((run / "audit.json").read_text())
     model = data["models"][0]
     assert {"name", "n", "finding", "p_value", "leak", "leak_level", "plan"} <= set(model)
-    assert (run / "audit.html").read_text().startswith("<!doctype html>")
+    page = (run / "audit.html").read_text()
+    assert page.startswith("<!doctype html>")
+    assert "held-out row stands in the training set" in page
+    clean = run.parent / "clean"
+    assert call("audit", run, "--n", "50", "--steps", "3", "--write-clean", clean, "--quiet") == 0
+    assert np.load(clean / "train.npy").shape == (200, 8, 8)
 
 
 def test_audit_of_three_files_fails_on_copies(tmp_path, capsys):

@@ -81,6 +81,9 @@ class Sample:
     plan's ends; needs torchdiffeq)."""
     out: Path = Path("samples.npy")
     """Where to: .npy, .npz, .csv, .parquet, or a folder of PNGs (no ending)."""
+    reject_copies: bool = False
+    """Refuse samples that nearly reproduce a training row (they lie within a third of the way to
+    its nearest other), and draw anew, up to 20 times as many as asked for."""
     seed: int = 0
     """The same seed draws the same samples."""
     common: tyro.conf.OmitArgPrefixes[Common] = Common()
@@ -90,11 +93,14 @@ class Sample:
 class Audit:
     """Ask whether a generator copies its training rows; write a page and JSON.
 
-    Give a run, or the three sets of any generator at all. The verdict is copies, dependence, none
-    or inconclusive, with exact p-values and what it would have caught.
+    Give a run, or the three sets of any generator at all: arrays, images, or tables of numbers,
+    categories and missing cells. The verdict is copies, dependence, none or inconclusive, with
+    exact p-values and what it would have caught. It begins with the split: rows that stand in both
+    training and held-out data. Without --samples it does just that, and writes split.html.
 
     Example: reverie audit runs/digits --fail-on copies
     Example: reverie audit --train a.csv --holdout b.csv --samples c.csv --out audit
+    Example: reverie audit --train a.csv --holdout b.csv --write-clean clean
     """
 
     run: Positional[Path | None] = None
@@ -105,6 +111,13 @@ class Audit:
     """Rows of the same source that it has not seen."""
     samples: str | None = None
     """Rows it generated."""
+    group: str | None = None
+    """A column (a person, say) whose rows belong together; it is not compared itself."""
+    features: str | None = None
+    """Compare in features of your own: a .npz with arrays train, holdout and samples, or
+    package.module:function, from rows to an array (n, f)."""
+    write_clean: Path | None = None
+    """A new folder for the split without duplicates, and the samples without near-copies."""
     n: int = 2000
     """With a run: how many samples to draw."""
     steps: int = 20
@@ -118,7 +131,8 @@ class Audit:
     fail_on: tuple[str, ...] = ()
     """Findings that make the command exit with 1: copies, dependence, none, inconclusive."""
     out: Path | None = None
-    """Folder for audit.html and audit.json (default: the run, or ./audit)."""
+    """Folder for audit.html and audit.json, or split.html and split.json (default: the run, or
+    ./audit)."""
     seed: int = 0
     """Seed of samples, ties and plantings."""
     common: tyro.conf.OmitArgPrefixes[Common] = Common()
@@ -211,7 +225,7 @@ class Reproduce:
     """Make a published result again: a figure and a table, our number beside the published one.
 
     Names: linear-generalisation, hidden-gaussian, dynamical-regimes, implicit-regularisation,
-    random-features, analytic-creativity. Each takes seconds to minutes.
+    random-features, analytic-creativity, leaking-benchmark. Each takes seconds to minutes.
 
     Example: reverie reproduce linear-generalisation
     """

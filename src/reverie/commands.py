@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,9 @@ from tqdm import tqdm
 
 from reverie import cli
 from reverie.auditing import audit as audit_sets
+from reverie.auditing import audit_split, common_space, write_clean
+from reverie.auditing.clean import free_folder
+from reverie.auditing.near_copies import near_copies
 from reverie.auditing.verdict import FINDINGS
 from reverie.config import FitConfig
 from reverie.curve import LossCurve, measure
@@ -24,7 +27,8 @@ from reverie.files import read_json
 from reverie.forecast import predict as forecast
 from reverie.plan import plan_steps
 from reverie.readings import draw, path_kl, sampling_curve, standard_curves
-from reverie.report import ModelReport, write_forecast, write_report, write_sweep
+from reverie.rejection import copies_of, draw_without_copies
+from reverie.report import ModelReport, write_forecast, write_report, write_split, write_sweep
 from reverie.reproduce import reproduce as make_again
 from reverie.runs import Run
 from reverie.sweeps import sweep as run_sweep
@@ -133,13 +137,19 @@ def sample(command: cli.Sample, console: Console) -> int:
     if command.n < 1:
         raise InputError(f"--n is {command.n}; it must be at least 1")
     run = _open(command.run, console)
-    values, plan = draw(
-        run, command.n, command.steps, command.plan, command.sampler,
-        clock=command.clock, seed=command.seed, progress=console.ticker("samples"),
-    )  # fmt: skip
+    drawing = (command.n, command.steps, command.plan, command.sampler)
+    options: dict[str, Any] = dict(
+        clock=command.clock, seed=command.seed, progress=console.ticker("samples")
+    )
+    refused = None
+    if command.reject_copies:
+        values, plan, refused = draw_without_copies(run, *drawing, **options)
+    else:
+        values, plan = draw(run, *drawing, **options)
     written = save(command.out, values, run.scaler)
-    data = {"written": str(written), "n": command.n, "plan": plan.to_json()}
+    data = {"written": str(written), "n": command.n, "refused": refused, "plan": plan.to_json()}
     text = f"{written}: {command.n:,} samples, {command.steps} steps, {command.plan} plan"
+    text += "" if refused is None else f"; {refused:,} near-copies of training rows were refused"
     cli.print_result(command, text, data)
     return 0
 
@@ -153,21 +163,46 @@ def audit(command: cli.Audit, console: Console) -> int:
         raise InputError(f"--n is {command.n}; an audit needs at least 10 samples")
     if not 0 < command.alpha < 1:
         raise InputError(f"--alpha is {command.alpha}; it must lie between 0 and 1")
-    sets = (command.train, command.holdout, command.samples)
+    if command.write_clean is not None:
+        free_folder(command.write_clean)
     if command.run is not None:
-        if any(sets):
+        if any((command.train, command.holdout, command.samples)):
             raise InputError("give a run, or --train, --holdout and --samples, not both")
+        if command.group or command.features:
+            raise InputError("--group and --features go with --train, --holdout and --samples")
         report = _audit_run(command, console)
+    elif command.train is None or command.holdout is None:
+        raise InputError(
+            "audit needs a run, or --train and --holdout, and --samples of a generator"
+        )
+    elif command.samples is None:
+        return _audit_split(command, console)
     else:
-        if not all(sets):
-            raise InputError("audit needs a run, or all of --train, --holdout and --samples")
         report = _audit_sets(command, console)
-    verdict = report.verdict
+    verdict, split = report.verdict, report.split
     assert verdict is not None
+    assert split is not None
     folder = command.out or command.run or Path("audit")
     html, _ = write_report(folder, "audit", f"Audit of {report.name}", [report], [again()])
-    cli.print_result(command, f"{verdict.summary()}\n\n{html}", report.to_json())
+    lines = [verdict.summary(), "", f"split     {split.sentences()[0]}", "", str(html)]
+    cli.print_result(command, "\n".join(lines), report.to_json())
     return int(verdict.finding in command.fail_on)
+
+
+def _audit_split(command: cli.Audit, console: Console) -> int:
+    """Without samples: the split alone."""
+    if command.fail_on:
+        raise InputError("--fail-on needs a verdict: give --samples too")
+    train, holdout = (load(str(s), mixed=True) for s in (command.train, command.holdout))
+    console.say("looking for duplicates ...")
+    split = audit_split(train, holdout, features=command.features, groups=command.group)
+    folder = command.out or Path("audit")
+    html, _ = write_split(folder, split, train, holdout, again())
+    lines = [*split.sentences(), "", str(html)]
+    if command.write_clean is not None:
+        lines += map(str, write_clean(command.write_clean, train, holdout, None, split))
+    cli.print_result(command, "\n".join(lines), split.to_json())
+    return 0
 
 
 def _audit_run(command: cli.Audit, console: Console) -> ModelReport:
@@ -180,22 +215,39 @@ def _audit_run(command: cli.Audit, console: Console) -> ModelReport:
         sampler=command.sampler, sampling_steps=command.steps,
         progress=console.ticker("samples"), seed=command.seed,
     )  # fmt: skip
+    split = audit_split(run.train, run.holdout)
     if report.samples is not None:  # so that the sample numbers on the page can be looked up
         ending = ".csv" if run.scaler.kind == "table" else ".npy"
         folder = command.out or command.run
         save(folder / f"audit-samples{ending}", report.samples, run.scaler)
-    return report
+        if command.write_clean is not None:
+            drawn = run.train.with_values(report.samples, run.train.source)
+            flagged = np.flatnonzero(copies_of(run, report.samples)).tolist()
+            write_clean(command.write_clean, run.train, run.holdout, drawn, split, flagged)
+    return replace(report, split=split)
 
 
 def _audit_sets(command: cli.Audit, console: Console) -> ModelReport:
     train, holdout, samples = (
-        load(str(s)) for s in (command.train, command.holdout, command.samples)
+        load(str(s), mixed=True) for s in (command.train, command.holdout, command.samples)
     )
+    compared: dict[str, Any] = dict(features=command.features, groups=command.group)
+    console.say("looking for duplicates ...")
+    split = audit_split(train, holdout, **compared)
     console.say("comparing distances ...")
-    verdict = audit_sets(train, holdout, samples, alpha=command.alpha, seed=command.seed)
+    verdict = audit_sets(
+        train, holdout, samples, alpha=command.alpha, seed=command.seed, **compared
+    )
+    space = common_space(train, holdout, samples, **compared)
+    if command.write_clean is not None:
+        flagged: list[int] = []
+        if space.cells is None:  # rows that fall into few cells are no copies for being equal
+            flagged = np.flatnonzero(near_copies(space.drawn, space.members)).tolist()
+        write_clean(command.write_clean, train, holdout, samples, split, flagged)
     return ModelReport(
-        name=str(command.samples), n=len(train), verdict=verdict, train=train, holdout=holdout,
-        samples=samples.values, scaler=Scaler.fit(train),
+        name=str(command.samples), n=len(train), split=split, verdict=verdict,
+        train=space.sets[0], holdout=space.sets[1], samples=space.sets[2].values,
+        scaler=Scaler.fit(train) if train.kind == "images" else None,
     )  # fmt: skip
 
 

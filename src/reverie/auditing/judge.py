@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from scipy import stats
 
+from reverie.auditing.alignment import Groups
+from reverie.auditing.common_space import common_space
+from reverie.auditing.features import Features
 from reverie.auditing.neighbours import nearest
 from reverie.auditing.power import planted_power
 from reverie.auditing.rank_tests import (
@@ -24,15 +26,12 @@ from reverie.auditing.rank_tests import (
 )
 from reverie.auditing.verdict import Record, Row, Verdict
 from reverie.curve import Leak, LossCurve, measure
-from reverie.data import Dataset, in_user_layout, load, shared_rows
 from reverie.denoisers import Denoiser
-from reverie.errors import InputError
 
 THIRD = 1 / 3  # the ratio rule of Gu et al. 2023, always set beside the held-out rows' own rate
 NEIGHBOUR = 5
 NEEDED_SHARE = 0.01  # copies at this share of the samples must be visible, or it is inconclusive
 LISTED = 24
-LEAST_ROWS = 10
 
 
 def audit(
@@ -44,6 +43,8 @@ def audit(
     curves: tuple[LossCurve, LossCurve] | None = None,
     alpha: float = 0.05,
     seed: int = 0,
+    features: Features | None = None,
+    groups: Groups | None = None,
 ) -> Verdict:
     """Does a generator copy its training rows?
 
@@ -53,12 +54,11 @@ def audit(
     `copies` when the exact tail test rejects and flagged records are nearly reproduced,
     `dependence` when something else rejects, `none` when nothing does and copies at 1% of the
     samples would have been seen, else `inconclusive`. Raises InputError on shapes that differ, too
-    few rows, values that are not finite, or a held-out set that is the training set.
+    few rows, values that are not finite, or a held-out set that is the training set. features,
+    groups: see `common_space`.
     """
-    scaled, kept, notes = _prepare(
-        _rows(train, "train"), _rows(holdout, "holdout"), _rows(samples, "samples")
-    )
-    members, held, drawn = scaled
+    space = common_space(train, holdout, samples, features=features, groups=groups)
+    members, held, drawn = space.members, space.held, space.drawn
     pool = np.concatenate([members, held])
     is_member = np.arange(len(pool)) < len(members)
     spacing = nearest(pool, pool, NEIGHBOUR, skip_self=True)[0]
@@ -68,7 +68,7 @@ def audit(
         share_test(_counts(drawn, pool), is_member),
         close_test(to_samples, spacing[:, 0], is_member, THIRD),
     ]
-    leak = _leak(denoiser, kept, curves, seed)
+    leak = _leak(denoiser, space.kept, curves, seed)
     table = _table(tests, leak, len(drawn), len(pool)) + _rates(members, held, drawn)
     power = planted_power(
         pool,
@@ -90,72 +90,8 @@ def audit(
         alpha=alpha,
         sizes={"train": len(members), "holdout": len(held), "samples": len(drawn)},
         leak=leak,
-        notes=notes,
+        notes=space.notes,
     )
-
-
-def _rows(value: Any, name: str) -> Dataset:
-    data = load(value)
-    if len(data) < LEAST_ROWS:
-        raise InputError(f"{name} has {len(data)} row(s); an audit needs at least {LEAST_ROWS}")
-    flat = data.values.reshape(len(data), -1)
-    if not np.isfinite(flat).all():
-        row, column = np.argwhere(~np.isfinite(flat))[0]
-        raise InputError(f"{name}: row {row}, column {column} is not a finite number")
-    return data
-
-
-def _prepare(train: Dataset, holdout: Dataset, samples: Dataset) -> tuple[Any, Any, list[str]]:
-    """Flatten, and scale all three in common; columns are matched by name.
-
-    Rows that stand in both splits are kept: dropping them from one side would break the exchange
-    of labels on which every p-value rests. They carry no evidence, which the notes say.
-    """
-    holdout = _aligned(holdout, train, "holdout")
-    samples = _aligned(samples, train, "samples")
-    shared, notes = shared_rows(holdout.values, train.values), []
-    distinct = len(np.unique(train.values.reshape(len(train), -1), axis=0)) / len(train)
-    if shared.mean() > 0.5 and distinct > 0.5:
-        raise InputError(
-            f"{shared.sum()} of {len(holdout)} held-out rows stand verbatim in the training set: "
-            "the audit needs rows that the model has not seen"
-        )
-    if shared.any():
-        notes.append(
-            f"{shared.sum()} of {len(holdout)} held-out rows also stand in the training set: they "
-            "carry no evidence and lower the power."
-        )
-    flat = [
-        a.reshape(len(a), -1).astype(np.float64)
-        for a in (train.values, holdout.values, samples.values)
-    ]
-    pool = np.concatenate(flat[:2])
-    if train.kind == "images":
-        scale = np.full(pool.shape[1], pool.std())
-    else:
-        scale = pool.std(0)
-        constant = scale <= 1e-12 * np.abs(pool).max(0)
-        if constant.any():
-            scale = np.where(constant, 1.0, scale)
-            notes.append(f"{constant.sum()} constant column(s) carry no information.")
-    if not scale.any():
-        raise InputError("all training and held-out rows are the same point")
-    kept = (in_user_layout(train), in_user_layout(holdout))
-    return [a / scale for a in flat], kept, notes
-
-
-def _aligned(other: Dataset, train: Dataset, name: str) -> Dataset:
-    """`other` with its columns in the order of `train`, or InputError."""
-    if other.shape != train.shape:
-        raise InputError(f"{name} has rows of shape {other.shape}, train of {train.shape}")
-    if other.columns is None or train.columns is None or other.columns == train.columns:
-        return other
-    if sorted(other.columns) != sorted(train.columns):
-        odd = sorted(set(other.columns) ^ set(train.columns))
-        raise InputError(f"{name} and train have other columns: {', '.join(odd)}")
-    order = [other.columns.index(column) for column in train.columns]
-    moved = other.with_values(other.values[:, order], other.source)
-    return replace(moved, columns=train.columns)
 
 
 def _counts(drawn: np.ndarray, pool: np.ndarray) -> np.ndarray:

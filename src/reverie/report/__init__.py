@@ -3,4 +3,5 @@
 from reverie.report.forecasts import write_forecast as write_forecast
 from reverie.report.page import ModelReport as ModelReport
 from reverie.report.page import write_report as write_report
+from reverie.report.splits import write_split as write_split
 from reverie.report.sweeps import write_sweep as write_sweep

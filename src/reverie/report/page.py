@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 import reverie
-from reverie.auditing import Verdict, nearest
+from reverie.auditing import SplitReport, Verdict, nearest
 from reverie.curve import LossCurve
 from reverie.data import Dataset, Scaler
 from reverie.files import write_json, write_text
@@ -28,6 +28,7 @@ class ModelReport:
     name: str
     n: int | None = None
     about: str = ""
+    split: SplitReport | None = None
     verdict: Verdict | None = None
     curves: dict[str, LossCurve] = field(default_factory=dict)
     plan: Plan | None = None
@@ -54,6 +55,7 @@ class ModelReport:
             "rivals": {name: rival.excess for name, rival in rivals.items()},
             "path_kl_to_training_rows": None if self.path_kl is None else asdict(self.path_kl),
             "steps_needed": self.needed,
+            "split": None if self.split is None else self.split.to_json(),
             "verdict": verdict.to_json() if verdict else None,
             "curves": {k: {x: v for x, v in c.to_json().items() if x != "covariance"}
                        for k, c in self.curves.items()},
@@ -99,6 +101,7 @@ def _view(model: ModelReport) -> dict[str, Any]:
     plan = model.plan
     return {
         "model": model,
+        "split": model.split.to_html() if model.split else "",
         "verdict": model.verdict.to_html() if model.verdict else "",
         "curves": curves_figure(model.curves) if model.curves else "",
         "staircase": plan_figure(plan) if plan is not None and plan.u.ndim == 1 else "",
@@ -165,12 +168,17 @@ def _columns(model: ModelReport) -> dict[str, Any] | None:
     """For tables: flagged records and their samples, column by column."""
     if model.verdict is None or model.train is None or model.samples is None:
         return None
-    if model.train.values.ndim != 2 or model.train.values.shape[1] > 12:
+    if model.train.values.ndim != 2 or model.train.values.shape[1] > 16:
         return None
     width = model.train.values.shape[1]
     names = model.train.columns or tuple(f"x{j}" for j in range(width))
+    text = model.train.text
     rows = [
-        {"record": r, "train": model.train.values[r.train_row], "sample": model.samples[r.sample]}
+        {
+            "record": r,
+            "train": text(model.train.values[r.train_row]),
+            "sample": text(model.samples[r.sample]),
+        }
         for r in model.verdict.records[:6]
     ]
     return {"names": names, "rows": rows}
