@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from reverie.auditing.calibrated import calibrated_rates
+from reverie.auditing.calibrated import _prdc_rows, calibrated_rates
 from reverie.auditing.data_copying import copying_test, rank_z
 from reverie.auditing.feature_metrics import fld, frechet_distance, kid, mmd2
 from reverie.auditing.metrics import (
@@ -250,3 +250,16 @@ def test_calibrated_rates_of_few_rows_of_wide_rows_and_of_ties():
     rng = np.random.default_rng(0)
     cells = [rng.integers(0, 3, (80, 2)).astype(float) for _ in range(3)]
     assert all(np.isfinite(row.value) for row in calibrated_rates(*cells))
+
+
+def test_intervals_of_the_difference_from_held_out_rows_hold_their_level():
+    """Over 60 fresh draws, each 95% interval misses 0 at most as often as 4 errors allow."""
+    misses = {}
+    for seed in range(60):
+        rows = np.split(normal(450, 3, seed), 3)
+        found = by_name(_prdc_rows(*rows, np.random.default_rng(0)))
+        for name, row in found.items():
+            low, high = row.detail.split("95%: ")[1].rstrip(")").split(" to ")
+            misses[name] = misses.get(name, 0) + (not float(low) <= 0 <= float(high))
+    assert list(misses) == ["precision", "recall", "density", "coverage"]
+    assert max(misses.values()) <= 60 * 0.05 + 4 * math.sqrt(60 * 0.05 * 0.95)

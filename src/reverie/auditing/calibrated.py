@@ -29,6 +29,7 @@ FEATURE_ROWS = 5000
 COLUMNS = 64  # principal columns that the feature distances look at
 RESAMPLES = 30
 LEAST = 20
+OVERLAP = 1.4  # coverage: balls overlap, and its deviation is 1.1 to 1.35 that of independent rows
 
 
 def calibrated_rates(
@@ -78,7 +79,7 @@ def _prdc_rows(
             ours[name],
             theirs[name],
             f"held-out rows {theirs[name].mean():.3f}{formula.get(name, '')}",
-            paired=name in ("recall", "coverage"),  # means over the same training rows
+            OVERLAP if name == "coverage" else 1.0,
         )
         for name in ours
     ]
@@ -144,19 +145,20 @@ def _frechet_gap(
 
 
 def _compared(
-    name: str, ours: np.ndarray, theirs: np.ndarray, null: str, paired: bool = False
+    name: str, ours: np.ndarray, theirs: np.ndarray, null: str, widen: float = 1.0
 ) -> Row:
     """A mean over rows, and its difference from that of held-out rows in the samples' place."""
-    value, spread = float(ours.mean()), float(1.96 * ours.std() / math.sqrt(len(ours)))
-    difference = value - float(theirs.mean())
-    if paired:
-        width = 1.96 * (ours.astype(float) - theirs).std() / math.sqrt(len(ours))
-    else:
-        width = math.hypot(spread, 1.96 * theirs.std() / math.sqrt(len(theirs)))
-    interval = (value - spread, value + spread)
+    value, other = float(ours.mean()), float(theirs.mean())
+    width, spread = (1.96 * widen * a.std() / math.sqrt(len(a)) for a in (ours, theirs))
+    interval = (float(value - width), float(value + width))
     if ours.dtype == bool:
-        interval = wilson(int(ours.sum()), len(ours))
-    return Row(name, value, null, interval, None, None, len(ours), _versus(difference, width))
+        low, high = wilson(int(ours.sum()), len(ours))
+        interval = (
+            max(value + widen * (low - value), 0.0),
+            min(value + widen * (high - value), 1),
+        )
+    difference = _versus(value - other, math.hypot(width, spread))
+    return Row(name, value, null, interval, None, None, len(ours), difference)
 
 
 def _distance(name: str, values: list[tuple[float, float]], size: int) -> Row:

@@ -19,14 +19,11 @@ from torch import Tensor
 from reverie.errors import InputError
 
 NUMBERS, PAIRS = 2**24, 2**32  # numbers of queries, and pairs, at a time: they bound the memory
-SHORT, LONG = (
-    (64, 20_480),
-    (1024, 4096),
-)  # queries and points of a block, up to 128 columns or more
+SHORT, LONG = (64, 20_480), (512, 10_240)  # queries and points of a block
+SHORT_COLUMNS = 128
 TILE, GROUP = 5120, 64  # a tile of scores is read while still in the cache
 POINT_BLOCK = 2**14  # where points are only passed through
-FIRST = (torch.float32, 3)  # precision, and candidates beyond k
-AGAIN = ((torch.float64, 16), (torch.float64, 256))
+AGAIN = ((torch.float64, 16), (torch.float64, 256))  # precision, and candidates beyond k
 BUDGET = 2**17  # numbers held at once when candidates are measured
 BACKENDS = ("own", "faiss")
 
@@ -57,13 +54,16 @@ def nearest(
         return distance, index
     centre = points.mean(0, dtype=np.float64)
     first = _products if backend == "own" else _faiss(points, centre)
+    # rounding grows with the columns, and spare candidates keep float64 from being needed
+    stages = ((torch.float32, 2 if points.shape[1] <= SHORT_COLUMNS else 4), *AGAIN)
     size = max(min(NUMBERS // points.shape[1], PAIRS // len(points)), 256)
     for start in range(0, len(queries), size):
         left = np.arange(start, min(start + size, len(queries)))
-        for propose, (dtype, spare) in ((first, FIRST), *((_products, stage) for stage in AGAIN)):
+        for dtype, spare in stages:
             width = min(k + spare, available)
+            propose = first if dtype == torch.float32 else _products
             proposal = propose(queries, points, centre, left, width, dtype, skip_self)
-            near, place = _settle(queries[left], points, proposal, k)
+            near, place = _settle(queries, points, left, proposal, k)
             distance[left], index[left] = near, place
             sure = near[:, -1] ** 2 <= proposal.least[:, -1]
             left = left[~sure] if width < available else left[:0]
@@ -99,7 +99,7 @@ def _products(
     best = torch.full((len(rows), width), torch.inf, dtype=dtype)
     found = torch.zeros((len(rows), width), dtype=torch.int64)
     # few rows stay in the cache; long products repay more rows at once
-    height, most = SHORT if points.shape[1] <= 128 else LONG
+    height, most = SHORT if points.shape[1] <= SHORT_COLUMNS else LONG
     blocks = -(-len(points) // most)
     size = -(-len(points) // (blocks * GROUP)) * GROUP
     # one buffer: fresh pages for every block cost more than the products
@@ -124,7 +124,8 @@ def _augmented_queries(
     queries: np.ndarray, centre: np.ndarray, rows: np.ndarray, dtype: torch.dtype
 ) -> tuple[Tensor, np.ndarray]:
     """-2 times the centred queries and a one that takes |x|^2 along, (B, d + 1); norms (B,)."""
-    left = torch.ones(len(rows), queries.shape[1] + 1, dtype=dtype)
+    left = torch.empty(len(rows), queries.shape[1] + 1, dtype=dtype)
+    left[:, -1] = 1
     norm = np.empty(len(rows))
     for start in range(0, len(rows), LONG[0]):
         block = slice(start, start + LONG[0])
@@ -137,12 +138,12 @@ def _augmented_queries(
 def _augmented(points: np.ndarray, centre: np.ndarray, dtype: torch.dtype) -> tuple[Tensor, float]:
     """Centred points over their squared norms, (d + 1, P) filled up to groups; largest norm."""
     filled = -(-len(points) // GROUP) * GROUP
-    right = torch.zeros(filled, points.shape[1] + 1, dtype=dtype)
+    right = torch.empty(filled, points.shape[1] + 1, dtype=dtype)
     base = right[: len(points), :-1]
     base.copy_(torch.from_numpy(points - centre))
     norms = torch.linalg.vector_norm(base, dim=1).square()
-    right[:, -1] = torch.inf  # what fills up is never the nearest
     right[: len(points), -1] = norms
+    right[len(points) :, :-1], right[len(points) :, -1] = 0, torch.inf  # never the nearest
     return right.T, float(norms.max().double().sqrt())
 
 
@@ -219,21 +220,22 @@ def _faiss(points: np.ndarray, centre: np.ndarray) -> Callable:
 
 
 def _settle(
-    queries: np.ndarray, points: np.ndarray, proposal: _Proposal, k: int
+    queries: np.ndarray, points: np.ndarray, rows: np.ndarray, proposal: _Proposal, k: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Order candidates by float64 distance and keep the k best; ties to the lower index.
+    """Order the candidates of `queries[rows]` by float64 distance and keep the k best.
 
-    Only as many as could be among the k best, given the slack, are measured.
+    Ties go to the lower index. Only as many as could be among the k best, given the slack, are
+    measured.
     """
     reach = proposal.least[:, k - 1] + 2 * proposal.slack
     needed = int((proposal.least <= reach[:, None]).sum(1).max(initial=k))
     candidates = np.sort(proposal.found[:, :needed], axis=1)
     square = np.empty(candidates.shape)
     size = max(1, BUDGET // (needed * points.shape[1]))
-    for start in range(0, len(queries), size):
+    for start in range(0, len(rows), size):
         block = slice(start, start + size)
         gap = points[candidates[block]].astype(np.float64, copy=False)
-        gap -= queries[block, None]
+        gap -= queries[rows[block], None]
         square[block] = np.einsum("qkd,qkd->qk", gap, gap)
     order = np.argsort(square, axis=1, kind="stable")[:, :k]
     return (
