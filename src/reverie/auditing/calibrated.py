@@ -40,8 +40,7 @@ def calibrated_rates(
     members, held, drawn: rows (N, d) in one common scale. Each `Row` has its null with the
     held-out rows' own value, and in `detail` the difference from it with a 95% interval. Only C_T
     has a p-value (against a perfect generator, so it is not corrected jointly with the exchange
-    tests).
-    Metrics that need more rows than there are, are left out.
+    tests). Metrics that need more rows than there are, are left out.
     """
     rng = np.random.default_rng(seed)
     return [
