@@ -1,5 +1,6 @@
 import json
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -41,8 +42,9 @@ def test_nearest_in_blocks_and_without_self(monkeypatch):
 
     points = normal(300, 4)
     whole = nearest(points, points, 5, skip_self=True)
-    monkeypatch.setattr(neighbours, "QUERY_BLOCK", 37)
-    monkeypatch.setattr(neighbours, "POINT_BLOCK", 41)
+    monkeypatch.setattr(neighbours, "NUMBERS", 1)  # 256 queries at a time
+    monkeypatch.setattr(neighbours, "SHORT", (37, 128))
+    monkeypatch.setattr(neighbours, "TILE", 64)
     parts = nearest(points, points, 5, skip_self=True)
     assert np.array_equal(whole[1], parts[1])
     assert (whole[0] > 0).all()
@@ -336,3 +338,45 @@ def test_images_reach_a_denoiser_as_the_user_gave_them():
     rng = np.random.default_rng(0)
     sets = (rng.integers(0, 256, (40, 4, 5, 3)).astype(np.uint8) for _ in range(3))
     assert audit(*sets, denoiser=Shaped()).leak is not None
+
+
+def neighbour_cases():
+    rng = np.random.default_rng(3)
+    cells = rng.integers(0, 6, (900, 3)).astype(float)  # ties and duplicates everywhere
+    far = 1e4 + rng.standard_normal((700, 20))  # products cancel
+    pairs = np.repeat(rng.standard_normal((400, 30)), 2, 0) + 1e-9 * rng.standard_normal((800, 30))
+    wide = rng.standard_normal((500, 200)).astype(np.float32)
+    return {"ties": cells, "far": far, "near duplicates": pairs, "wide float32": wide}
+
+
+@pytest.mark.parametrize("backend", ["own", "faiss"])
+@pytest.mark.parametrize("name", neighbour_cases())
+@pytest.mark.parametrize("skip_self", [False, True])
+def test_nearest_is_exact_whatever_the_case_and_the_backend(name, backend, skip_self):
+    if backend == "faiss":
+        pytest.importorskip("faiss")
+    points = neighbour_cases()[name]
+    square = np.zeros((len(points), len(points)))
+    for column in points.astype(np.float64).T:  # differences, so that nothing cancels
+        square += (column[:, None] - column[None]) ** 2
+    if skip_self:
+        np.fill_diagonal(square, np.inf)
+    distance, index = nearest(points, points, 6, skip_self=skip_self, backend=backend)
+    expected = np.sqrt(np.sort(square, axis=1)[:, :6])
+    np.testing.assert_allclose(distance, expected, rtol=1e-12, atol=1e-14)
+    if name == "ties":  # whole numbers: equal distances are equal, and go to the lower index
+        assert (index == np.argsort(square, axis=1, kind="stable")[:, :6]).all()
+
+
+def test_nearest_reports_progress_and_names_unknown_backends(monkeypatch):
+    from reverie.auditing import neighbours
+
+    monkeypatch.setattr(neighbours, "NUMBERS", 1)
+    points, seen = np.random.default_rng(0).standard_normal((600, 2)), []
+    nearest(points, points, 1, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(256, 600), (512, 600), (600, 600)]
+    with pytest.raises(InputError, match="own, faiss"):
+        nearest(points, points, 1, backend="annoy")
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(InputError, match="pip install"):
+        nearest(points, points, 1, backend="faiss")
