@@ -81,8 +81,11 @@ def closeness(space: CommonSpace) -> Closeness:
             np.concatenate(space.group_ids), return_index=True, return_inverse=True
         )
         is_member = row_is_member[first]
-    spacing, neighbours = _surroundings(pool, unit, len(is_member))
-    to_samples, nearest_sample = (a[:, 0] for a in nearest(pool, space.drawn, 1))
+    if space.cells is not None and space.group_ids is None:
+        spacing, neighbours = _cell_surroundings(pool, np.concatenate(space.cells[:2]))
+    else:
+        spacing, neighbours = _surroundings(pool, unit, len(is_member))
+    to_samples, nearest_sample = _to_samples(space, pool)
     row_counts = nearest_counts(space)
     counts = np.bincount(unit, row_counts, minlength=len(is_member))
     return Closeness(
@@ -98,6 +101,36 @@ def _surroundings(pool: np.ndarray, unit: np.ndarray, units: int) -> tuple[np.nd
     distance, index = nearest(pool, pool, NEIGHBOUR + spare, skip_self=True)
     order = np.argsort(unit[index] == unit[:, None], axis=1, kind="stable")[:, :NEIGHBOUR]
     return np.take_along_axis(distance, order, 1), np.take_along_axis(index, order, 1)
+
+
+def _cell_surroundings(pool: np.ndarray, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The same for a discrete table: distinct rows are measured once, their equals counted."""
+    _, rows, cell, size = np.unique(
+        cells, return_index=True, return_inverse=True, return_counts=True
+    )
+    distance, index = nearest(pool[rows], pool[rows], NEIGHBOUR + 1)
+    count = size[index]
+    count[:, 0] -= 1  # the row itself, which is its own nearest
+    upto = count.cumsum(1)
+    place = np.stack([(upto <= k).sum(1) for k in range(NEIGHBOUR)], 1)
+    place = np.minimum(place, index.shape[1] - 1)
+    return (
+        np.take_along_axis(distance, place, 1)[cell],
+        rows[np.take_along_axis(index, place, 1)][cell],
+    )
+
+
+def _to_samples(space: CommonSpace, pool: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distance (N,) to the nearest sample and its index (N,); equal rows are measured once."""
+    if space.cells is None:
+        distance, index = nearest(pool, space.drawn, 1)
+        return distance[:, 0], index[:, 0]
+    _, rows, cell = np.unique(
+        np.concatenate(space.cells[:2]), return_index=True, return_inverse=True
+    )
+    queries = np.unique(space.cells[2], return_index=True)[1]
+    distance, index = nearest(pool[rows], space.drawn[queries], 1)
+    return distance[cell, 0], queries[index[:, 0]][cell]
 
 
 def nearest_counts(space: CommonSpace) -> np.ndarray:
@@ -126,7 +159,7 @@ def _tied_counts(
         distance, index = nearest(queries[left], points, k)
         tied = distance <= distance[:, :1] * TIE
         done = ~tied[:, -1] | (k >= len(points))  # else the tie may go on beyond the k-th
-        share = (tied * size[index])[done]
+        share = (tied * size[index]).astype(float)[done]
         share *= (weight[left[done]] / share.sum(1))[:, None]
         counts += np.bincount(index[done].ravel(), share.ravel(), minlength=len(points))
         left, k = left[~done], min(4 * k, len(points))

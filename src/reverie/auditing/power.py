@@ -19,7 +19,7 @@ from reverie.auditing.rank_tests import THIRD, ladder, near_null, ratios, tail_n
 from reverie.auditing.saddlepoint import permutation_z
 
 SHARES = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05)
-CELL_SHARES = (*SHARES, 0.1, 0.25, 0.5, 1.0)  # few cells hide single copies
+CELL_SHARES = (0.005, 0.01, 0.05, 0.25, 0.5, 1.0)  # few cells hide single copies
 PLANTED_NOISE = 0.05  # deviation of a planted copy, in units of each (scaled) column
 PLANTED_SPACING = 1 / 6  # and at most this part of the typical distance to the nearest row
 
@@ -127,7 +127,7 @@ class _Planting:
         if null is None:
             return False
         order = np.lexsort((self.rng.random(int(near.sum())), own[units][near]))
-        return null.corrected(null.least_p(labels[near][order])) <= self.alpha
+        return null.least_p(labels[near][order]) <= null.critical(self.alpha)
 
     def _changed(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Pool rows near the copies, and their distances to them (a row may come repeatedly)."""

@@ -31,7 +31,7 @@ from reverie.auditing.tail_null import TailNull, fewest_visible, ladder, rungs, 
 
 THIRD = 1 / 3
 HONEST_ODDS = 1.5  # a Gaussian fitted on 200 rows has 1.14 in 8 and 1.27 in 16 dimensions
-MOST_NEAR = 2000  # near rows looked at: a walk over more is slow and tells no more
+MOST_NEAR = 500  # near rows looked at: a walk over more is slow and tells no more
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ class TailNull:
 
     def __init__(self, members: int, others: int, ks: tuple[int, ...], odds: float = 1.0) -> None:
         self.members, self.total, self.ks, self.odds = members, members + others, ks, odds
+        self._critical: dict[float, float] = {}
 
     @cached_property
     def tails(self) -> dict[int, np.ndarray]:
@@ -77,6 +78,8 @@ class TailNull:
 
     def critical(self, alpha: float) -> float:
         """The largest attainable least p whose corrected value is at most `alpha`; 0 if none."""
+        if alpha in self._critical:
+            return self._critical[alpha]
         values = np.unique(np.concatenate([tail[tail <= alpha] for tail in self.tails.values()]))
         low, high = 0, len(values)
         while low < high:
@@ -85,7 +88,8 @@ class TailNull:
                 low = middle + 1
             else:
                 high = middle
-        return float(values[low - 1]) if low else 0.0
+        self._critical[alpha] = float(values[low - 1]) if low else 0.0
+        return self._critical[alpha]
 
     def size(self, alpha: float) -> float:
         """The exact chance to reject at `alpha` under the null; below it, as counts are whole."""

@@ -38,8 +38,8 @@ CITATIONS = (
     "Joint correction of all p-values: S. Holm (1979), Scand. J. Statist. 6, 65-70.",
     "Named records: Y. Benjamini, Y. Hochberg (1995), J. R. Statist. Soc. B 57, 289-300; "
     "S. Bates, E. Candes, L. Lei, Y. Romano, M. Sesia (2023), Ann. Statist. 51, 149-178.",
-    "Permutation p-values of shares and cell counts: J. Robinson (1982), J. R. Statist. Soc. B 44, "
-    "91-101; I. Skovgaard (1987), J. Appl. Probab. 24, 875-887.",
+    "Permutation p-values of shares and cell counts: J. Robinson (1982), J. R. Statist. Soc. B "
+    "44, 91-101; I. Skovgaard (1987), J. Appl. Probab. 24, 875-887.",
     "Odds in the near-copy test: K. T. Wallenius (1963), thesis, Stanford University.",
     "Two one-sided tests against a tolerance: D. J. Schuirmann (1987), J. Pharmacokinet. "
     "Biopharm. 15, 657-680.",
@@ -114,24 +114,23 @@ def _why_not_copies(verdict: Verdict) -> str:
     near = verdict.row("near-copies")
     assert near is not None
     return (
-        f"It is not called copying: {near.value:.0f} training records have a sample within a third "
-        f"of the way to their nearest record, where copying would bring many more of them than of "
-        f"held-out records ({near.detail}). Fitting the training set a little too closely, as "
-        "every model with few data does, looks like this."
+        f"It is not called copying: {near.detail}. Copies would bring many more training than "
+        "held-out rows so close. Fitting the training set a little too closely, as every model "
+        "with few data does, draws samples towards all training rows at once, and looks like so."
     )
 
 
 def _size(verdict: Verdict) -> str:
     e = verdict.effect
-    amount = f"{100 * abs(e.excess):.1f} points {'more' if e.excess >= 0 else 'fewer'}"
+    amount = f"{100 * abs(e.excess):.1f} percentage points {'more' if e.excess >= 0 else 'fewer'}"
     judged = {
         "within": f"surely within the tolerance of {100 * e.tolerance:g} points",
         "beyond": f"surely beyond the tolerance of {100 * e.tolerance:g} points",
         "unsure": f"not surely on either side of the tolerance of {100 * e.tolerance:g} points",
     }[e.place]
     return (
-        f"Size of the dependence: {amount} of the samples than expected are nearest to a training "
-        f"row (95%: {100 * e.low:+.1f} to {100 * e.high:+.1f}), {judged}."
+        f"Size of the dependence: {amount} of the samples than expected are nearest to a "
+        f"training row (95%: {100 * e.low:+.1f} to {100 * e.high:+.1f}), {judged}."
     )
 
 
