@@ -151,7 +151,7 @@ def expected_near(share: float, close: int) -> float:
 
 
 def near_null(members: int, others: int, close: int) -> TailNull | None:
-    """The null of `near_test` for `close` rows under a third; None when they are too few to tell."""
+    """The null of `near_test` for `close` rows under a third; None if too few to tell."""
     least = fewest_visible(members, others, 0.05, HONEST_ODDS)
     if close < least:
         return None

@@ -142,8 +142,9 @@ def _power(verdict: Verdict) -> str:
         )
     best = seen[0]
     return (
-        f"Power: copies planted as {best.share:.2%} of the samples ({best.copies}) would have been "
-        f"caught (called copies) {best.caught:.0%} of the time (\u00b1 {1.96 * best.stderr:.0%})."
+        f"Power: copies planted as {best.share:.2%} of the samples ({best.copies}) would have "
+        f"been caught (called copies) {best.caught:.0%} of the time "
+        f"(\u00b1 {1.96 * best.stderr:.0%})."
     )
 
 
