@@ -8,6 +8,7 @@ could come first are looked at: the cost of a planting does not grow with the po
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,7 @@ from reverie.auditing.saddlepoint import permutation_z
 
 SHARES = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05)
 CELL_SHARES = (0.005, 0.01, 0.05, 0.25, 0.5, 1.0)  # few cells hide single copies
+HOPELESS = 40  # plantings without a catch after which a share is given up
 PLANTED_NOISE = 0.05  # deviation of a planted copy, in units of each (scaled) column
 PLANTED_SPACING = 1 / 6  # and at most this part of the typical distance to the nearest row
 
@@ -71,13 +73,20 @@ def planted_power(
             continue
         if table is None and copies > planting.members:
             break
-        hits = sum(planting.is_caught(copies) for _ in range(repeats))
-        caught = hits / repeats
-        error = float(np.sqrt(caught * (1 - caught) / repeats))
-        result.append(Power(copies / samples, copies, caught, error))
+        hits = done = 0
+        while done < repeats and (hits or done < HOPELESS):
+            hits += planting.is_caught(copies)
+            done += 1
+        result.append(Power(copies / samples, copies, hits / done, _error(hits, done)))
         if hits == repeats:
             break
     return result
+
+
+def _error(hits: int, count: int) -> float:
+    """Standard error of a rate, with two hits and two misses added: never 0 (Agresti, Coull)."""
+    rate = (hits + 2) / (count + 4)
+    return math.sqrt(rate * (1 - rate) / (count + 4))
 
 
 class _Planting:
