@@ -8,15 +8,8 @@ import torch
 from scipy import stats
 
 from reverie.auditing import audit, nearest, share_test, tail_test
-from reverie.auditing.rank_tests import (
-    TailNull,
-    close_test,
-    fewest_visible,
-    holm,
-    ladder,
-    tail_order,
-    wilson,
-)
+from reverie.auditing.rank_tests import holm, tail_order, wilson
+from reverie.auditing.tail_null import TailNull, fewest_visible, ladder
 from reverie.denoisers import Memoriser
 from reverie.errors import InputError
 from reverie.processes import EDM
@@ -96,7 +89,7 @@ def test_type_one_error_of_tail_and_share():
         spacing = nearest(pool, pool, 5, skip_self=True)[0][:, -1]
         to_samples = nearest(pool, drawn, 1)[0][:, 0]
         counts = np.bincount(nearest(drawn, pool, 1)[1][:, 0], minlength=400)
-        rejected[0] += tail_test(to_samples, spacing, member).p_value <= 0.05
+        rejected[0] += tail_test(to_samples / spacing, member).p_value <= 0.05
         rejected[1] += share_test(counts.astype(float), member).p_value <= 0.05
     error = math.sqrt(0.05 * 0.95 / 400)
     assert rejected[0] / 400 < 0.05 + 2 * error
@@ -120,18 +113,10 @@ def test_swapping_the_labels_turns_the_share_test_round():
     assert p + q == pytest.approx(1)
 
 
-def test_close_test_is_hypergeometric():
-    to_samples = np.r_[np.full(6, 0.1), np.full(14, 1.0)]
-    member = np.r_[np.ones(5, bool), np.zeros(1, bool), np.ones(5, bool), np.zeros(9, bool)]
-    result = close_test(to_samples, np.ones(20), member)
-    assert result.statistic == 5
-    assert result.p_value == pytest.approx(stats.hypergeom.sf(4, 20, 10, 6))
-
-
 def test_ties_are_broken_at_random_with_a_seed():
-    order = tail_order(np.zeros(40), np.zeros(40), seed=1)
-    assert np.array_equal(order, tail_order(np.zeros(40), np.zeros(40), seed=1))
-    assert not np.array_equal(order, tail_order(np.zeros(40), np.zeros(40), seed=2))
+    order = tail_order(np.zeros(40), seed=1)
+    assert np.array_equal(order, tail_order(np.zeros(40), seed=1))
+    assert not np.array_equal(order, tail_order(np.zeros(40), seed=2))
 
 
 def test_holm_and_wilson():
@@ -169,7 +154,7 @@ def test_power_of_half_a_percent_of_copies():
         pool = np.concatenate([train, holdout])
         spacing = nearest(pool, pool, 5, skip_self=True)[0][:, -1]
         near = nearest(pool, samples, 1)[0][:, 0]
-        found += tail_test(near, spacing, np.arange(2000) < 1000).p_value <= 0.05
+        found += tail_test(near / spacing, np.arange(2000) < 1000).p_value <= 0.05
     assert found / 30 >= 0.95
     assert stated
     assert stated[0] >= 0.95
@@ -178,7 +163,7 @@ def test_power_of_half_a_percent_of_copies():
 def test_an_honest_generator_is_cleared():
     verdict = audit(normal(600), normal(600, seed=1), normal(1500, seed=2))
     assert verdict.finding == "none"
-    assert "would have been caught" in verdict.power_sentence()
+    assert any("would have been caught" in line for line in verdict.sentences())
 
 
 def test_an_honest_gaussian_fit_is_never_called_copies():
@@ -319,7 +304,7 @@ def test_shared_rows_are_seen_across_types():
 def test_certain_p_values_keep_their_digits():
     null = TailNull(1000, 1000, ladder(1000, 1000))
     least = null.least_p(np.ones(2000, bool))
-    assert 0 < null.corrected(least) < 1e-50
+    assert 0 < null.corrected(least) < 1e-40
 
 
 def test_images_reach_a_denoiser_as_the_user_gave_them():

@@ -13,14 +13,13 @@ import numpy as np
 from reverie.auditing.data_copying import copying_test
 from reverie.auditing.feature_metrics import fld, frechet_distance, kid
 from reverie.auditing.metrics import (
-    THIRD,
     authentic,
     coverage_null,
     intrinsic_dimension,
     prdc,
     ratio_hits,
 )
-from reverie.auditing.rank_tests import wilson
+from reverie.auditing.rank_tests import THIRD, wilson
 from reverie.auditing.verdict import Row
 from reverie.errors import InputError
 

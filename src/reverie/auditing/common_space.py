@@ -17,7 +17,7 @@ but not on which is which, nor on the samples. Lengths in it mean the same for e
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -39,19 +39,19 @@ class CommonSpace:
     """Rows in one space; see `common_space`.
 
     members, held, drawn: float64 (n, d) of training, held-out and sampled rows (drawn is (0, d)
-    without samples). sets: the data themselves, columns and categories aligned, without the group
-    column. group_ids: the group (n,) of each training and held-out row, or None. cells: one code
-    (n,) per row of each of the three, equal codes for equal rows, where every column is discrete;
-    else None. notes: sentences for the reader.
+    without samples). group_ids: the group (n,) of each training and held-out row, or None. cells:
+    one code (n,) per row of each of the three, equal codes for equal rows, where every column is
+    discrete; else None. notes: sentences for the reader. sets: the data themselves, columns and
+    categories aligned, without the group column.
     """
 
     members: np.ndarray
     held: np.ndarray
     drawn: np.ndarray
-    sets: list[Dataset]
-    group_ids: tuple[np.ndarray, np.ndarray] | None
-    cells: tuple[np.ndarray, np.ndarray, np.ndarray] | None
-    notes: list[str]
+    group_ids: tuple[np.ndarray, np.ndarray] | None = None
+    cells: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+    notes: list[str] = field(default_factory=list)
+    sets: list[Dataset] = field(default_factory=list)
 
     @property
     def smooth(self) -> np.ndarray:
@@ -98,7 +98,7 @@ def common_space(
         if len(sets) == 3 and _is_discrete(sets):
             cells = (codes[0], codes[1], codes[2])
     drawn = arrays[2] if len(arrays) == 3 else np.empty((0, arrays[0].shape[1]))
-    return CommonSpace(arrays[0], arrays[1], drawn, sets, group_ids, cells, notes)
+    return CommonSpace(arrays[0], arrays[1], drawn, group_ids, cells, notes, sets)
 
 
 def straddling(members: np.ndarray, held: np.ndarray) -> np.ndarray:
@@ -145,9 +145,9 @@ def encode(sets: list[Dataset], notes: list[str]) -> list[np.ndarray]:
     fields = sets[0].fields or tuple(Column(str(j)) for j in range(width))
     told: dict[str, list[str]] = {"constant": [], "heavy": [], "missing": [], "rare": []}
     blocks: list[list[np.ndarray]] = []
-    for j, field in enumerate(fields):
-        encode = _categories if field.kind == "categorical" else _numbers
-        blocks.append(encode(field.name, pool[:, j], [rows[:, j] for rows in flat], told))
+    for j, column in enumerate(fields):
+        encode = _categories if column.kind == "categorical" else _numbers
+        blocks.append(encode(column.name, pool[:, j], [rows[:, j] for rows in flat], told))
     if len(told["constant"]) == width:
         raise InputError("all training and held-out rows are the same point")
     notes += _sentences(told)

@@ -117,6 +117,7 @@ def membership_rows(
             None,
             found.members + found.held,
             found.sentence(),
+            "membership",
         )
         for name, found in rocs.items()
     ]
@@ -125,5 +126,8 @@ def membership_rows(
         f"lower 95% bound, over all scores, on the epsilon of any privacy claim with delta = "
         f"{DELTA:g}; 0 shows nothing, and no value shows that the model is private"
     )
-    null = "0 when private"
-    return [*lines, Row("epsilon lower bound", bound, null, None, None, None, lines[0].n, detail)]
+    null, n = "0 when private", lines[0].n
+    return [
+        *lines,
+        Row("epsilon lower bound", bound, null, None, None, None, n, detail, "membership"),
+    ]

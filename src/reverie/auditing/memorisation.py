@@ -12,18 +12,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reverie.auditing.neighbours import nearest
-from reverie.auditing.rank_tests import ratios
+from reverie.auditing.metrics import ratio_hits
 from reverie.errors import InputError
 
-THIRD = 1 / 3
 MEMORISED = 0.9
 
 
 def memorised_rows(points: np.ndarray, train: np.ndarray) -> int:
     """How many points (m, d) pass the ratio rule d1 / d2 < 1/3 against training rows (n, d)."""
-    distance = nearest(points, train, 2)[0]
-    return int((ratios(distance[:, 0], distance[:, -1]) < THIRD).sum())
+    return int(ratio_hits(train, points).sum())
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,9 @@ import numpy as np
 from scipy.special import betainc
 
 from reverie.auditing.neighbours import nearest
-from reverie.auditing.rank_tests import ratios
+from reverie.auditing.rank_tests import THIRD, ratios
 from reverie.errors import InputError
 
-THIRD = 1 / 3
 TIE = 1e-9  # relative difference of squared distances below which they are equal
 BLOCK = 1024
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from reverie.auditing.neighbours import nearest
+from reverie.auditing.rank_tests import THIRD
 from reverie.data import row_codes
-
-THIRD = 1 / 3
 
 
 def near_copies(drawn: np.ndarray, members: np.ndarray, third: float = THIRD) -> np.ndarray:
     """Mask (m,) of the samples within `third` of the way from a training row to its nearest other.
 
-    drawn (m, d), members (n, d): rows in one space. This is the rule of `close_test`, read from
+    drawn (m, d), members (n, d): rows in one space. This is the rule of `near_test`, read from
     the samples' side. Equal training rows count as one, so that a row that stands twice, which
     models copy first, is protected too. (A sample that close to a row has it as its nearest.)
     """
