@@ -126,8 +126,15 @@ class Audit:
     """With a run: where the steps lie."""
     sampler: str = "ancestral"
     """With a run: the sampler, as in `reverie sample`."""
+    retrain: int = 0
+    """With a run: train this many models of its settings on disjoint rows (the same command
+    continues), and bound from below what a sample tells about the training set."""
     alpha: float = 0.05
     """Level of the decision, over all tests together."""
+    tol: float = 0.05
+    """Share of the samples by which an honest model may lean towards its training rows."""
+    randomised: bool = False
+    """Make the size of the tail test --alpha itself, by a seeded draw (its law is discrete)."""
     fail_on: tuple[str, ...] = ()
     """Findings that make the command exit with 1: copies, dependence, none, inconclusive."""
     out: Path | None = None

@@ -16,8 +16,7 @@ from reverie import cli
 from reverie.auditing import audit as audit_sets
 from reverie.auditing import audit_split, common_space, write_clean
 from reverie.auditing.clean import free_folder
-from reverie.auditing.near_copies import near_copies
-from reverie.auditing.verdict import FINDINGS
+from reverie.auditing.verdict import FINDINGS, Row
 from reverie.config import FitConfig
 from reverie.curve import LossCurve, measure
 from reverie.data import Scaler, load, save, shared_rows
@@ -27,9 +26,10 @@ from reverie.files import read_json
 from reverie.forecast import predict as forecast
 from reverie.plan import plan_steps
 from reverie.readings import draw, path_kl, sampling_curve, standard_curves
-from reverie.rejection import copies_of, draw_without_copies
+from reverie.rejection import draw_without_copies
 from reverie.report import ModelReport, write_forecast, write_report, write_split, write_sweep
 from reverie.reproduce import reproduce as make_again
+from reverie.retraining import retrain_rows, retrain_run
 from reverie.runs import Run
 from reverie.sweeps import sweep as run_sweep
 from reverie.training import Event, Trainer
@@ -161,6 +161,8 @@ def audit(command: cli.Audit, console: Console) -> int:
                          "inconclusive")  # fmt: skip
     if command.n < 10:
         raise InputError(f"--n is {command.n}; an audit needs at least 10 samples")
+    if command.retrain and (command.run is None or command.retrain < 2):
+        raise InputError("--retrain needs a run, and at least two models")
     if not 0 < command.alpha < 1:
         raise InputError(f"--alpha is {command.alpha}; it must lie between 0 and 1")
     if command.write_clean is not None:
@@ -210,21 +212,30 @@ def _audit_run(command: cli.Audit, console: Console) -> ModelReport:
     run = _open(command.run, console)
     if not len(run.holdout):
         raise InputError(f"{command.run} held out no rows: fit it again with --holdout")
+    folder = command.out or command.run
+    extra: list[Row] = []
+    if command.retrain:
+        again_on = retrain_run(run, command.retrain, folder / "retrain", hooks=console.training)
+        extra = retrain_rows(again_on, command.seed)
     report = describe(
-        run, str(command.run), samples=command.n, alpha=command.alpha, plan=command.plan,
-        sampler=command.sampler, sampling_steps=command.steps,
+        run, str(command.run), samples=command.n, judging=_judging(command), extra=extra,
+        plan=command.plan, sampler=command.sampler, sampling_steps=command.steps,
         progress=console.ticker("samples"), seed=command.seed,
     )  # fmt: skip
     split = audit_split(run.train, run.holdout)
     if report.samples is not None:  # so that the sample numbers on the page can be looked up
         ending = ".csv" if run.scaler.kind == "table" else ".npy"
-        folder = command.out or command.run
         save(folder / f"audit-samples{ending}", report.samples, run.scaler)
         if command.write_clean is not None:
             drawn = run.train.with_values(report.samples, run.train.source)
-            flagged = np.flatnonzero(copies_of(run, report.samples)).tolist()
+            assert report.verdict is not None
+            flagged = report.verdict.flagged_samples
             write_clean(command.write_clean, run.train, run.holdout, drawn, split, flagged)
     return replace(report, split=split)
+
+
+def _judging(command: cli.Audit) -> dict[str, Any]:
+    return {"alpha": command.alpha, "tol": command.tol, "randomised": command.randomised}
 
 
 def _audit_sets(command: cli.Audit, console: Console) -> ModelReport:
@@ -236,13 +247,11 @@ def _audit_sets(command: cli.Audit, console: Console) -> ModelReport:
     split = audit_split(train, holdout, **compared)
     console.say("comparing distances ...")
     verdict = audit_sets(
-        train, holdout, samples, alpha=command.alpha, seed=command.seed, **compared
+        train, holdout, samples, seed=command.seed, **_judging(command), **compared
     )
     space = common_space(train, holdout, samples, **compared)
     if command.write_clean is not None:
-        flagged: list[int] = []
-        if space.cells is None:  # rows that fall into few cells are no copies for being equal
-            flagged = np.flatnonzero(near_copies(space.drawn, space.members)).tolist()
+        flagged = verdict.flagged_samples
         write_clean(command.write_clean, train, holdout, samples, split, flagged)
     return ModelReport(
         name=str(command.samples), n=len(train), split=split, verdict=verdict,
@@ -367,13 +376,15 @@ def _settings(texts: tuple[str, ...]) -> dict[str, list[float]]:
 
 def demo(command: cli.Demo, console: Console) -> int:
     reports = run_demo(command.out, seed=command.seed, hooks=console.training)
-    lines = [f"{'model':<36} {'finding':<13} {'p':>8} {'leak, nats':>11} {'steps, 10 nats':>15}"]
+    lines = [
+        f"{'model':<36} {'finding':<13} {'p joint':>8} {'leak, nats':>11} {'steps, 10 nats':>15}"
+    ]
     for report in reports:
         verdict = report.verdict
         assert verdict is not None
         assert verdict.leak is not None
         lines.append(
-            f"{report.name:<36} {verdict.finding:<13} {verdict.p_value:>8.2g} "
+            f"{report.name:<36} {verdict.finding:<13} {verdict.p_joint:>8.2g} "
             f"{verdict.leak.nats:>11.3g} {report.needed['10'] or 'over 500':>15}"
         )
     page = command.out / "report.html"

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from reverie.auditing.copying import copying_distance
 from reverie.config import FitConfig
 from reverie.plan import plan_steps, steps_needed
 from reverie.readings import (
@@ -25,6 +26,7 @@ from reverie.training import fit
 
 HOLDOUT = 797
 BUDGETS = (30, 10, 3)
+COPYING_ROWS = 256
 LONG = dict(holdout=HOLDOUT, check_every=500, width=192)
 MODELS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("100 images, trained long", "A small training set and far more steps than it can bear.",
@@ -93,6 +95,13 @@ def describe(
         curves=run.curves,
         plan=plan,
         path_kl=path_kl(run, plan),
+        copying=copying_distance(
+            run.denoiser,
+            run.train_points(),
+            run.holdout_points() if len(run.holdout) else None,
+            rows=COPYING_ROWS,
+            seed=run.config.seed,
+        ),
         needed=needed,
         train=run.train,
         holdout=run.holdout,

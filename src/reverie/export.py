@@ -93,7 +93,7 @@ def _verdict(run: Run) -> str:
     leak = verdict.get("leak")
     lines = [
         f"- finding: **{verdict['finding']}**",
-        f"- p-value: {verdict['p_value']:.3g} (tail test, exact)",
+        f"- p-value: {verdict['p_joint']:.3g} (least of all tests, corrected jointly)",
     ]
     if leak is not None:
         lines.append(

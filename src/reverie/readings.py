@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from reverie.auditing import Verdict, audit
+from reverie.auditing.membership import membership_rows
+from reverie.auditing.verdict import Row
 from reverie.curve import LossCurve, level_times, measure
 from reverie.data import some_rows
 from reverie.denoisers import Denoiser, Linear, Memoriser
@@ -21,7 +23,11 @@ from reverie.sampling import sample
 Ticker = Callable[[int, int], None]
 SAMPLE_PLAN, SAMPLE_STEPS = "rescaled-entropic", 20
 PAIRED_STEPS = 18  # of Heun's solver (Karras et al. 2022)
-CURVE_ROWS, COSTLY_ROWS = 2000, 400  # a U-Net takes minutes on thousands of rows
+CURVE_ROWS, MEMBERSHIP_ROWS, COSTLY_ROWS = (
+    2000,
+    1000,
+    400,
+)  # a U-Net takes minutes on thousands of rows
 
 
 def standard_curves(
@@ -135,15 +141,24 @@ def audit_run(
     n: int = 2000,
     *,
     sampling_steps: int = SAMPLE_STEPS,
-    alpha: float = 0.05,
+    judging: Mapping[str, Any] | None = None,
+    extra: Sequence[Row] = (),
     seed: int = 0,
     **drawing: Any,
 ) -> tuple[Verdict, np.ndarray]:
-    """Audit a run: `n` samples of it, its two splits and its leak. Returns verdict and samples."""
+    """Audit a run: `n` samples of it, its splits, its leak and its membership tests.
+
+    judging: alpha, tol and randomised, as in `audit`. extra: further lines of the table. Returns
+    the verdict and the samples (n, *shape) in the data's own units.
+    """
     drawn, _ = draw(run, n, sampling_steps, seed=seed, **drawing)
     samples = run.train.with_values(drawn, "the samples")
-    curves = (run.curves["train"], run.curves["holdout"])
-    verdict = audit(run.train, run.holdout, samples, curves=curves, alpha=alpha, seed=seed)
+    points = run.train_points(), run.holdout_points()
+    lines = membership_rows(run.denoiser, *points, seed=seed, rows=_membership_rows(run))
+    verdict = audit(
+        run.train, run.holdout, samples, curves=(run.curves["train"], run.curves["holdout"]),
+        extra=[*lines, *extra], seed=seed, **(judging or {}),
+    )  # fmt: skip
     if run.rows is not None:
         train_rows = run.rows[0]
         verdict.records[:] = [
@@ -154,3 +169,7 @@ def audit_run(
             "The held-out rows also chose when the fit stopped, which biases the leak downwards."
         )
     return verdict, drawn
+
+
+def _membership_rows(run: Run) -> int:
+    return COSTLY_ROWS if run.config.network == "unet" else MEMBERSHIP_ROWS

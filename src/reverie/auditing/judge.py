@@ -131,7 +131,7 @@ def weigh(
     likeness = _likeness(space, seed)
     return Verdict(
         finding=_finding(joint, table, power, alpha),
-        p_value=min(line.p_joint for line in joint if line.p_joint is not None),
+        p_value=tests[0].p_value,
         table=[*joint, *_section("metrics", rates), *_section("fidelity", likeness)],
         records=found,
         power=power,

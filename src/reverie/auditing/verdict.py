@@ -39,7 +39,7 @@ class Verdict:
     """Outcome of an audit; see `reverie.audit`."""
 
     finding: str
-    p_value: float  # the least jointly corrected one
+    p_value: float  # the tail test's, corrected over its K
     table: list[Row]
     records: list[Record]  # the named ones and the closest, closest first
     power: list[Power]
@@ -61,6 +61,11 @@ class Verdict:
         """The line of the table of that name, if there is one."""
         return next((row for row in self.table if row.statistic == statistic), None)
 
+    @property
+    def p_joint(self) -> float:
+        """The least p-value of the table, corrected over all of them."""
+        return min(row.p_joint for row in self.table if row.p_joint is not None)
+
     def sections(self) -> dict[str, list[Row]]:
         """The table's lines by section, in the order of the page; empty sections left out."""
         order = [*SECTIONS, *sorted({row.section for row in self.table} - set(SECTIONS))]
@@ -73,7 +78,7 @@ class Verdict:
 
     def summary(self) -> str:
         """A few lines for a terminal."""
-        lines = [f"finding   {self.finding}", f"p-value   {p_text(self.p_value)}"]
+        lines = [f"finding   {self.finding}", f"p-value   {p_text(self.p_joint)} (joint)"]
         if self.leak is not None:
             lines.append(f"leak      {self.leak}")
         width = max(len(r.statistic) for r in self.table)
@@ -89,6 +94,7 @@ class Verdict:
         return {
             "finding": self.finding,
             "p_value": self.p_value,
+            "p_joint": self.p_joint,
             "alpha": self.alpha,
             "sentences": self.sentences(),
             "fidelity": self.fidelity,

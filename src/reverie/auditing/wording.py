@@ -66,7 +66,7 @@ def sentences(verdict: Verdict) -> list[str]:
 def _chance(verdict: Verdict) -> str:
     return (
         "If training and held-out rows had been swapped at random, a result this extreme in any "
-        f"of the tests would occur with probability {p_text(verdict.p_value)}."
+        f"of the tests would occur with probability {p_text(verdict.p_joint)}."
     )
 
 

@@ -32,7 +32,7 @@ def curves_figure(curves: dict[str, LossCurve]) -> str:
     """All standard curves on one axis, the leak shaded; returns SVG text."""
     figure, ax = _axes(6.4, 3.9)
     _draw_curves(ax, curves)
-    return _svg(figure)
+    return svg(figure)
 
 
 def _draw_curves(ax: Any, curves: dict[str, LossCurve]) -> None:
@@ -87,7 +87,7 @@ def plan_figure(plan: Plan) -> str:
     ax.set_ylabel("nats per e-fold of signal-to-noise")
     ax.set_xlabel("signal-to-noise ratio (noisy to clean)")
     ax.set_title(f"{plan.method}, {plan.steps} steps", fontsize=9)
-    return _svg(figure)
+    return svg(figure)
 
 
 def _axes(width: float, height: float) -> tuple[Any, Any]:
@@ -100,7 +100,7 @@ def _axes(width: float, height: float) -> tuple[Any, Any]:
     return figure, ax
 
 
-def _svg(figure: Any) -> str:
+def svg(figure: Any) -> str:
     import matplotlib as mpl
 
     file = io.StringIO()
@@ -141,7 +141,7 @@ def forecast_curves_figure(curves: dict[str, LossCurve]) -> str:
     ax.legend(loc="upper left", frameon=False, fontsize=8)
     ax.set_ylabel("nats per e-fold of signal-to-noise")
     ax.set_xlabel("signal-to-noise ratio (noisy to clean)")
-    return _svg(figure)
+    return svg(figure)
 
 
 def spectrum_figure(spectrum: np.ndarray) -> str:
@@ -150,7 +150,7 @@ def spectrum_figure(spectrum: np.ndarray) -> str:
     ax.loglog(np.arange(1, len(spectrum) + 1), spectrum, color="#1d4ed8", lw=1.5, marker=".", ms=3)
     ax.set_xlabel("rank")
     ax.set_ylabel("variance, standardised")
-    return _svg(figure)
+    return svg(figure)
 
 
 def kl_figure(
@@ -169,7 +169,7 @@ def kl_figure(
     ax.legend(loc="lower left", frameon=False, fontsize=8)
     ax.set_xlabel("training rows N")
     ax.set_ylabel("KL per dimension, nats")
-    return _svg(figure)
+    return svg(figure)
 
 
 LINE_COLOURS = (
@@ -213,7 +213,7 @@ def sweep_figure(lines: list[Line]) -> str:
     ax.set_xlabel(AXIS_NAMES.get(lines[0].axis, lines[0].axis))
     ax.set_ylabel("memorised, % of samples")
     ax.legend(frameon=False, fontsize=8)
-    return _svg(figure)
+    return svg(figure)
 
 
 def _draw_shares(

@@ -10,12 +10,13 @@ import numpy as np
 
 import reverie
 from reverie.auditing import SplitReport, Verdict, nearest
+from reverie.auditing.copying import CopyingDistance
 from reverie.curve import LossCurve
 from reverie.data import Dataset, Scaler
 from reverie.files import write_json, write_text
 from reverie.plan import Plan
 from reverie.readings import PathKL
-from reverie.report.figures import curves_figure, plan_figure, png_data
+from reverie.report.figures import curves_figure, plan_figure, png_data, svg
 
 GALLERY = 12
 PAIRS = 12
@@ -33,6 +34,7 @@ class ModelReport:
     curves: dict[str, LossCurve] = field(default_factory=dict)
     plan: Plan | None = None
     path_kl: PathKL | None = None
+    copying: CopyingDistance | None = None
     needed: dict[str, int | None] = field(default_factory=dict)  # nats -> steps
     train: Dataset | None = None
     holdout: Dataset | None = None
@@ -54,6 +56,7 @@ class ModelReport:
             "plan": None if plan is None else plan.to_json(),
             "rivals": {name: rival.excess for name, rival in rivals.items()},
             "path_kl_to_training_rows": None if self.path_kl is None else asdict(self.path_kl),
+            "distance_to_memoriser": None if self.copying is None else self.copying.to_json(),
             "steps_needed": self.needed,
             "split": None if self.split is None else self.split.to_json(),
             "verdict": verdict.to_json() if verdict else None,
@@ -104,6 +107,7 @@ def _view(model: ModelReport) -> dict[str, Any]:
         "split": model.split.to_html() if model.split else "",
         "verdict": model.verdict.to_html() if model.verdict else "",
         "curves": curves_figure(model.curves) if model.curves else "",
+        "copying": svg(model.copying.figure()) if model.copying else "",
         "staircase": plan_figure(plan) if plan is not None and plan.u.ndim == 1 else "",
         "rivals": [] if plan is None else [
             {"name": name, "excess": rival.excess, "charge": rival.charge}
