@@ -151,8 +151,8 @@ def cheapest_path(cost: np.ndarray, steps: int, later: float = 1.0) -> np.ndarra
 
     cost: (N, N), of the jump j -> i > j; each jump counts `later` times the one before it.
     """
-    value, choices = cost[:, -1], []
     upper = np.where(np.tri(len(cost), dtype=bool), np.inf, cost)
+    value, choices = upper[:, -1], []
     for _ in range(steps - 1):
         table = upper + later * value
         choices.append(table.argmin(1))

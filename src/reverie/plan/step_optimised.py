@@ -92,7 +92,7 @@ def _descend(levels: Tensor) -> Tensor:
 
     start = levels.diff().log().numpy()
     found = minimize(
-        value, start, jac=True, method="L-BFGS-B", options={"maxfun": 100, "maxls": 10}
+        value, start, jac=True, method="L-BFGS-B", options={"maxfun": 60, "maxls": 10}
     ).x
     best = min((start, found), key=lambda free: value(free)[0])
     return build(torch.from_numpy(best))
