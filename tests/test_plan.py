@@ -161,18 +161,23 @@ def test_refining_a_plan_lowers_its_charge(two_point_curve):
         assert charges[0] > charges[1] > charges[2], method
 
 
-@pytest.mark.parametrize("noise", [0.05, 0.2])
-def test_noisy_losses_cost_little(noise, two_point_curve):
-    """20 bins with 20% noise: at most 1.35 times the optimum (spec 6.11), median of 9 draws."""
+@pytest.mark.parametrize(
+    ("bins", "noise", "figure"), [(100, 0.05, 0.194), (100, 0.2, 0.215), (20, 0.2, 0.240)]
+)
+def test_noisy_losses_cost_little(bins, noise, figure, two_point_curve):
+    """True charge of plans from noisy losses, median of 9 draws: at most the spec's figures (1.7)
+    and a tenth of what they add to .184, and at most 1.35 times the optimum (6.11)."""
     rng, costs = np.random.default_rng(0), []
-    u = np.geomspace(two_point_curve.u[0], two_point_curve.u[-1], 20)
+    u = np.geomspace(two_point_curve.u[0], two_point_curve.u[-1], bins)
     for _ in range(9):
-        noisy = 0.5 * two_point_mmse(u) * (1 + noise * rng.standard_normal(20))
+        noisy = 0.5 * two_point_mmse(u) * (1 + noise * rng.standard_normal(bins))
         grid = plan_steps(LossCurve(u, noisy, dim=1), 10).u
         costs.append(
             (np.diff(grid) * 0.5 * two_point_mmse(grid[:-1])).sum() - two_point_curve.area()
         )
-    assert np.median(costs) < 1.35 * plan_steps(two_point_curve, 10).excess
+    best = plan_steps(two_point_curve, 10).excess
+    assert np.median(costs) < figure + 0.1 * (figure - best)
+    assert np.median(costs) < 1.35 * best
 
 
 def test_t1_bound_holds(two_point_curve):

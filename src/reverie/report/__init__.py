@@ -3,3 +3,6 @@
 from reverie.report.forecasts import write_forecast as write_forecast
 from reverie.report.page import ModelReport as ModelReport
 from reverie.report.page import write_report as write_report
+from reverie.report.plans import PlanReport as PlanReport
+from reverie.report.plans import report_plans as report_plans
+from reverie.report.plans import write_plans as write_plans

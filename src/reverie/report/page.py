@@ -103,7 +103,7 @@ def _view(model: ModelReport) -> dict[str, Any]:
         "curves": curves_figure(model.curves) if model.curves else "",
         "staircase": plan_figure(plan) if plan is not None and plan.u.ndim == 1 else "",
         "rivals": [] if plan is None else [
-            {"name": name, "excess": rival.excess, "charge": rival.charge}
+            {"name": name, "excess": rival.excess, "seen": rival.charges.get("samples")}
             for name, rival in plan.compare().items()
         ],
         "gallery": _gallery(model),

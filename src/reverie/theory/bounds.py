@@ -78,13 +78,6 @@ class Certificate:
         """Whether it has a value that says something."""
         return self.value is not None and not self.vacuous
 
-    def __str__(self) -> str:
-        about = "order only: " if self.tag == "order" else ""
-        unit = "nats" if self.kind == "KL" else "total variation"
-        number = "not evaluated" if self.value is None else f"{about}{self.value:.3g} {unit}"
-        needed = "" if self.steps is None else f"; {self.steps:,} steps for the budget"
-        return f"{self.name}: {number}{needed} ({self.assumption}; {self.source})"
-
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         data = asdict(self) | {"vacuous": self.vacuous}
