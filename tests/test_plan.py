@@ -536,6 +536,15 @@ def test_the_density_plan_warns_where_it_jumps_a_dead_zone(two_point_curve, wide
     assert plan_steps(wide_curve, 10, "karras").warning == ""
 
 
+def test_a_clock_from_zero_has_one_plan():
+    """A share of revealed sites starts at 0, where schedules in log gamma are not."""
+    u = np.linspace(0, 1, 40)
+    plan = plan_steps(LossCurve(u, 2 - u), 4)
+    assert list(plan.compare()) == ["loss-adaptive"]
+    assert np.allclose(plan.u, np.linspace(0, 1, 5), atol=2e-3)  # a line is cut evenly
+    assert set(plan.charges) == {"nats"}
+
+
 def test_a_plan_of_ones_own(two_point_curve):
     same = plan_steps(two_point_curve, 6, "cosine")
     own = plan_at(two_point_curve, same.u, "mine")

@@ -111,12 +111,12 @@ class Plan:
     def compare(self) -> dict[str, Plan]:
         """This plan and every rival on the same ends and number of steps, cheapest first.
 
-        Rivals that need the dimension are left out where the curve does not know it.
+        Rivals that need the dimension, or a positive clock, are left out where there is none.
         """
         rivals: dict[str, Plan] = {self.method: self}
         ends = (float(self.places[0]), float(self.places[-1]))
-        names = METHODS if self.curve.columns == 1 and self.curve.is_log else MANY_CLOCKS
-        for method in names:
+        names = METHODS if self.curve.columns == 1 else MANY_CLOCKS
+        for method in names if self.curve.is_log else ("loss-adaptive",):
             known = self.curve.dim is not None or method not in NEED_DIM
             if method != self.method and known:
                 rivals[method] = _build(

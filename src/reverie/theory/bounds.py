@@ -2,9 +2,10 @@
 
 All concern the ancestral (first-order stochastic) sampler and, unless said otherwise, the part of
 the path KL that K steps add between the two ends of the plan, in nats: not the network's error,
-not the initialisation. Each names what it assumes and where it comes from. `derived` ones were
-derived for this library and checked numerically; of published bounds whose constants are unnamed
-only the order is computed.
+not the initialisation. Those that are read off the curve hold for the curve as it is, the others
+for the ideal denoiser of the data. Each names what it assumes and where it comes from. `derived`
+ones were derived for this library and checked numerically; of published bounds whose constants
+are unnamed only the order is computed.
 
 A KL bound is called vacuous when it is not below the path KL of a single step between the same
 ends: every grid with these ends is at least as good as that. A bound on total variation is vacuous
@@ -176,11 +177,15 @@ class _Bounds:
     def derived(self) -> Iterator[Certificate]:
         choices = [("information", information_bound(self.curve), "the area under the curve")]
         if self.facts.entropy is not None:
-            choices.append(("entropy", self.facts.entropy, "discrete data of known entropy"))
+            choices.append(
+                ("entropy", self.facts.entropy, "discrete data of known entropy, ideal denoiser")
+            )
         if self.facts.second_moment is not None and self.curve.dim:
             signal = float(self.curve.u[-1]) * self.facts.second_moment / self.curve.dim
             capacity = 0.5 * self.curve.dim * math.log1p(signal)
-            choices.append(("second moment", capacity, "any law with this second moment"))
+            choices.append(
+                ("second moment", capacity, "any law with this second moment, ideal denoiser")
+            )
         for word, nats, assumption in choices:
             yield self._kl(
                 f"geometric grid, {word}",
@@ -196,7 +201,7 @@ class _Bounds:
         yield self._order(
             "Renyi entropy of order 1/2",
             "about 3.2 H_{1/2}^2 / K",
-            "discrete data of known Renyi-1/2 entropy, best grid, K large",
+            "discrete data of known Renyi-1/2 entropy, ideal denoiser, K large",
             "form of arXiv 2601.21943 v2; the constant was read off examples here, no theorem",
             None if renyi is None else RENYI_CONSTANT * renyi**2,
             tag="numerical",
