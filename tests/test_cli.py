@@ -112,12 +112,47 @@ def test_audit_of_three_files_fails_on_copies(tmp_path, capsys):
 def test_plan_prints_every_schedule(run, capsys):
     assert call("plan", run, "--steps", "6", "--quiet") == 0
     out = capsys.readouterr().out
-    for name in ("loss-adaptive", "karras", "cosine", "entropic", "log-snr"):
+    for name in ("loss-adaptive", "karras", "cosine", "entropic", "log-snr", "align-your-steps",
+                 "score-optimal", "step-optimised", "ays-sd"):  # fmt: skip
         assert name in out
     assert (run / "plan.html").exists()
     assert call("plan", run, "--steps", "6", "--json") == 0
-    data = json.loads(capsys.readouterr().out)
-    assert data["excess_nats"] == min(data["rivals"].values())
+    plan = json.loads(capsys.readouterr().out)["plans"][0]
+    assert plan["excess_nats"] == min(plan["rivals"].values())
+
+
+def test_plan_of_several_numbers_of_steps(run, tmp_path, capsys):
+    out = tmp_path / "plans"
+    arguments = ["--steps", "3, 6", "--budget", "40", "--out", out, "--quiet"]
+    assert call("plan", run, *arguments) == 0
+    text = capsys.readouterr().out
+    for word in ("K = 3", "K = 6", "certificates", "geometric grid", "at most 40 nats"):
+        assert word in text
+    data = json.loads((out / "plan.json").read_text())
+    assert [plan["steps"] for plan in data["plans"]] == [3, 6]
+    needed = data["steps_needed"]
+    assert f"{needed} steps of the loss-adaptive plan" in text
+    assert set(data["plans"][0]["charges_of_rivals"]["karras"]) == {"nats", "samples"}
+    assert "<svg" in (out / "plan.html").read_text()
+    for plan in data["plans"]:
+        file = out / f"plan-{plan['steps']}.txt"
+        assert file.read_text().splitlines()[0] == "# t sigma alpha log_snr"
+        t, sigma, alpha, log_snr = np.loadtxt(file, unpack=True)
+        assert np.allclose(t, plan["t"])
+        assert np.allclose(np.exp(log_snr), plan["u"], rtol=1e-6)
+        assert np.allclose(2 * np.log(alpha / sigma), log_snr, atol=1e-6)
+
+
+def test_plan_for_a_deterministic_sampler(run, tmp_path, capsys):
+    """No certificate, and never the plan of the stochastic sampler unasked."""
+    assert (
+        call("plan", run, "--steps", "4", "--sampler", "ddim", "--out", tmp_path, "--quiet") == 0
+    )
+    text = capsys.readouterr().out
+    assert "no KL certificate for ddim" in text
+    assert "* rescaled-entropic" in text
+    assert call("plan", run, "--steps", "4", "--clock", "samples", "--out", tmp_path) == 0
+    assert "* loss-adaptive in the samples clock" in capsys.readouterr().out
 
 
 def test_compare_two_runs(run, tmp_path, capsys):
@@ -188,6 +223,9 @@ def bad_sets(tmp_path):
         (["predict", "digits", "--n", "2"], "at least 3 rows"),
         (["sample", "{tmp_path}"], "is not a run"),
         (["plan", "{tmp_path}"], "is not a run"),
+        (["plan", "{tmp_path}", "--steps", "5;6"], "give one number"),
+        (["plan", "{tmp_path}", "--sampler", "magic"], "no sampler is called"),
+        (["plan", "{tmp_path}", "--data", "rows.npy"], "goes with a diffusers directory"),
         (["compare", "{tmp_path}", "{tmp_path}"], "is not a run"),
     ],
 )

@@ -147,21 +147,33 @@ class Audit:
 
 @dataclass(frozen=True)
 class PlanSteps:
-    """Choose the levels of a K-step sampler from a run's loss curve; compare all schedules.
+    """Choose the levels of a K-step sampler from a model's loss curve; compare all schedules.
 
-    Prints the excess path KL of every plan in nats; writes plan.html and plan.json into the run.
+    Prints what every schedule adds to the path KL, the number of steps for a budget and what
+    certifies it; writes plan.html, plan.json and the levels as plain text (plan-K.txt).
 
-    Example: reverie plan runs/digits --steps 10
+    Example: reverie plan runs/digits --steps 5,10,20 --budget 10
+    Example: reverie plan pipelines/faces --data faces/ --steps 10 --out plan
     """
 
-    run: Positional[Path]
-    """A run directory."""
-    steps: int = 10
-    """Steps of the sampler."""
-    plan: str = "loss-adaptive"
-    """The plan to print in full; all others stand beside it."""
+    model: Positional[Path]
+    """A run directory, or a directory of a diffusers model or pipeline (with --data)."""
+    steps: str = "10"
+    """Steps of the sampler, one number or several: 5,10,20."""
+    sampler: str = "ancestral"
+    """The sampler it is for. Path KL and certificates are of the ancestral one."""
+    budget: float | None = None
+    """Nats that the schedule may add: tells how many steps do."""
+    plan: str | None = None
+    """The plan to print in full; all others stand beside it (default: loss-adaptive, or
+    rescaled-entropic where the sampler is not ancestral)."""
     clock: str = "nats"
     """What the loss-adaptive plan charges: nats (likelihood) or samples (what one sees)."""
+    data: str | None = None
+    """Rows to measure a diffusers model on. Whole pixels from 0 to 255 are mapped to [-1, 1];
+    other values are taken as the model's own."""
+    out: Path | None = None
+    """Folder for the files (default: the run, or ./plan)."""
     common: tyro.conf.OmitArgPrefixes[Common] = Common()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +19,35 @@ from reverie.auditing.clean import free_folder
 from reverie.auditing.verdict import FINDINGS, Row
 from reverie.config import FitConfig
 from reverie.curve import LossCurve, measure
-from reverie.data import Scaler, load, save, shared_rows
+from reverie.data import Scaler, load, save, shared_rows, some_rows
 from reverie.demo import describe, run_demo
 from reverie.errors import InputError
 from reverie.files import read_json
 from reverie.forecast import predict as forecast
-from reverie.plan import plan_steps
-from reverie.readings import draw, path_kl, sampling_curve, standard_curves
+from reverie.readings import (
+    COSTLY_ROWS,
+    SAMPLE_PLAN,
+    draw,
+    path_kl,
+    sampling_curve,
+    standard_curves,
+)
 from reverie.rejection import draw_without_copies
-from reverie.report import ModelReport, write_forecast, write_report, write_split, write_sweep
+from reverie.report import (
+    ModelReport,
+    report_plans,
+    write_forecast,
+    write_plans,
+    write_report,
+    write_split,
+    write_sweep,
+)
 from reverie.reproduce import reproduce as make_again
 from reverie.retraining import retrain_rows, retrain_run
 from reverie.runs import Run
+from reverie.sampling import SAMPLERS
 from reverie.sweeps import sweep as run_sweep
+from reverie.theory.bounds import Facts
 from reverie.training import Event, Trainer
 from reverie.training import fit as fit_run
 
@@ -261,34 +277,68 @@ def _audit_sets(command: cli.Audit, console: Console) -> ModelReport:
 
 
 def plan(command: cli.PlanSteps, console: Console) -> int:
-    run = _open(command.run, console)
-    chosen = plan_steps(sampling_curve(run), command.steps, command.plan, command.clock)
-    split = path_kl(run, chosen)
-    report = ModelReport(
-        name=str(command.run), n=len(run.train), curves=run.curves, plan=chosen, path_kl=split
-    )
-    title = f"{command.steps} steps for {command.run}"
-    html, _ = write_report(command.run, "plan", title, [report], [again()])
-    rivals = chosen.compare()
-    lines = [f"excess path KL of {command.steps} steps, in nats (ancestral sampler)", ""]
-    lines += [
-        f"{'*' if name == chosen.method else ' '} {name:<18} {rival.excess:>10.4g}"
-        for name, rival in rivals.items()
-    ]
-    lines += [
-        "",
-        "path KL to the training rows' own law (the ideal is the memoriser): "
-        f"{split.total:.4g} = {split.excess:.4g} schedule + {split.denoiser:.4g} denoiser; "
-        f"initialisation at most {split.initialisation:.2g}",
-    ]
-    lines += ["", f"levels of {chosen.method} (t, noisy to clean):"]
-    lines += ["  " + " ".join(f"{t:.4f}" for t in chosen.levels), "", str(html)]
-    data = chosen.to_json() | {
-        "path_kl_to_training_rows": asdict(split),
-        "rivals": {k: p.excess for k, p in rivals.items()},
-    }
-    cli.print_result(command, "\n".join(lines), data)
+    if command.sampler not in SAMPLERS:
+        raise InputError(f"no sampler is called {command.sampler!r}; choose {', '.join(SAMPLERS)}")
+    counts = _counts(command.steps)
+    run = _run_of(command.model, command.data, console)
+    if run is None:
+        curve, second = _measured(command, console)
+    else:
+        curve = sampling_curve(run)
+        second = float(run.train_points().flatten(1).square().sum(1).mean())
+    # a plan that is best in path KL can be the worst for a deterministic sampler
+    default = "loss-adaptive" if command.sampler == "ancestral" else SAMPLE_PLAN
+    report = report_plans(
+        str(command.model), curve, counts, method=command.plan or default, clock=command.clock,
+        sampler=command.sampler, budget=command.budget, facts=Facts(second_moment=second),
+    )  # fmt: skip
+    if run is not None:
+        report.splits.update({k: path_kl(run, p) for k, p in report.chosen.items()})
+    folder = command.out or (Path("plan") if run is None else command.model)
+    written = write_plans(folder, report, again())
+    lines = [*report.lines(), "", *(str(path) for path in written)]
+    cli.print_result(command, "\n".join(lines), report.to_json())
     return 0
+
+
+def _counts(text: str) -> list[int]:
+    """Numbers of steps: "10", or "5,10,20"."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdigit() for part in parts):
+        raise InputError(f"--steps is {text!r}; give one number, or several as in 5,10,20")
+    return sorted({int(part) for part in parts})
+
+
+def _run_of(path: Path, data: str | None, console: Console) -> Run | None:
+    """The run at `path`, or None where a diffusers model stands there."""
+    pipeline = any((path / name).exists() for name in ("model_index.json", "scheduler"))
+    network = (path / "config.json").exists() and not (path / "data.json").exists()
+    if pipeline or (network and data is not None):
+        return None
+    if data is not None:
+        raise InputError("--data goes with a diffusers directory; a run keeps its own data")
+    return _open(path, console)
+
+
+def _measured(command: cli.PlanSteps, console: Console) -> tuple[LossCurve, float]:
+    """The curve of a diffusers model on the rows of --data, and their mean square."""
+    import torch
+
+    from reverie.denoisers.diffusers import from_diffusers
+
+    if command.data is None:
+        raise InputError(f"{command.model} is a diffusers model: give rows to measure it on, "
+                         "--data FILE")  # fmt: skip
+    denoiser = from_diffusers(command.model)
+    values = load(command.data).values
+    if values.dtype == np.uint8:  # pixels, as diffusers has them
+        values = values / 127.5 - 1
+    rows = some_rows(torch.from_numpy(values.astype(np.float32)), COSTLY_ROWS, 0)
+    curve = measure(
+        denoiser, rows, generator=torch.Generator().manual_seed(0), batch_size=64,
+        label=f"model on {command.data}", progress=console.ticker("curve"),
+    )  # fmt: skip
+    return curve, float(rows.flatten(1).square().sum(1).mean())
 
 
 def compare(command: cli.Compare, console: Console) -> int:

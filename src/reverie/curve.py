@@ -358,7 +358,7 @@ def measure(
         rows = data[start : start + batch_size]
         extra = None if condition is None else condition[start : start + batch_size]
         with evaluating(denoiser):
-            rates = _rates(denoiser, rows, times, extra, generator)
+            rates = level_rates(denoiser, rows, times, extra, generator)
         single.add(rates.reshape(len(rates), -1))
         shares.add((rates * weights).reshape(len(rates), len(times), -1).sum(2))
         if keep_samples:
@@ -390,7 +390,7 @@ def _as_points(denoiser: Denoiser, data: torch.Tensor | np.ndarray) -> torch.Ten
     return points if weight is None else points.to(weight)
 
 
-def _rates(
+def level_rates(
     denoiser: Denoiser,
     rows: torch.Tensor,
     times: np.ndarray,

@@ -79,7 +79,7 @@ def describe(
     needed = dict(zip(map(str, BUDGETS), steps_needed(curve, BUDGETS), strict=True))
     verdict, drawn = None, np.empty(0)
     if len(run.holdout):
-        verdict, drawn = audit_run(run, samples, **({"seed": run.config.seed} | audit))
+        verdict, drawn = audit_run(run, samples, **(dict[str, Any](seed=run.config.seed) | audit))
     ended = f"{run.step:,} steps; {run.stopped}." if run.stopped else f"{run.step:,} steps."
     if verdict is not None:
         how = audit.get("plan", SAMPLE_PLAN), audit.get("sampling_steps", SAMPLE_STEPS)

@@ -72,7 +72,7 @@ def plan_figure(plan: Plan) -> str:
     figure, ax = _axes(6.4, 3.2)
     curve = plan.curve
     u = np.geomspace(plan.u[0], plan.u[-1], 400)
-    ax.plot(u, u * curve(u), color="#1d4ed8", lw=1.8, label="model on held-out rows")
+    ax.plot(u, u * curve(u), color="#1d4ed8", lw=1.8, label=curve.label or "model")
     for k, (start, stop) in enumerate(zip(plan.u[:-1], plan.u[1:], strict=True)):
         step = np.geomspace(start, stop, 40)
         flat = step * float(curve(start)[0])

@@ -110,7 +110,7 @@ def _view(model: ModelReport) -> dict[str, Any]:
         "copying": svg(model.copying.figure()) if model.copying else "",
         "staircase": plan_figure(plan) if plan is not None and plan.u.ndim == 1 else "",
         "rivals": [] if plan is None else [
-            {"name": name, "excess": rival.excess, "charge": rival.charge}
+            {"name": name, "excess": rival.excess, "seen": rival.charges.get("samples")}
             for name, rival in plan.compare().items()
         ],
         "gallery": _gallery(model),

@@ -69,7 +69,7 @@ def _clothing() -> Dataset:
 
 MLP = dict(steps=6000, stop_on_leak=True)
 UNET = dict(network="unet", width=16, batch_size=32, lr=2e-3, steps=1500, check_every=1500)
-FEW = dict(rows=256, steps=(5, 10, 20), samplers=("ancestral",))
+FEW: dict[str, Any] = dict(rows=256, steps=(5, 10, 20), samplers=("ancestral",))
 
 SETS = (
     DataSet(
