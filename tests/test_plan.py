@@ -517,7 +517,9 @@ def test_every_plan_carries_both_charges(two_point_curve):
     for plan in plan_steps(two_point_curve, 8).compare().values():
         assert set(plan.charges) == {"nats", "samples"}
         assert plan.charges["nats"] == plan.excess
-        variance = 2 * two_point_curve.rate[0]
+        rate = two_point_curve.rate  # c^2: between the variance and the scale of half the guess
+        half = np.exp(np.interp(-rate[0] / 2, -rate, np.log(two_point_curve.u)))
+        variance = np.sqrt(2 * rate[0] / half)
         clock = -np.arctan(1 / np.sqrt(plan.u * variance))
         stairs = (np.diff(clock) * two_point_curve(plan.u[:-1])).sum()
         dense = np.geomspace(plan.u[0], plan.u[-1], 20_001)
