@@ -191,7 +191,9 @@ class Reproduce:
     """Make a published result again: a figure and a table, our number beside the published one.
 
     Names: linear-generalisation, hidden-gaussian, dynamical-regimes, implicit-regularisation,
-    random-features, analytic-creativity. Each takes seconds to minutes.
+    random-features, analytic-creativity, empirical-optimum, memorised-share, gap-objective,
+    modes-shift, bias-potential, interpolating-classifiers, dominance, minimax-rate, constrained,
+    distillation. Each takes seconds to minutes.
 
     Example: reverie reproduce linear-generalisation
     """

@@ -19,6 +19,16 @@ RESULTS = (
     "implicit-regularisation",
     "random-features",
     "analytic-creativity",
+    "empirical-optimum",
+    "memorised-share",
+    "gap-objective",
+    "modes-shift",
+    "bias-potential",
+    "interpolating-classifiers",
+    "dominance",
+    "minimax-rate",
+    "constrained",
+    "distillation",
 )
 
 

@@ -43,7 +43,7 @@ def draw(n: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def stopped_density(points: np.ndarray, sigma: float) -> np.ndarray:
-    """Law on CELLS of the empirical score's reversal at level sigma, points moved to their cell."""
+    """Law on CELLS of the empirical score's reversal at level sigma; points snap to cells."""
     step = CELLS[1] - CELLS[0]
     cells = np.rint((points - CELLS[0]) / step).astype(int).clip(0, len(CELLS) - 1)
     counts = np.bincount(cells, minlength=len(CELLS))
@@ -87,7 +87,7 @@ def run(out: Path, seed: int = 0, full: bool = False) -> dict[str, Any]:
     ax.plot(SIZES, blunt, "s--", ms=3, label="stopped at .3 whatever n")
     ax.axhline(1, color="grey", label="run to the end: copies")
     ax.set(xscale="log", yscale="log", xlabel="training points n", ylabel="total variation")
-    ax.legend(frameon=False)
+    ax.legend(frameon=False, loc="center left", bbox_to_anchor=(0.0, 0.72))
     save_figure(figure, out / "minimax_rate.png")
     rows = [
         Row("slope of ln TV in ln n", slope, -0.4, "S", _slope_error(mean, stderr)),
