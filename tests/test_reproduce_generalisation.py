@@ -211,7 +211,7 @@ def test_a_rare_class_at_its_price(tmp_path):
     free, held = (
         rows[f"share of it among samples, {name}"]["ours"] for name in ("free", "constrained")
     )
-    assert held > 2 * free
+    assert held > 1.5 * free
     bound = rows["loss of the rare class on its rows (nats), constrained"]
     assert bound["ours"] == pytest.approx(bound["reference"], rel=0.1)
     assert rows["multiplier at a price of 2 nats"]["ours"] == 0

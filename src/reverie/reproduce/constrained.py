@@ -109,7 +109,7 @@ def _digits(middle: Any, right: Any, seed: int, steps: int) -> list[Row]:
     for name in ("free", "constrained"):
         network = build_network(process, partial(ResidualMLP, (64,), 192, 2), data, seed)
         found = train_constrained(
-            network, data, [group], [budget], steps,
+            network, data, [group], [budget], steps, batch_size=64,
             generator=torch.Generator().manual_seed(seed),
         )  # fmt: skip
         if name == "free":  # ask for a fifth less than the free network ends with

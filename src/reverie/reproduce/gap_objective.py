@@ -30,8 +30,8 @@ from reverie.sampling import sample
 from reverie.theory.copying import copied_share, geometric_times
 from reverie.training import Event, Trainer, fit
 
-COUNT, HOLDOUT, STEPS, EVERY, DRAWS = 100, 400, 3000, 500, 300
-WIDTH = 192
+COUNT, HOLDOUT, STEPS, EVERY, DRAWS = 100, 200, 3000, 500, 300
+WIDTH, BATCH = 192, 64
 SIGMAS = (0.1, 0.3, 1.0, 3.0)
 STYLES = {"training": "o-", "held-out": "s--", "sampler": "^:"}
 
@@ -101,7 +101,7 @@ def run(out: Path, seed: int = 0, full: bool = False) -> dict[str, Any]:
         history = History()
         fitted = fit(
             "digits", n=COUNT, holdout=HOLDOUT, seed=seed, objective=name, steps=steps,
-            width=WIDTH, check_every=EVERY, on_event=watch(history),
+            width=WIDTH, batch_size=BATCH, check_every=EVERY, on_event=watch(history),
         )  # fmt: skip
         left.plot(history.steps, history.copies, ".-", label=name)
         middle.semilogy(history.steps, history.leak, ".-", label=name)
@@ -130,6 +130,6 @@ def run(out: Path, seed: int = 0, full: bool = False) -> dict[str, Any]:
     right.legend(frameon=False, fontsize=6)
     left.legend(frameon=False)
     save_figure(figure, out / "gap_objective.png")
-    settings = dict(n=COUNT, steps=steps, draws=DRAWS, width=WIDTH)
+    settings = dict(n=COUNT, steps=steps, draws=DRAWS, width=WIDTH, batch=BATCH)
     title = "Gap-noise objective against the standard one (after Yi, Sun & Li 2023)"
     return write_table(out, title, rows, seed, settings)
