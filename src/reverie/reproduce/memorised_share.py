@@ -29,9 +29,10 @@ from reverie.reproduce.tables import Row, panels, save_figure, write_table
 from reverie.sampling import sample
 from reverie.theory.copying import copied_share, geometric_times
 
-SIZES = (50, 150, 400, 1000)
+SIZES = (12, 25, 50, 100, 400)
 CIFAR_SIZES = (100, 1000, 4000)
-WIDTH, STEPS, BATCH, DRAWS, LEVELS = 192, 4000, 64, 500, 30
+WIDTH, STEPS, BATCH, DRAWS, LEVELS = 192, 3500, 64, 500, 30
+RATE = 2e-3
 EDGE = 0.9  # the share that defines EMM
 # uncond. 8 x 8 CIFAR-10, in percent: 100 at 1k, 97 at 4k, 89.5 at 8k
 PUBLISHED_EMM = 8000
@@ -44,7 +45,7 @@ def memorised(data: Tensor, size: int, steps: int, seed: int) -> float:
     network = build_network(process, body, part, seed)
     generator = torch.Generator().manual_seed(seed + size)
     levels = (-1.0, 1.6)
-    train(network, part, steps, generator=generator, batch_size=BATCH, log_sigma=levels)
+    train(network, part, steps, generator=generator, batch_size=BATCH, rate=RATE, log_sigma=levels)
     times = geometric_times(process, 20, 0.01, LEVELS)
     shape = tuple(data.shape[1:])
     drawn = sample(network, DRAWS, times, "ddim", shape=shape, generator=generator)
