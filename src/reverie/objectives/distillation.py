@@ -68,8 +68,6 @@ def distil(
     generator = generator or torch.Generator().manual_seed(0)
     law, fitting = NoiseLaw(process, critic.data_std), DenoisingFit(critic, lr)
     optimiser = torch.optim.Adam(student.parameters(), lr=0.3 * lr, betas=(0.5, 0.99))
-    # to rest at the end: a critic that lags makes a student of constant pace overshoot
-    pace = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.0, steps)
 
     def draw() -> Tensor:
         return student(torch.randn((batch_size, *latent), generator=generator))
@@ -82,7 +80,6 @@ def distil(
         optimiser.zero_grad(set_to_none=True)
         ikl_surrogate(teacher, critic, x, t, weight, generator=generator).mean().backward()
         optimiser.step()
-        pace.step()
     return Student(student.eval(), tuple(latent))
 
 
