@@ -3,7 +3,8 @@
 For g = N(theta, 1), data N(0, 1) and exploding variance the gradient of the integral KL is
 theta int w / (1 + sigma^2) dt. Then one-step students of two teachers in the plane: the smooth law
 of four groups, which the student should draw afresh, and the memoriser of their four centres,
-whose copies it inherits. A continuous map of normal noise must leave threads between them.
+which draws it closer to them. A short distillation is far from exact: most samples lie on the
+threads that a continuous map of normal noise must leave, so the students are compared as well.
 """
 
 from __future__ import annotations
