@@ -70,11 +70,13 @@ class Sample:
     """How many samples."""
     steps: int = 20
     """Steps of the sampler (K steps take K + 1 evaluations, heun and dpm++2s 2K + 1)."""
-    plan: str = "rescaled-entropic"
+    plan: str = "loss-adaptive"
     """Where the steps lie: loss-adaptive, rescaled-entropic, karras, log-snr, cosine, linear,
-    quadratic, entropic, tangent or density."""
-    clock: str = "nats"
-    """What the loss-adaptive plan charges: nats (likelihood) or samples (what one sees)."""
+    quadratic, entropic, tangent, density, score-optimal, step-optimised, align-your-steps, or its
+    published tables ays-sd, ays-sdxl and ays-svd."""
+    clock: str | None = None
+    """What the loss-adaptive plan charges: samples (what one sees; the default) or nats
+    (likelihood)."""
     sampler: str = "ancestral"
     """ancestral, ddim, heun, dpm++2m, dpm++2s, sde-dpm++2m, unipc-1, unipc-2, unipc-3, er-sde-1,
     er-sde-2, er-sde-3, exponential-euler, predictor-corrector, or ode (adaptive steps between the
@@ -122,8 +124,8 @@ class Audit:
     """With a run: how many samples to draw."""
     steps: int = 20
     """With a run: steps of the sampler."""
-    plan: str = "rescaled-entropic"
-    """With a run: where the steps lie."""
+    plan: str = "loss-adaptive"
+    """With a run: where the steps lie, as in `reverie sample`."""
     sampler: str = "ancestral"
     """With a run: the sampler, as in `reverie sample`."""
     retrain: int = 0
@@ -165,10 +167,10 @@ class PlanSteps:
     budget: float | None = None
     """Nats that the schedule may add: tells how many steps do."""
     plan: str | None = None
-    """The plan to print in full; all others stand beside it (default: loss-adaptive, or
-    rescaled-entropic where the sampler is not ancestral)."""
-    clock: str = "nats"
-    """What the loss-adaptive plan charges: nats (likelihood) or samples (what one sees)."""
+    """The plan to print in full; all others stand beside it (default: loss-adaptive)."""
+    clock: str | None = None
+    """What the loss-adaptive plan charges: nats (likelihood; the default for the ancestral
+    sampler, whose path KL they are) or samples (what one sees; the default for all others)."""
     data: str | None = None
     """Rows to measure a diffusers model on. Whole pixels from 0 to 255 are mapped to [-1, 1];
     other values are taken as the model's own."""
@@ -244,7 +246,9 @@ class Reproduce:
     """Make a published result again: a figure and a table, our number beside the published one.
 
     Names: linear-generalisation, hidden-gaussian, dynamical-regimes, implicit-regularisation,
-    random-features, analytic-creativity, leaking-benchmark. Each takes seconds to minutes.
+    random-features, analytic-creativity, leaking-benchmark, empirical-optimum, memorised-share,
+    gap-objective, modes-shift, bias-potential, interpolating-classifiers, dominance, minimax-rate,
+    constrained, distillation, step-schedules. Each takes seconds to minutes (the last an hour).
 
     Example: reverie reproduce linear-generalisation
     """

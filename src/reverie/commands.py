@@ -26,7 +26,6 @@ from reverie.files import read_json
 from reverie.forecast import predict as forecast
 from reverie.readings import (
     COSTLY_ROWS,
-    SAMPLE_PLAN,
     draw,
     path_kl,
     sampling_curve,
@@ -286,10 +285,11 @@ def plan(command: cli.PlanSteps, console: Console) -> int:
     else:
         curve = sampling_curve(run)
         second = float(run.train_points().flatten(1).square().sum(1).mean())
-    # a plan that is best in path KL can be the worst for a deterministic sampler
-    default = "loss-adaptive" if command.sampler == "ancestral" else SAMPLE_PLAN
+    clock = command.clock
+    if clock is None:  # a plan that is best in path KL can be the worst for other samplers
+        clock = "nats" if command.sampler == "ancestral" or curve.columns > 1 else "samples"
     report = report_plans(
-        str(command.model), curve, counts, method=command.plan or default, clock=command.clock,
+        str(command.model), curve, counts, method=command.plan or "loss-adaptive", clock=clock,
         sampler=command.sampler, budget=command.budget, facts=Facts(second_moment=second),
     )  # fmt: skip
     if run is not None:

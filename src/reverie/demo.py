@@ -12,7 +12,6 @@ from reverie.auditing.copying import copying_distance
 from reverie.config import FitConfig
 from reverie.plan import plan_steps, steps_needed
 from reverie.readings import (
-    SAMPLE_PLAN,
     SAMPLE_STEPS,
     audit_run,
     path_kl,
@@ -82,7 +81,7 @@ def describe(
         verdict, drawn = audit_run(run, samples, **(dict[str, Any](seed=run.config.seed) | audit))
     ended = f"{run.step:,} steps; {run.stopped}." if run.stopped else f"{run.step:,} steps."
     if verdict is not None:
-        how = audit.get("plan", SAMPLE_PLAN), audit.get("sampling_steps", SAMPLE_STEPS)
+        how = audit.get("plan", "loss-adaptive"), audit.get("sampling_steps", SAMPLE_STEPS)
         ended += (
             f" Audited on {len(drawn):,} samples: {audit.get('sampler', 'ancestral')} sampler, "
             f"{how[1]} steps of the {how[0]} plan."

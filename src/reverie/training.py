@@ -28,6 +28,7 @@ from reverie.denoisers import Network
 from reverie.errors import InputError
 from reverie.files import write_json, write_text
 from reverie.noise_law import NoiseLaw
+from reverie.objectives import build_objective
 from reverie.previews import write_preview
 from reverie.processes import GaussianProcess, spec_of
 from reverie.runs import (
@@ -83,6 +84,9 @@ class Trainer:
         self.holdout = None if holdout is None or len(holdout) == 0 else holdout.to(device)
         self.generator = torch.Generator(device).manual_seed(config.seed)
         self.law = NoiseLaw(network.process, network.data_std)
+        self.objective = build_objective(
+            config.objective, network.process, self.train, config.seed + 2
+        )
         self.progress = Progress()
         self.started = 0
         self.work = sum(p.numel() for p in network.parameters()) * config.batch_size
@@ -152,14 +156,13 @@ class Trainer:
         )
         x = self._augment(self.train[rows])
         t, weight, bins = self.law.draw(batch, self.generator)
-        state = self.network.process.corrupt(x, t, generator=self.generator)
+        drawn = self.objective.draw(rows, x, t, self.generator)
         half = (
             torch.autocast("cuda", torch.bfloat16) if self.device.type == "cuda" else nullcontext()
         )
         with half:
-            guess = self.network(state, t.to(self.device))
-        scale = self.network.loss_weight(t, x)
-        each = (scale * (guess.float() - x).square()).flatten(1).mean(1)
+            guess = self.network(drawn.state, t.to(self.device))
+        each = drawn.loss(guess.float(), self.network.loss_weight(t, x))
         self.law.learn(bins, each.detach().cpu())
         return (each * weight.to(each)).mean()
 

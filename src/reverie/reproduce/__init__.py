@@ -20,6 +20,17 @@ RESULTS = (
     "random-features",
     "analytic-creativity",
     "leaking-benchmark",
+    "empirical-optimum",
+    "memorised-share",
+    "gap-objective",
+    "modes-shift",
+    "bias-potential",
+    "interpolating-classifiers",
+    "dominance",
+    "minimax-rate",
+    "constrained",
+    "distillation",
+    "step-schedules",
 )
 
 
