@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtri
 
-from reverie.auditing.alignment import Groups, align, read_sets, split_off_groups
+from reverie.auditing.alignment import LEAST_ROWS, Groups, align, read_sets, split_off_groups
 from reverie.auditing.features import Features, features_of
 from reverie.data import Column, Dataset, in_user_layout, row_codes
 from reverie.errors import InputError
@@ -88,6 +88,7 @@ def common_space(
     sets = align(sets)
     if group_ids is not None:
         _refuse_straddling(*group_ids)
+        _refuse_few(*group_ids)
     codes, notes = row_codes(*(data.values for data in sets)), []
     _check_shared(codes, notes)
     cells = None
@@ -114,6 +115,13 @@ def _refuse_straddling(members: np.ndarray, held: np.ndarray) -> None:
             f"{len(both)} of {total} groups stand in both train and holdout: a group the model "
             "has seen is no held-out data; split by group (audit without samples lists the split)"
         )
+
+
+def _refuse_few(members: np.ndarray, held: np.ndarray) -> None:
+    for name, ids in (("train", members), ("holdout", held)):
+        count = len(np.unique(ids))
+        if count < LEAST_ROWS:
+            raise InputError(f"{name} has {count} group(s); an audit needs at least {LEAST_ROWS}")
 
 
 def _check_shared(codes: list[np.ndarray], notes: list[str]) -> None:

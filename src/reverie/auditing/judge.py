@@ -51,6 +51,7 @@ def audit(
     alpha: float = 0.05,
     tol: float = 0.05,
     randomised: bool = False,
+    metrics: bool = True,
     seed: int = 0,
 ) -> Verdict:
     """Does a generator copy its training rows?
@@ -62,7 +63,8 @@ def audit(
     each row's group; rows of one group (a person) count as one, and no group may stand on both
     sides. extra: further lines of the table (see `weigh`). alpha: level of the joint decision.
     tol: share of the samples by which an honest model may lean towards its training rows.
-    randomised: make the size of the tail test `alpha` itself, by a seeded draw.
+    randomised: make the size of the tail test `alpha` itself, by a seeded draw. metrics: add the
+    published metrics and the fidelity tests, which stand beside the verdict and never decide it.
 
     Returns a Verdict: `copies` when the exact tail test rejects and near-copies outnumber what an
     honest fit's odds explain, or when a table of few cells is repeated cell by cell; `dependence`
@@ -81,8 +83,9 @@ def audit(
         lines += membership_rows(denoiser, *_points(space), seed=seed)
     leak = _leak(denoiser, space, curves, seed)
     return weigh(
-        space, leak=leak, extra=lines, alpha=alpha, tol=tol, randomised=randomised, seed=seed
-    )
+        space, leak=leak, extra=lines, alpha=alpha, tol=tol, randomised=randomised,
+        metrics=metrics, seed=seed,
+    )  # fmt: skip
 
 
 def weigh(
@@ -93,6 +96,7 @@ def weigh(
     alpha: float = 0.05,
     tol: float = 0.05,
     randomised: bool = False,
+    metrics: bool = True,
     seed: int = 0,
 ) -> Verdict:
     """The verdict on rows in a common space; options as in `audit`.
@@ -127,8 +131,10 @@ def weigh(
     sizes = {"train": len(space.members), "holdout": len(space.held), "samples": len(space.drawn)}
     if not close.by_row:
         sizes |= {"train_groups": members, "holdout_groups": others}
-    rates = calibrated_rates(space.members, space.held, space.drawn, seed)
-    likeness = _likeness(space, seed)
+    rates, likeness = [], []
+    if metrics:
+        rates = calibrated_rates(space.members, space.held, space.drawn, seed)
+        likeness = _likeness(space, seed)
     return Verdict(
         finding=_finding(joint, table, power, alpha),
         p_value=tests[0].p_value,

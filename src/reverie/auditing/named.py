@@ -36,7 +36,8 @@ class Record:
 
     @property
     def named(self) -> bool:
-        return self.adjusted_p <= DISCOVERY_RATE
+        """Stands out among held-out rows, and is nearly reproduced."""
+        return self.near_copy and self.adjusted_p <= DISCOVERY_RATE
 
 
 def records(close: Closeness, seed: int) -> list[Record]:
