@@ -254,7 +254,7 @@ def test_groups_are_checked():
     ids = np.arange(40) // 2
     with pytest.raises(InputError, match="stand in both train and holdout"):
         audit(train, holdout, train, groups=(ids, ids))
-    with pytest.raises(InputError, match="39 ids"):
+    with pytest.raises(InputError, match="its rows 40"):
         audit(train, holdout, train, groups=(ids, ids[:39]))
     with pytest.raises(InputError, match="2 group"):
         audit(train, holdout, train, groups=(ids, 100 + np.arange(40) % 2))

@@ -27,7 +27,7 @@ import numpy as np
 from scipy import stats
 
 from reverie.auditing.saddlepoint import permutation_p, permutation_z
-from reverie.auditing.tail_null import TailNull, fewest_visible, ladder, rungs, tail_null
+from reverie.auditing.tail_null import TailNull, fewest_visible, ladder, tail_null
 
 THIRD = 1 / 3
 HONEST_ODDS = 1.5  # a Gaussian fitted on 200 rows has 1.14 in 8 and 1.27 in 16 dimensions
@@ -155,7 +155,10 @@ def near_null(members: int, others: int, close: int) -> TailNull | None:
     least = fewest_visible(members, others, 0.05, HONEST_ODDS)
     if close < least:
         return None
-    return tail_null(members, others, rungs(least, min(close, MOST_NEAR)), HONEST_ODDS)
+    ks = [least]  # few rungs, and ladders that begin alike: plantings share their nulls
+    while ks[-1] * 5 // 4 + 1 <= min(close, MOST_NEAR):
+        ks.append(ks[-1] * 5 // 4 + 1)
+    return tail_null(members, others, tuple(ks), HONEST_ODDS)
 
 
 @dataclass(frozen=True)

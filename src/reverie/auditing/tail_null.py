@@ -120,18 +120,19 @@ def ladder(members: int, others: int, alpha: float = 0.05) -> tuple[int, ...]:
 
 
 def rungs(first: int, last: int) -> tuple[int, ...]:
-    """Every K from `first` to 4 times that, then a quarter more each time, up to `last`.
+    """Every K from `first` to 4 times that (in steps, where it is large), then a quarter more each
+    time, up to `last`.
 
-    Closely set rungs cost little, as their joint null is exact, and bring the exact size of the
-    test, which is discrete, close to its level.
+    Closely set rungs bring the exact size of the test, which is discrete, close to its level.
     """
-    ks = list(range(first, max(min(last, max(4 * first, DENSE)), first) + 1))
+    dense = max(min(last, max(4 * first, DENSE)), first)
+    ks = list(range(first, dense + 1, max(first // DENSE, 1)))
     while ks[-1] * 5 // 4 <= last:
         ks.append(ks[-1] * 5 // 4)
     return tuple(ks)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def tail_null(members: int, others: int, ks: tuple[int, ...], odds: float = 1.0) -> TailNull:
     """A `TailNull`, kept: audits of the same sizes share it."""
     return TailNull(members, others, ks, odds)
