@@ -196,7 +196,9 @@ class Sampling:
                 dtype=options.get("dtype", torch.float32),
                 device=options.get("device", "cpu"),
             )
-        given = [t.expand(len(state)) for t in times.to(state)]
+        # symbols are integers, but time is not
+        kind = state.dtype if state.is_floating_point() else torch.float64
+        given = [t.expand(len(state)) for t in times.to(state.device, kind)]
         condition = options.get("condition")
 
         def guess(state: Tensor, k: int) -> Tensor:
@@ -207,7 +209,8 @@ class Sampling:
         with evaluating(denoiser):
             for state in steps:
                 yield state
-            yield process.readout(guess(state, len(times) - 1))
+            clean = guess(state, len(times) - 1)
+            yield process.finish(clean, state, times[-1], generator=generator)
 
     def _solver(
         self,
