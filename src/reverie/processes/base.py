@@ -107,7 +107,7 @@ class Process(nn.Module):
         Valid as written where `steps_exact`; other processes override it.
         """
         batch = state.shape[0]
-        now, then = torch.as_tensor(t), torch.as_tensor(s)
+        now, then = (torch.as_tensor(v, dtype=torch.float64) for v in (t, s))
         rate = self.rate(guess(state, now.expand(batch)), x, state, now).reshape(batch, -1)
         step = (self.clock(then) - self.clock(now)).reshape(-1, rate.shape[1])
         return (step * rate).sum(1)

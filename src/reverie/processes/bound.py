@@ -25,7 +25,7 @@ def low_discrepancy(
 
 
 def clock_speed(process: Process, t: Tensor) -> Tensor:
-    """|du/dt| (B,) at times (B,) of a process with one clock."""
+    """|du/dt| at times t, () or (B,), of a process with one clock."""
     with torch.enable_grad():
         time = t.detach().double().clone().requires_grad_()
         (slope,) = torch.autograd.grad(process.clock(time).sum(), time)
@@ -40,7 +40,7 @@ def bound_rate(
     *,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Unbiased nats (B,) per unit of t of each row of x at times (B,): the loss of training.
+    """Unbiased nats (B,) per unit of t of each row of x at t, () or (B,): the loss of training.
 
     Its mean over uniform t is the integral of the bound; differentiable in the guess.
     """
@@ -65,7 +65,7 @@ def negative_elbo(
     low, high = process.t_range
     total = process.prior_kl(x)
     for t in low_discrepancy(draws, process.t_range, generator):
-        rate = bound_rate(process, guess, x, t.expand(len(x)), generator=generator)
+        rate = bound_rate(process, guess, x, t, generator=generator)
         total = total + rate * (high - low) / draws
     state = process.corrupt(x, low, generator=generator)
     times = torch.full((len(x),), low, dtype=torch.float64, device=x.device)

@@ -123,8 +123,8 @@ def check_rates(rates: Tensor) -> Tensor:
             )
         if abs(float(values.sum())) > slack:
             raise InputError(
-                f"row {row} of the rate matrix sums to {float(values.sum()):g}; a generator's rows "
-                "sum to 0, each diagonal entry being minus the sum of the others"
+                f"row {row} of the rate matrix sums to {float(values.sum()):g}; the rows of a "
+                "generator sum to 0, each diagonal entry being minus the sum of the others"
             )
     if not off.any():
         raise InputError("every rate of the rate matrix is 0: no state is ever left")

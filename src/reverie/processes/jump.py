@@ -77,12 +77,16 @@ class JumpProcess(Process):
         return torch.linalg.matrix_exp(sigma[:, None, None] * self.rates.to(sigma))
 
     def kernel(self, t: Tensor | float) -> Tensor:
-        """K_t (T, S, M): the law of a site's state at t, for each clean symbol."""
-        return self.transition(self.sigma(t))[:, : self.symbols].clamp(min=0)
+        """K_t (T, S, M): the law of a site's state at t, for each clean symbol.
+
+        T is 1 where all times are equal.
+        """
+        return self.transition(self.sigma(_shared(t)))[:, : self.symbols].clamp(min=0)
 
     def between(self, s: Tensor | float, t: Tensor | float) -> Tensor:
         """The law (T, M, M) of a site's state at t > s, for each state at s."""
-        return self.transition(self.sigma(t) - self.sigma(s)).clamp(min=0)
+        span = self.sigma(_shared(t)) - self.sigma(_shared(s))
+        return self.transition(span).clamp(min=0)
 
     def log_likelihood(self, state: State, t: Tensor | float) -> Tensor:
         """log p(x_t | x) of every site for each clean symbol, (B, *sites, S), `IMPOSSIBLE` for 0.
@@ -290,7 +294,13 @@ def _uniform(x: Tensor, generator: torch.Generator | None) -> Tensor:
 
 
 def _times(t: Tensor | float) -> Tensor:
-    return torch.as_tensor(t).to(torch.float64).reshape(-1)
+    return torch.as_tensor(t, dtype=torch.float64).reshape(-1)
+
+
+def _shared(t: Tensor | float) -> Tensor:
+    """Times (T,), one of them where all are equal: a table per level, not per row."""
+    times = _times(t)
+    return times[:1] if len(times) > 1 and bool((times == times[0]).all()) else times
 
 
 def _fit(level: Tensor, state: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from reverie.processes.base import Guess, Process, State
-from reverie.processes.jump import JumpProcess, _fit, _times, _uniform
+from reverie.processes.jump import JumpProcess, _fit, _shared, _times, _uniform
 from reverie.spaces import FiniteSet
 
 
@@ -60,10 +60,10 @@ class Masking(JumpProcess):
         return self._thinned((-sigma).exp())
 
     def kernel(self, t: Tensor | float) -> Tensor:
-        return self._thinned(self.clock(t))[:, : self.symbols]
+        return self._thinned(self.clock(_shared(t)))[:, : self.symbols]
 
     def between(self, s: Tensor | float, t: Tensor | float) -> Tensor:
-        return self._thinned(self.clock(t) / self.clock(s))
+        return self._thinned(self.clock(_shared(t)) / self.clock(_shared(s)))
 
     def _thinned(self, kept: Tensor) -> Tensor:
         """Transition (T, M, M) that keeps a symbol with probability `kept` and masks it else."""
