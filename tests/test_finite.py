@@ -690,4 +690,4 @@ def test_the_tutorial_runs():
     space: dict = {}
     exec(compile(blocks[0], str(page), "exec"), space)
     assert isinstance(space["denoiser"], Denoiser)
-    assert space["names"].shape[1] == 6
+    assert space["points"].shape[1] == 6
