@@ -31,6 +31,7 @@ from reverie.processes.generator import (
 )
 from reverie.sampling_jumps import first_hitting, gillespie, tau_leap
 from reverie.spaces import Euclidean, FiniteSet
+from reverie.step_charges import MeasuredPlan, cheapest_path, measure_steps
 
 # p(x) of {0, 1, 2}^3 in two-hundredths, last site fastest
 TABLE = torch.tensor(
@@ -466,14 +467,7 @@ def test_steps_of_masking_cost_the_staircase_exactly():
     denoiser = exact(process)
     curve = masked_curve()
     plan = plan_steps(curve, 4)
-    brute = 0.0
-    for t, s in itertools.pairwise([1.0, *plan.levels[1:-1], 0.0]):
-        now, then = LAW @ joint_kernel(process, t), LAW @ joint_kernel(process, s)
-        thinned = process.between(s, t)[0]
-        forward = torch.kron(torch.kron(thinned, thinned), thinned)  # [y, z]
-        truth = (then[:, None] * forward / now.where(now > 0, 1.0)).T
-        model = joint_step(process, denoiser, t, s)
-        brute += float(now.numpy() @ rel_entr(truth.numpy(), model.numpy()).sum(1))
+    brute = path_kl(process, denoiser, [1.0, *plan.levels[1:-1], 0.0])
     assert abs(plan.path_kl(curve) - brute) < 2e-4 * brute
     assert abs(plan.excess - brute) < 2e-4 * brute
 
@@ -535,6 +529,66 @@ def test_measure_and_sample_work_on_other_chains(process, generator):
     counts = torch.bincount(number(drawn, 3), minlength=27)
     noise = float((LAW * (1 - LAW) / 2000).sqrt().sum()) / 2
     assert 0.5 * float((counts / 2000 - LAW).abs().sum()) < 2 * noise + 0.03
+
+
+# --- measured steps ----------------------------------------------------------------------------
+
+
+def path_kl(process, denoiser, times):
+    """Path KL of a plan by brute force over all states, from the true law of the noisy end."""
+    total = 0.0
+    for t, s in itertools.pairwise(times):
+        now, then = LAW @ joint_kernel(process, t), LAW @ joint_kernel(process, s)
+        step = process.between(s, t)[0]
+        forward = torch.kron(torch.kron(step, step), step)  # [y, z]
+        truth = (then[:, None] * forward / now.where(now > 0, 1.0)).T
+        model = joint_step(process, denoiser, t, s)
+        total += float(now.numpy() @ rel_entr(truth.numpy(), model.numpy()).sum(1))
+    return total
+
+
+def test_the_cheapest_path_is_the_best_of_all(generator):
+    cost = torch.rand(8, 8, generator=generator).numpy()
+    for steps in (1, 3, 6):
+        every = [(0, *inner, 7) for inner in itertools.combinations(range(1, 7), steps - 1)]
+        price = [sum(cost[i, j] for i, j in itertools.pairwise(knots)) for knots in every]
+        assert tuple(cheapest_path(cost, steps)) == every[int(np.argmin(price))]
+
+
+@pytest.mark.parametrize("process", ALL, ids=NAMES)
+def test_charges_over_drawn_symbols_have_the_mean_of_charges(process):
+    """For the exact denoiser, by the sum over all states and points."""
+    denoiser, t, s = exact(process), 0.6, 0.45
+    states, kernel = words(process.states, 3), joint_kernel(process, t)
+    guess = denoiser(states, torch.full((len(states),), t, dtype=torch.float64))
+    drawn = float((LAW @ kernel) @ process.expected_charge(guess, states, t, s))
+    own = 0.0
+    for share, row, x in zip(LAW, kernel, words(3, 3), strict=True):
+        seen = row > 0
+        both = x.expand(int(seen.sum()), 3)
+        own += float(share * (row[seen] @ process.charge(denoiser, both, states[seen], t, s)))
+    assert abs(drawn - own) < 1e-10
+
+
+def test_measured_steps_cost_the_path_kl(generator):
+    process = Uniform(3, 3)
+    denoiser = exact(process)
+    rows = torch.multinomial(LAW, 1000, replacement=True, generator=generator)
+    charges = measure_steps(denoiser, words(3, 3)[rows], 33, generator=generator)
+    plans = charges.plan(5).compare()
+    brute = {name: path_kl(process, denoiser, plan.levels) for name, plan in plans.items()}
+    for name, plan in plans.items():
+        assert plan.steps == 5
+        assert isinstance(plan, MeasuredPlan)
+        # the extrapolated limit is known to a tenth of the excess it is read against
+        assert abs(plan.excess - brute[name]) < 4 * plan.stderr + 0.1 * brute[name]
+    assert brute["loss-adaptive"] < 0.75 * brute["log-snr"]
+    drawn = sample(denoiser, 10, plans["loss-adaptive"], generator=generator)
+    assert drawn.shape == (10, 3)
+    with pytest.raises(InputError, match="allow 1 to 32"):
+        charges.plan(33)
+    with pytest.raises(InputError, match="measure them on the other rows"):
+        plans["entropic"].on(charges.curve)
 
 
 # --- samplers ----------------------------------------------------------------------------------

@@ -207,6 +207,22 @@ class JumpProcess(Process):
         gap = torch.xlogy(exact, exact) - exact * model.clamp(min=least).log()
         return gap.flatten(1).sum(1)
 
+    def expected_charge(
+        self, prediction: Tensor, state: State, t: Tensor | float, s: Tensor | float
+    ) -> Tensor:
+        """Mean (B,) in nats of `charge` over clean symbols drawn from the prediction itself.
+
+        The information, site by site, that a step to s gives about x. For an exact prediction it
+        is the charge's mean given the state, without the variance of x. t and s: one level each.
+        """
+        evidence = self.kernel(t)[0].to(state.device)
+        joint = self.kernel(s)[0][:, :, None] * self.between(s, t)[0]  # [x, y, z]
+        law = joint.to(evidence) / evidence.where(evidence > 0, 1.0)[:, None]
+        known = torch.special.entr(law).sum(1)  # entropy of y given x and z: [x, z]
+        spread = torch.special.entr(self.step_law(prediction, state, t, s)).sum(-1)
+        gain = spread - (prediction.double() * pick(known.mT, state)).sum(-1)
+        return gain.flatten(1).sum(1)
+
     # --- the reversal ------------------------------------------------------------------------
 
     def reverse(
