@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from reverie.cli import main
+from reverie.sampling import SAMPLERS
 
 SMALL = ["--width", "16", "--depth", "1", "--steps", "40", "--check-every", "20", "--quiet"]
 
@@ -52,9 +53,30 @@ def test_sample_in_the_datas_own_form(run, tmp_path, capsys):
     folder = tmp_path / "pngs"
     assert call("sample", run, "--n", "3", "--steps", "4", "--out", folder, "--quiet") == 0
     assert len(list(folder.glob("*.png"))) == 3
-    for sampler in ("ddim", "heun", "dpm++2m"):
-        assert call("sample", run, "--n", "2", "--steps", "4", "--sampler", sampler,
-                    "--out", out, "--quiet") == 0  # fmt: skip
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_sampler_from_the_command_line(run, tmp_path, sampler):
+    if sampler == "ode":
+        pytest.importorskip("torchdiffeq")
+    out = tmp_path / "s.npy"
+    assert call("sample", run, "--n", "2", "--steps", "4", "--sampler", sampler,
+                "--out", out, "--quiet") == 0  # fmt: skip
+    assert np.load(out).shape == (2, 8, 8)
+
+
+def test_help_names_every_sampler(capsys):
+    call("sample", "--help")
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert all(f" {name}" in text for name in SAMPLERS)
+
+
+def test_sample_can_refuse_copies(run, tmp_path, capsys):
+    out = tmp_path / "s.npy"
+    words = ["--n", "30", "--steps", "5", "--out", out, "--reject-copies", "--quiet"]
+    assert call("sample", run, *words) == 0
+    assert "near-copies of training rows were refused" in capsys.readouterr().out
+    assert np.load(out).shape == (30, 8, 8)
 
 
 def test_audit_of_a_run_writes_page_and_json(run, capsys):
@@ -63,7 +85,12 @@ def test_audit_of_a_run_writes_page_and_json(run, capsys):
     data = json.loads((run / "audit.json").read_text())
     model = data["models"][0]
     assert {"name", "n", "finding", "p_value", "leak", "leak_level", "plan"} <= set(model)
-    assert (run / "audit.html").read_text().startswith("<!doctype html>")
+    page = (run / "audit.html").read_text()
+    assert page.startswith("<!doctype html>")
+    assert "held-out row stands in the training set" in page
+    clean = run.parent / "clean"
+    assert call("audit", run, "--n", "50", "--steps", "3", "--write-clean", clean, "--quiet") == 0
+    assert np.load(clean / "train.npy").shape == (200, 8, 8)
 
 
 def test_audit_of_three_files_fails_on_copies(tmp_path, capsys):
@@ -85,12 +112,45 @@ def test_audit_of_three_files_fails_on_copies(tmp_path, capsys):
 def test_plan_prints_every_schedule(run, capsys):
     assert call("plan", run, "--steps", "6", "--quiet") == 0
     out = capsys.readouterr().out
-    for name in ("loss-adaptive", "karras", "cosine", "entropic", "log-snr"):
+    for name in ("loss-adaptive", "karras", "cosine", "entropic", "log-snr", "align-your-steps",
+                 "score-optimal", "step-optimised", "ays-sd"):  # fmt: skip
         assert name in out
     assert (run / "plan.html").exists()
     assert call("plan", run, "--steps", "6", "--json") == 0
-    data = json.loads(capsys.readouterr().out)
-    assert data["excess_nats"] == min(data["rivals"].values())
+    plan = json.loads(capsys.readouterr().out)["plans"][0]
+    assert plan["excess_nats"] == min(plan["rivals"].values())
+
+
+def test_plan_of_several_numbers_of_steps(run, tmp_path, capsys):
+    out = tmp_path / "plans"
+    arguments = ["--steps", "3, 6", "--budget", "40", "--out", out, "--quiet"]
+    assert call("plan", run, *arguments) == 0
+    text = capsys.readouterr().out
+    for word in ("K = 3", "K = 6", "certificates", "geometric grid", "at most 40 nats"):
+        assert word in text
+    data = json.loads((out / "plan.json").read_text())
+    assert [plan["steps"] for plan in data["plans"]] == [3, 6]
+    needed = data["steps_needed"]
+    assert f"{needed} steps of the loss-adaptive plan" in text
+    assert set(data["plans"][0]["charges_of_rivals"]["karras"]) == {"nats", "samples"}
+    assert "<svg" in (out / "plan.html").read_text()
+    for plan in data["plans"]:
+        file = out / f"plan-{plan['steps']}.txt"
+        assert file.read_text().splitlines()[0] == "# t sigma alpha log_snr"
+        t, sigma, alpha, log_snr = np.loadtxt(file, unpack=True)
+        assert np.allclose(t, plan["t"])
+        assert np.allclose(np.exp(log_snr), plan["u"], rtol=1e-6)
+        assert np.allclose(2 * np.log(alpha / sigma), log_snr, atol=1e-6)
+
+
+def test_plan_for_a_deterministic_sampler(run, tmp_path, capsys):
+    """No certificate, and never the plan of the stochastic sampler unasked."""
+    assert (
+        call("plan", run, "--steps", "4", "--sampler", "ddim", "--out", tmp_path, "--quiet") == 0
+    )
+    text = capsys.readouterr().out
+    assert "no KL certificate for ddim" in text
+    assert "* loss-adaptive in the samples clock" in text
 
 
 def test_compare_two_runs(run, tmp_path, capsys):
@@ -161,6 +221,9 @@ def bad_sets(tmp_path):
         (["predict", "digits", "--n", "2"], "at least 3 rows"),
         (["sample", "{tmp_path}"], "is not a run"),
         (["plan", "{tmp_path}"], "is not a run"),
+        (["plan", "{tmp_path}", "--steps", "5;6"], "give one number"),
+        (["plan", "{tmp_path}", "--sampler", "magic"], "no sampler is called"),
+        (["plan", "{tmp_path}", "--data", "rows.npy"], "goes with a diffusers directory"),
         (["compare", "{tmp_path}", "{tmp_path}"], "is not a run"),
     ],
 )

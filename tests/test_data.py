@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from reverie import data
+from reverie import data, files
 from reverie.data import Dataset, Scaler, load, save, shared_rows, split
 from reverie.errors import InputError
 
@@ -231,7 +231,7 @@ def test_writing_is_atomic(tmp_path):
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        data.write_bytes(path, fail)
+        files.write_bytes(path, fail)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 

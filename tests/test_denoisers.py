@@ -216,3 +216,17 @@ def test_curve_then_plan_of_a_users_module(generator):
     curve = measure(denoiser, torch.randn(500, 3, generator=generator), generator=generator)
     plan = plan_steps(curve, steps=8)
     assert sample(denoiser, 5, plan, shape=(3,), generator=generator).shape == (5, 3)
+
+
+def test_the_memoriser_has_the_gradient_of_its_posterior(generator):
+    """d xhat / d x_t = alpha / sigma^2 Cov(x | x_t), with the covariance by brute force."""
+    process, data = VP(t_min=1e-3), torch.randn(40, 3, generator=generator)
+    memoriser, t = Memoriser(process, data), torch.tensor(0.3)
+    state = process.corrupt(data[:1], t, generator=generator)
+    found = torch.autograd.functional.jacobian(lambda x: memoriser(x, t), state)[0, :, 0]
+    alpha, sigma = process.levels(t, state)
+    weights = process.log_kernel(state.double(), data.double(), t).softmax(1)[0]
+    offset = data.double() - weights @ data.double()
+    exact = (alpha / sigma**2).double() * (offset.T * weights) @ offset
+    assert torch.allclose(found.double(), exact, atol=1e-5)
+    assert torch.allclose(memoriser(state.requires_grad_(), t), memoriser(state.detach(), t))

@@ -18,6 +18,8 @@ from scipy.special import rel_entr
 from reverie import InputError, LossCurve, measure, plan_steps, sample
 from reverie.denoisers import Denoiser, Memoriser
 from reverie.denoisers.tokens import PosteriorHead, RatioHead, TokenMLP, TokenTransformer
+from reverie.plan import MeasuredPlan, measure_steps
+from reverie.plan.step_charges import cheapest_path
 from reverie.processes import Masking, Ordinal, RateMatrix, Uniform
 from reverie.processes.bound import bound_rate, low_discrepancy, negative_elbo
 from reverie.processes.generator import (
@@ -29,9 +31,8 @@ from reverie.processes.generator import (
     implicit,
     tabulate,
 )
-from reverie.sampling_jumps import first_hitting, gillespie, tau_leap
+from reverie.sampling import first_hitting, gillespie, tau_leap
 from reverie.spaces import Euclidean, FiniteSet
-from reverie.step_charges import MeasuredPlan, cheapest_path, measure_steps
 
 # p(x) of {0, 1, 2}^3 in two-hundredths, last site fastest
 TABLE = torch.tensor(

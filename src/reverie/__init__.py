@@ -21,10 +21,22 @@ _HOMES = {
     "measure": "reverie.curve",
     "Plan": "reverie.plan",
     "plan_steps": "reverie.plan",
+    "plan_at": "reverie.plan",
+    "gits_plan": "reverie.plan",
+    "score_optimal_plan": "reverie.plan",
+    "Estimate": "reverie.information",
+    "entropy": "reverie.information",
+    "guess_gap": "reverie.information",
+    "kl_divergence": "reverie.information",
+    "log_density": "reverie.information",
+    "log_mass": "reverie.information",
+    "mutual_information": "reverie.information",
     "sample": "reverie.sampling",
     "fit": "reverie.training",
     "predict": "reverie.forecast",
     "Run": "reverie.runs",
+    "retrain": "reverie.retraining",
+    "sweep": "reverie.sweeps",
     "audit": "reverie.auditing",
     "Verdict": "reverie.auditing",
 }
@@ -53,8 +65,20 @@ if TYPE_CHECKING:
     from reverie.denoisers.diffusers import from_diffusers as from_diffusers
     from reverie.errors import InputError as InputError
     from reverie.forecast import predict as predict
+    from reverie.information import Estimate as Estimate
+    from reverie.information import entropy as entropy
+    from reverie.information import guess_gap as guess_gap
+    from reverie.information import kl_divergence as kl_divergence
+    from reverie.information import log_density as log_density
+    from reverie.information import log_mass as log_mass
+    from reverie.information import mutual_information as mutual_information
     from reverie.plan import Plan as Plan
+    from reverie.plan import gits_plan as gits_plan
+    from reverie.plan import plan_at as plan_at
     from reverie.plan import plan_steps as plan_steps
+    from reverie.plan import score_optimal_plan as score_optimal_plan
+    from reverie.retraining import retrain as retrain
     from reverie.runs import Run as Run
     from reverie.sampling import sample as sample
+    from reverie.sweeps import sweep as sweep
     from reverie.training import fit as fit

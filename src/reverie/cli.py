@@ -69,16 +69,23 @@ class Sample:
     n: int = 100
     """How many samples."""
     steps: int = 20
-    """Steps of the sampler (K steps take K + 1 evaluations, heun 2K + 1)."""
-    plan: str = "rescaled-entropic"
+    """Steps of the sampler (K steps take K + 1 evaluations, heun and dpm++2s 2K + 1)."""
+    plan: str = "loss-adaptive"
     """Where the steps lie: loss-adaptive, rescaled-entropic, karras, log-snr, cosine, linear,
-    quadratic, entropic, tangent or density."""
-    clock: str = "nats"
-    """What the loss-adaptive plan charges: nats (likelihood) or samples (what one sees)."""
+    quadratic, entropic, tangent, density, score-optimal, step-optimised, align-your-steps, or its
+    published tables ays-sd, ays-sdxl and ays-svd."""
+    clock: str | None = None
+    """What the loss-adaptive plan charges: samples (what one sees; the default) or nats
+    (likelihood)."""
     sampler: str = "ancestral"
-    """ancestral, ddim, heun or dpm++2m."""
+    """ancestral, ddim, heun, dpm++2m, dpm++2s, sde-dpm++2m, unipc-1, unipc-2, unipc-3, er-sde-1,
+    er-sde-2, er-sde-3, exponential-euler, predictor-corrector, or ode (adaptive steps between the
+    plan's ends; needs torchdiffeq)."""
     out: Path = Path("samples.npy")
     """Where to: .npy, .npz, .csv, .parquet, or a folder of PNGs (no ending)."""
+    reject_copies: bool = False
+    """Refuse samples that nearly reproduce a training row (they lie within a third of the way to
+    its nearest other), and draw anew, up to 20 times as many as asked for."""
     seed: int = 0
     """The same seed draws the same samples."""
     common: tyro.conf.OmitArgPrefixes[Common] = Common()
@@ -88,11 +95,14 @@ class Sample:
 class Audit:
     """Ask whether a generator copies its training rows; write a page and JSON.
 
-    Give a run, or the three sets of any generator at all. The verdict is copies, dependence, none
-    or inconclusive, with exact p-values and what it would have caught.
+    Give a run, or the three sets of any generator at all: arrays, images, or tables of numbers,
+    categories and missing cells. The verdict is copies, dependence, none or inconclusive, with
+    exact p-values and what it would have caught. It begins with the split: rows that stand in both
+    training and held-out data. Without --samples it does just that, and writes split.html.
 
     Example: reverie audit runs/digits --fail-on copies
     Example: reverie audit --train a.csv --holdout b.csv --samples c.csv --out audit
+    Example: reverie audit --train a.csv --holdout b.csv --write-clean clean
     """
 
     run: Positional[Path | None] = None
@@ -103,20 +113,35 @@ class Audit:
     """Rows of the same source that it has not seen."""
     samples: str | None = None
     """Rows it generated."""
+    group: str | None = None
+    """A column (a person, say) whose rows belong together; it is not compared itself."""
+    features: str | None = None
+    """Compare in features of your own: a .npz with arrays train, holdout and samples, or
+    package.module:function, from rows to an array (n, f)."""
+    write_clean: Path | None = None
+    """A new folder for the split without duplicates, and the samples without near-copies."""
     n: int = 2000
     """With a run: how many samples to draw."""
     steps: int = 20
     """With a run: steps of the sampler."""
-    plan: str = "rescaled-entropic"
-    """With a run: where the steps lie."""
+    plan: str = "loss-adaptive"
+    """With a run: where the steps lie, as in `reverie sample`."""
     sampler: str = "ancestral"
-    """With a run: the sampler."""
+    """With a run: the sampler, as in `reverie sample`."""
+    retrain: int = 0
+    """With a run: train this many models of its settings on disjoint rows (the same command
+    continues), and bound from below what a sample tells about the training set."""
     alpha: float = 0.05
     """Level of the decision, over all tests together."""
+    tol: float = 0.05
+    """Share of the samples by which an honest model may lean towards its training rows."""
+    randomised: bool = False
+    """Make the size of the tail test --alpha itself, by a seeded draw (its law is discrete)."""
     fail_on: tuple[str, ...] = ()
     """Findings that make the command exit with 1: copies, dependence, none, inconclusive."""
     out: Path | None = None
-    """Folder for audit.html and audit.json (default: the run, or ./audit)."""
+    """Folder for audit.html and audit.json, or split.html and split.json (default: the run, or
+    ./audit)."""
     seed: int = 0
     """Seed of samples, ties and plantings."""
     common: tyro.conf.OmitArgPrefixes[Common] = Common()
@@ -124,21 +149,33 @@ class Audit:
 
 @dataclass(frozen=True)
 class PlanSteps:
-    """Choose the levels of a K-step sampler from a run's loss curve; compare all schedules.
+    """Choose the levels of a K-step sampler from a model's loss curve; compare all schedules.
 
-    Prints the excess path KL of every plan in nats; writes plan.html and plan.json into the run.
+    Prints what every schedule adds to the path KL, the number of steps for a budget and what
+    certifies it; writes plan.html, plan.json and the levels as plain text (plan-K.txt).
 
-    Example: reverie plan runs/digits --steps 10
+    Example: reverie plan runs/digits --steps 5,10,20 --budget 10
+    Example: reverie plan pipelines/faces --data faces/ --steps 10 --out plan
     """
 
-    run: Positional[Path]
-    """A run directory."""
-    steps: int = 10
-    """Steps of the sampler."""
-    plan: str = "loss-adaptive"
-    """The plan to print in full; all others stand beside it."""
-    clock: str = "nats"
-    """What the loss-adaptive plan charges: nats (likelihood) or samples (what one sees)."""
+    model: Positional[Path]
+    """A run directory, or a directory of a diffusers model or pipeline (with --data)."""
+    steps: str = "10"
+    """Steps of the sampler, one number or several: 5,10,20."""
+    sampler: str = "ancestral"
+    """The sampler it is for. Path KL and certificates are of the ancestral one."""
+    budget: float | None = None
+    """Nats that the schedule may add: tells how many steps do."""
+    plan: str | None = None
+    """The plan to print in full; all others stand beside it (default: loss-adaptive)."""
+    clock: str | None = None
+    """What the loss-adaptive plan charges: nats (likelihood; the default for the ancestral
+    sampler, whose path KL they are) or samples (what one sees; the default for all others)."""
+    data: str | None = None
+    """Rows to measure a diffusers model on. Whole pixels from 0 to 255 are mapped to [-1, 1];
+    other values are taken as the model's own."""
+    out: Path | None = None
+    """Folder for the files (default: the run, or ./plan)."""
     common: tyro.conf.OmitArgPrefixes[Common] = Common()
 
 
@@ -209,7 +246,9 @@ class Reproduce:
     """Make a published result again: a figure and a table, our number beside the published one.
 
     Names: linear-generalisation, hidden-gaussian, dynamical-regimes, implicit-regularisation,
-    random-features, analytic-creativity. Each takes seconds to minutes.
+    random-features, analytic-creativity, leaking-benchmark, empirical-optimum, memorised-share,
+    gap-objective, modes-shift, bias-potential, interpolating-classifiers, dominance, minimax-rate,
+    constrained, distillation, step-schedules. Each takes seconds to minutes (the last an hour).
 
     Example: reverie reproduce linear-generalisation
     """
@@ -222,6 +261,30 @@ class Reproduce:
     """The slow version, where there is one."""
     seed: int = 0
     """Seed of the simulations."""
+    common: tyro.conf.OmitArgPrefixes[Common] = Common()
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """How much is memorised? Fit every combination of settings; tabulate the memorised share.
+
+    Stop it with Ctrl-C and the same command continues: finished fits are skipped, half a fit
+    resumes. Writes sweep.csv, sweep.json and sweep.html; each fit is a run under OUT/fits.
+
+    Example: reverie sweep digits --out sweep --over n=50,100,200,400 --steps 2000
+    """
+
+    data: Positional[str]
+    """A .npy, .npz, .csv or .parquet file, a folder of images, or a built-in set."""
+    over: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """A setting and its values, as n=50,100,200; give it again for every further setting. Any
+    number among the settings below, or epochs."""
+    out: Path = Path("sweep")
+    """Folder for the table, the page and the fits."""
+    samples: int = 500
+    """Samples drawn at every check of a fit."""
+    config: tyro.conf.OmitArgPrefixes[FitConfig] = field(default_factory=FitConfig)
+    """Settings that all fits have in common."""
     common: tyro.conf.OmitArgPrefixes[Common] = Common()
 
 
@@ -250,6 +313,7 @@ Command = (
     | _named(PlanSteps, "plan")
     | _named(Compare, "compare")
     | _named(Predict, "predict")
+    | _named(Sweep, "sweep")
     | _named(Export, "export")
     | _named(Demo, "demo")
     | _named(Reproduce, "reproduce")
@@ -275,6 +339,7 @@ def main(arguments: list[str] | None = None) -> None:
         PlanSteps: commands.plan,
         Compare: commands.compare,
         Predict: commands.predict,
+        Sweep: commands.sweep,
         Export: commands.export,
         Demo: commands.demo,
         Reproduce: commands.reproduce,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +14,39 @@ from tqdm import tqdm
 
 from reverie import cli
 from reverie.auditing import audit as audit_sets
-from reverie.auditing.verdict import FINDINGS
+from reverie.auditing import audit_split, common_space, write_clean
+from reverie.auditing.clean import free_folder
+from reverie.auditing.verdict import FINDINGS, Row
 from reverie.config import FitConfig
 from reverie.curve import LossCurve, measure
-from reverie.data import Scaler, load, save, shared_rows
+from reverie.data import Scaler, load, save, shared_rows, some_rows
 from reverie.demo import describe, run_demo
 from reverie.errors import InputError
 from reverie.files import read_json
 from reverie.forecast import predict as forecast
-from reverie.plan import plan_steps
-from reverie.readings import draw, path_kl, sampling_curve, standard_curves
-from reverie.report import ModelReport, write_forecast, write_report
+from reverie.readings import (
+    COSTLY_ROWS,
+    draw,
+    path_kl,
+    sampling_curve,
+    standard_curves,
+)
+from reverie.rejection import draw_without_copies
+from reverie.report import (
+    ModelReport,
+    report_plans,
+    write_forecast,
+    write_plans,
+    write_report,
+    write_split,
+    write_sweep,
+)
 from reverie.reproduce import reproduce as make_again
+from reverie.retraining import retrain_rows, retrain_run
 from reverie.runs import Run
+from reverie.sampling import SAMPLERS
+from reverie.sweeps import sweep as run_sweep
+from reverie.theory.bounds import Facts
 from reverie.training import Event, Trainer
 from reverie.training import fit as fit_run
 
@@ -132,13 +152,19 @@ def sample(command: cli.Sample, console: Console) -> int:
     if command.n < 1:
         raise InputError(f"--n is {command.n}; it must be at least 1")
     run = _open(command.run, console)
-    values, plan = draw(
-        run, command.n, command.steps, command.plan, command.sampler,
-        clock=command.clock, seed=command.seed, progress=console.ticker("samples"),
-    )  # fmt: skip
+    drawing = (command.n, command.steps, command.plan, command.sampler)
+    options: dict[str, Any] = dict(
+        clock=command.clock, seed=command.seed, progress=console.ticker("samples")
+    )
+    refused = None
+    if command.reject_copies:
+        values, plan, refused = draw_without_copies(run, *drawing, **options)
+    else:
+        values, plan = draw(run, *drawing, **options)
     written = save(command.out, values, run.scaler)
-    data = {"written": str(written), "n": command.n, "plan": plan.to_json()}
+    data = {"written": str(written), "n": command.n, "refused": refused, "plan": plan.to_json()}
     text = f"{written}: {command.n:,} samples, {command.steps} steps, {command.plan} plan"
+    text += "" if refused is None else f"; {refused:,} near-copies of training rows were refused"
     cli.print_result(command, text, data)
     return 0
 
@@ -150,23 +176,50 @@ def audit(command: cli.Audit, console: Console) -> int:
                          "inconclusive")  # fmt: skip
     if command.n < 10:
         raise InputError(f"--n is {command.n}; an audit needs at least 10 samples")
+    if command.retrain and (command.run is None or command.retrain < 2):
+        raise InputError("--retrain needs a run, and at least two models")
     if not 0 < command.alpha < 1:
         raise InputError(f"--alpha is {command.alpha}; it must lie between 0 and 1")
-    sets = (command.train, command.holdout, command.samples)
+    if command.write_clean is not None:
+        free_folder(command.write_clean)
     if command.run is not None:
-        if any(sets):
+        if any((command.train, command.holdout, command.samples)):
             raise InputError("give a run, or --train, --holdout and --samples, not both")
+        if command.group or command.features:
+            raise InputError("--group and --features go with --train, --holdout and --samples")
         report = _audit_run(command, console)
+    elif command.train is None or command.holdout is None:
+        raise InputError(
+            "audit needs a run, or --train and --holdout, and --samples of a generator"
+        )
+    elif command.samples is None:
+        return _audit_split(command, console)
     else:
-        if not all(sets):
-            raise InputError("audit needs a run, or all of --train, --holdout and --samples")
         report = _audit_sets(command, console)
-    verdict = report.verdict
+    verdict, split = report.verdict, report.split
     assert verdict is not None
+    assert split is not None
     folder = command.out or command.run or Path("audit")
     html, _ = write_report(folder, "audit", f"Audit of {report.name}", [report], [again()])
-    cli.print_result(command, f"{verdict.summary()}\n\n{html}", report.to_json())
+    lines = [verdict.summary(), "", f"split     {split.sentences()[0]}", "", str(html)]
+    cli.print_result(command, "\n".join(lines), report.to_json())
     return int(verdict.finding in command.fail_on)
+
+
+def _audit_split(command: cli.Audit, console: Console) -> int:
+    """Without samples: the split alone."""
+    if command.fail_on:
+        raise InputError("--fail-on needs a verdict: give --samples too")
+    train, holdout = (load(str(s), mixed=True) for s in (command.train, command.holdout))
+    console.say("looking for duplicates ...")
+    split = audit_split(train, holdout, features=command.features, groups=command.group)
+    folder = command.out or Path("audit")
+    html, _ = write_split(folder, split, train, holdout, again())
+    lines = [*split.sentences(), "", str(html)]
+    if command.write_clean is not None:
+        lines += map(str, write_clean(command.write_clean, train, holdout, None, split))
+    cli.print_result(command, "\n".join(lines), split.to_json())
+    return 0
 
 
 def _audit_run(command: cli.Audit, console: Console) -> ModelReport:
@@ -174,59 +227,118 @@ def _audit_run(command: cli.Audit, console: Console) -> ModelReport:
     run = _open(command.run, console)
     if not len(run.holdout):
         raise InputError(f"{command.run} held out no rows: fit it again with --holdout")
+    folder = command.out or command.run
+    extra: list[Row] = []
+    if command.retrain:
+        again_on = retrain_run(run, command.retrain, folder / "retrain", hooks=console.training)
+        extra = retrain_rows(again_on, command.seed)
     report = describe(
-        run, str(command.run), samples=command.n, alpha=command.alpha, plan=command.plan,
-        sampler=command.sampler, sampling_steps=command.steps,
+        run, str(command.run), samples=command.n, judging=_judging(command), extra=extra,
+        plan=command.plan, sampler=command.sampler, sampling_steps=command.steps,
         progress=console.ticker("samples"), seed=command.seed,
     )  # fmt: skip
+    split = audit_split(run.train, run.holdout)
     if report.samples is not None:  # so that the sample numbers on the page can be looked up
         ending = ".csv" if run.scaler.kind == "table" else ".npy"
-        folder = command.out or command.run
         save(folder / f"audit-samples{ending}", report.samples, run.scaler)
-    return report
+        if command.write_clean is not None:
+            drawn = run.train.with_values(report.samples, run.train.source)
+            assert report.verdict is not None
+            flagged = report.verdict.flagged_samples
+            write_clean(command.write_clean, run.train, run.holdout, drawn, split, flagged)
+    return replace(report, split=split)
+
+
+def _judging(command: cli.Audit) -> dict[str, Any]:
+    return {"alpha": command.alpha, "tol": command.tol, "randomised": command.randomised}
 
 
 def _audit_sets(command: cli.Audit, console: Console) -> ModelReport:
     train, holdout, samples = (
-        load(str(s)) for s in (command.train, command.holdout, command.samples)
+        load(str(s), mixed=True) for s in (command.train, command.holdout, command.samples)
     )
+    compared: dict[str, Any] = dict(features=command.features, groups=command.group)
+    console.say("looking for duplicates ...")
+    split = audit_split(train, holdout, **compared)
     console.say("comparing distances ...")
-    verdict = audit_sets(train, holdout, samples, alpha=command.alpha, seed=command.seed)
+    verdict = audit_sets(
+        train, holdout, samples, seed=command.seed, **_judging(command), **compared
+    )
+    space = common_space(train, holdout, samples, **compared)
+    if command.write_clean is not None:
+        flagged = verdict.flagged_samples
+        write_clean(command.write_clean, train, holdout, samples, split, flagged)
     return ModelReport(
-        name=str(command.samples), n=len(train), verdict=verdict, train=train, holdout=holdout,
-        samples=samples.values, scaler=Scaler.fit(train),
+        name=str(command.samples), n=len(train), split=split, verdict=verdict,
+        train=space.sets[0], holdout=space.sets[1], samples=space.sets[2].values,
+        scaler=Scaler.fit(train) if train.kind == "images" else None,
     )  # fmt: skip
 
 
 def plan(command: cli.PlanSteps, console: Console) -> int:
-    run = _open(command.run, console)
-    chosen = plan_steps(sampling_curve(run), command.steps, command.plan, command.clock)
-    split = path_kl(run, chosen)
-    report = ModelReport(
-        name=str(command.run), n=len(run.train), curves=run.curves, plan=chosen, path_kl=split
-    )
-    title = f"{command.steps} steps for {command.run}"
-    html, _ = write_report(command.run, "plan", title, [report], [again()])
-    rivals = chosen.compare()
-    lines = [f"excess path KL of {command.steps} steps, in nats (ancestral sampler)", ""]
-    lines += [
-        f"{'*' if name == chosen.method else ' '} {name:<18} {rival.excess:>10.4g}"
-        for name, rival in rivals.items()
-    ]
-    lines += [
-        "",
-        "path KL to the training rows' own law (the ideal is the memoriser): "
-        f"{split.total:.4g} = {split.excess:.4g} schedule + {split.denoiser:.4g} denoiser; "
-        f"initialisation at most {split.initialisation:.2g}",
-    ]
-    lines += ["", f"levels of {chosen.method} (t, noisy to clean):"]
-    lines += ["  " + " ".join(f"{t:.4f}" for t in chosen.levels), "", str(html)]
-    data = chosen.to_json() | {
-        "path_kl_to_training_rows": asdict(split),
-        "rivals": {k: p.excess for k, p in rivals.items()},
-    }
-    cli.print_result(command, "\n".join(lines), data)
+    if command.sampler not in SAMPLERS:
+        raise InputError(f"no sampler is called {command.sampler!r}; choose {', '.join(SAMPLERS)}")
+    counts = _counts(command.steps)
+    run = _run_of(command.model, command.data, console)
+    if run is None:
+        curve, second = _measured(command, console)
+    else:
+        curve = sampling_curve(run)
+        second = float(run.train_points().flatten(1).square().sum(1).mean())
+    clock = command.clock
+    if clock is None:  # a plan that is best in path KL can be the worst for other samplers
+        clock = "nats" if command.sampler == "ancestral" or curve.columns > 1 else "samples"
+    report = report_plans(
+        str(command.model), curve, counts, method=command.plan or "loss-adaptive", clock=clock,
+        sampler=command.sampler, budget=command.budget, facts=Facts(second_moment=second),
+    )  # fmt: skip
+    if run is not None:
+        report.splits.update({k: path_kl(run, p) for k, p in report.chosen.items()})
+    folder = command.out or (Path("plan") if run is None else command.model)
+    written = write_plans(folder, report, again())
+    lines = [*report.lines(), "", *(str(path) for path in written)]
+    cli.print_result(command, "\n".join(lines), report.to_json())
     return 0
+
+
+def _counts(text: str) -> list[int]:
+    """Numbers of steps: "10", or "5,10,20"."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdigit() for part in parts):
+        raise InputError(f"--steps is {text!r}; give one number, or several as in 5,10,20")
+    return sorted({int(part) for part in parts})
+
+
+def _run_of(path: Path, data: str | None, console: Console) -> Run | None:
+    """The run at `path`, or None where a diffusers model stands there."""
+    pipeline = any((path / name).exists() for name in ("model_index.json", "scheduler"))
+    network = (path / "config.json").exists() and not (path / "data.json").exists()
+    if pipeline or (network and data is not None):
+        return None
+    if data is not None:
+        raise InputError("--data goes with a diffusers directory; a run keeps its own data")
+    return _open(path, console)
+
+
+def _measured(command: cli.PlanSteps, console: Console) -> tuple[LossCurve, float]:
+    """The curve of a diffusers model on the rows of --data, and their mean square."""
+    import torch
+
+    from reverie.denoisers.diffusers import from_diffusers
+
+    if command.data is None:
+        raise InputError(f"{command.model} is a diffusers model: give rows to measure it on, "
+                         "--data FILE")  # fmt: skip
+    denoiser = from_diffusers(command.model)
+    values = load(command.data).values
+    if values.dtype == np.uint8:  # pixels, as diffusers has them
+        values = values / 127.5 - 1
+    rows = some_rows(torch.from_numpy(values.astype(np.float32)), COSTLY_ROWS, 0)
+    curve = measure(
+        denoiser, rows, generator=torch.Generator().manual_seed(0), batch_size=64,
+        label=f"model on {command.data}", progress=console.ticker("curve"),
+    )  # fmt: skip
+    return curve, float(rows.flatten(1).square().sum(1).mean())
 
 
 def compare(command: cli.Compare, console: Console) -> int:
@@ -269,15 +381,60 @@ def compare(command: cli.Compare, console: Console) -> int:
     return 0
 
 
+def sweep(command: cli.Sweep, console: Console) -> int:
+    again_with = again()
+    try:
+        table = run_sweep(
+            command.data, command.out, _settings(command.over), config=command.config,
+            samples=command.samples, hooks=console.training,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        print(f"reverie: stopped and saved; continue with: {again_with}", file=sys.stderr)
+        return 130
+    page = write_sweep(command.out, table, again_with)
+    lines = [f"{'fit':<28} {'memorised':>10} {'highest':>9} {'held-out rows':>14}"]
+    lines += [
+        f"{row['fit']:<28} {row['share']:>10.1%} {row['best_share']:>9.1%} "
+        f"{row['null_share']:>14.1%}"
+        for row in table.rows
+    ]
+    for line in table.lines():
+        if line.axis == "n":
+            lines.append(
+                f"{line.label + ': ' if line.label else ''}largest N memorised to 90%: "
+                f"{line.emm()} at the end, {line.emm(best=True)} at the worst snapshot"
+            )
+    cli.print_result(command, "\n".join([*lines, "", str(page)]), table.to_json())
+    return 0
+
+
+def _settings(texts: tuple[str, ...]) -> dict[str, list[float]]:
+    """Settings and their values from texts like n=50,100."""
+    result: dict[str, list[float]] = {}
+    for text in texts:
+        name, _, values = text.partition("=")
+        if name in result:
+            raise InputError(f"--over {name} is given twice: join its values by commas")
+        try:
+            result[name] = [float(value) for value in values.split(",")]
+        except ValueError as error:
+            raise InputError(
+                f"--over {text}: give a setting and numbers, as n=50,100,200"
+            ) from error
+    return result
+
+
 def demo(command: cli.Demo, console: Console) -> int:
     reports = run_demo(command.out, seed=command.seed, hooks=console.training)
-    lines = [f"{'model':<36} {'finding':<13} {'p':>8} {'leak, nats':>11} {'steps, 10 nats':>15}"]
+    lines = [
+        f"{'model':<36} {'finding':<13} {'p joint':>8} {'leak, nats':>11} {'steps, 10 nats':>15}"
+    ]
     for report in reports:
         verdict = report.verdict
         assert verdict is not None
         assert verdict.leak is not None
         lines.append(
-            f"{report.name:<36} {verdict.finding:<13} {verdict.p_value:>8.2g} "
+            f"{report.name:<36} {verdict.finding:<13} {verdict.p_joint:>8.2g} "
             f"{verdict.leak.nats:>11.3g} {report.needed['10'] or 'over 500':>15}"
         )
     page = command.out / "report.html"

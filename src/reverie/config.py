@@ -8,6 +8,7 @@ from typing import Any
 from reverie.errors import InputError
 
 NETWORKS = ("mlp", "unet")
+OBJECTIVES = ("standard", "gap", "gap-fixed")
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,9 @@ class FitConfig:
     Sigmas are in units of the data's standard deviation."""
     network: str = "mlp"
     """mlp (vectors, tables, small images) or unet (images; needs the extra diffusers)."""
+    objective: str = "standard"
+    """standard (guess the clean point), gap (guess the noise of a step of random length) or
+    gap-fixed (the same from one fixed noisy version of every row)."""
     width: int = 256
     """Hidden units of the MLP, or channels of the U-Net's first level."""
     depth: int = 3
@@ -74,6 +78,12 @@ class FitConfig:
             raise InputError("seed, warmup and leak_budget must not be negative")
         if self.network not in (*NETWORKS, "custom"):
             raise InputError(f"network {self.network!r}: choose one of {', '.join(NETWORKS)}")
+        if self.objective not in OBJECTIVES:
+            raise InputError(
+                f"objective {self.objective!r}: choose one of {', '.join(OBJECTIVES)}"
+            )
+        if self.objective == "gap-fixed" and self.augment != "none":
+            raise InputError("gap-fixed keeps one noisy version of every row: use augment none")
         if set(self.augment.split(",")) - {"none", "flip", "shift"}:
             raise InputError(f"augment {self.augment!r}: choose none, flip, shift, or flip,shift")
         if self.batch_size % self.accumulate:

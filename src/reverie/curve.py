@@ -360,7 +360,7 @@ def measure(
         rows = data[start : start + batch_size]
         extra = None if condition is None else condition[start : start + batch_size]
         with evaluating(denoiser):
-            rates = _rates(denoiser, rows, times, extra, generator)
+            rates = level_rates(denoiser, rows, times, extra, generator)
         single.add(rates.reshape(len(rates), -1))
         shares.add((rates * weights).reshape(len(rates), len(times), -1).sum(2))
         if keep_samples:
@@ -396,7 +396,7 @@ def _as_points(denoiser: Denoiser, data: torch.Tensor | np.ndarray) -> torch.Ten
     return points.to(weight) if points.is_floating_point() else points.to(weight.device)
 
 
-def _rates(
+def level_rates(
     denoiser: Denoiser,
     rows: torch.Tensor,
     times: np.ndarray,

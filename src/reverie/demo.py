@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from reverie.auditing.copying import copying_distance
 from reverie.config import FitConfig
 from reverie.plan import plan_steps, steps_needed
 from reverie.readings import (
-    SAMPLE_PLAN,
     SAMPLE_STEPS,
     audit_run,
     path_kl,
@@ -25,6 +25,7 @@ from reverie.training import fit
 
 HOLDOUT = 797
 BUDGETS = (30, 10, 3)
+COPYING_ROWS = 256
 LONG = dict(holdout=HOLDOUT, check_every=500, width=192)
 MODELS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("100 images, trained long", "A small training set and far more steps than it can bear.",
@@ -77,10 +78,10 @@ def describe(
     needed = dict(zip(map(str, BUDGETS), steps_needed(curve, BUDGETS), strict=True))
     verdict, drawn = None, np.empty(0)
     if len(run.holdout):
-        verdict, drawn = audit_run(run, samples, **({"seed": run.config.seed} | audit))
+        verdict, drawn = audit_run(run, samples, **(dict[str, Any](seed=run.config.seed) | audit))
     ended = f"{run.step:,} steps; {run.stopped}." if run.stopped else f"{run.step:,} steps."
     if verdict is not None:
-        how = audit.get("plan", SAMPLE_PLAN), audit.get("sampling_steps", SAMPLE_STEPS)
+        how = audit.get("plan", "loss-adaptive"), audit.get("sampling_steps", SAMPLE_STEPS)
         ended += (
             f" Audited on {len(drawn):,} samples: {audit.get('sampler', 'ancestral')} sampler, "
             f"{how[1]} steps of the {how[0]} plan."
@@ -93,6 +94,13 @@ def describe(
         curves=run.curves,
         plan=plan,
         path_kl=path_kl(run, plan),
+        copying=copying_distance(
+            run.denoiser,
+            run.train_points(),
+            run.holdout_points() if len(run.holdout) else None,
+            rows=COPYING_ROWS,
+            seed=run.config.seed,
+        ),
         needed=needed,
         train=run.train,
         holdout=run.holdout,

@@ -8,8 +8,8 @@ from typing import Any
 from reverie.denoisers.handover import Handover
 from reverie.errors import InputError
 from reverie.files import new_folder, read_json, write_text
-from reverie.plan import Plan, plan_steps
-from reverie.readings import SAMPLE_PLAN, SAMPLE_STEPS, sampling_curve
+from reverie.plan import Plan
+from reverie.readings import sampling_plan
 from reverie.runs import Run
 
 HEADER = """---
@@ -50,7 +50,7 @@ def export(run: Run, folder: Path, license: str = "unknown") -> Path:
     if not license.strip() or "\n" in license:
         raise InputError(f"license is {license!r}; it must be one line, as mit or cc-by-4.0")
     unet, scheduler = as_stock(run.denoiser)
-    plan = plan_steps(sampling_curve(run), SAMPLE_STEPS, SAMPLE_PLAN)
+    plan = sampling_plan(run)
     handed = plan.to_diffusers(scheduler)
     card = model_card(run, plan, handed, folder.name, license.strip())
     with new_folder(folder) as place:
@@ -93,7 +93,7 @@ def _verdict(run: Run) -> str:
     leak = verdict.get("leak")
     lines = [
         f"- finding: **{verdict['finding']}**",
-        f"- p-value: {verdict['p_value']:.3g} (tail test, exact)",
+        f"- p-value: {verdict['p_joint']:.3g} (least of all tests, corrected jointly)",
     ]
     if leak is not None:
         lines.append(

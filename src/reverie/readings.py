@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from reverie.auditing import Verdict, audit
-from reverie.curve import LossCurve, measure
+from reverie.auditing.membership import membership_rows
+from reverie.auditing.verdict import Row
+from reverie.curve import LossCurve, level_times, measure
 from reverie.data import some_rows
 from reverie.denoisers import Denoiser, Linear, Memoriser
 from reverie.plan import Plan, plan_steps
+from reverie.plan.charges import has_samples_clock
 from reverie.runs import Run
 from reverie.sampling import sample
 
 Ticker = Callable[[int, int], None]
-SAMPLE_PLAN, SAMPLE_STEPS = "rescaled-entropic", 20
-CURVE_ROWS, COSTLY_ROWS = 2000, 400  # a U-Net takes minutes on thousands of rows
+SAMPLE_STEPS = 20
+PAIRED_STEPS = 18  # of Heun's solver (Karras et al. 2022)
+CURVE_ROWS, MEMBERSHIP_ROWS, COSTLY_ROWS = (
+    2000,
+    1000,
+    400,
+)  # a U-Net takes minutes on thousands of rows
 
 
 def standard_curves(
@@ -62,6 +71,20 @@ def sampling_curve(run: Run) -> LossCurve:
     return run.curves.get("holdout", run.curves["train"])
 
 
+def sampling_plan(
+    run: Run, steps: int = SAMPLE_STEPS, method: str = "loss-adaptive", clock: str | None = None
+) -> Plan:
+    """The plan that samples of `run` are drawn on.
+
+    By default the loss-adaptive one in the clock of samples, which came closest to held-out data
+    on real models (`reverie reproduce step-schedules`); in nats where the curve has no such clock.
+    """
+    curve = sampling_curve(run)
+    if clock is None:
+        clock = "samples" if method == "loss-adaptive" and has_samples_clock(curve) else "nats"
+    return plan_steps(curve, steps, method, clock)
+
+
 @dataclass(frozen=True)
 class PathKL:
     """Path KL in nats of a plan, to the one law whose ideal curve is known: the training rows'.
@@ -91,16 +114,19 @@ def draw(
     run: Run,
     n: int,
     steps: int = SAMPLE_STEPS,
-    plan: str = SAMPLE_PLAN,
+    plan: str = "loss-adaptive",
     sampler: str = "ancestral",
     *,
-    clock: str = "nats",
+    clock: str | None = None,
     seed: int = 0,
     batch_size: int = 4096,
     progress: Ticker | None = None,
 ) -> tuple[np.ndarray, Plan]:
-    """Draw `n` samples (n, *shape) in the data's own units, and the plan they were drawn on."""
-    chosen = plan_steps(sampling_curve(run), steps, plan, clock)
+    """Draw `n` samples (n, *shape) in the data's own units, and the plan they were drawn on.
+
+    clock: of the plan; None is the samples' own, `sampling_plan`'s default.
+    """
+    chosen = sampling_plan(run, steps, plan, clock)
     generator = torch.Generator().manual_seed(seed)
     parts = []
     for start in range(0, n, batch_size):
@@ -113,20 +139,44 @@ def draw(
     return np.concatenate(parts), chosen
 
 
+def draw_paired(
+    denoiser: Denoiser, shape: tuple[int, ...], n: int, *, steps: int = PAIRED_STEPS, seed: int = 0
+) -> Tensor:
+    """Draw `n` points (n, *shape), in model space, that depend on the noise of `seed` alone.
+
+    Heun's deterministic solver on equal steps of log-SNR: no curve is needed, and two models of
+    one process and shape are given the same noise at the same levels.
+    """
+    times = torch.as_tensor(level_times(denoiser.process, steps + 1))
+    generator = torch.Generator().manual_seed(seed)
+    device = next((p.device for p in denoiser.parameters()), torch.device("cpu"))
+    start = denoiser.process.sample_prior(n, shape=shape, t=float(times[0]), generator=generator)
+    return sample(denoiser, n, times, "heun", init=start.to(device))
+
+
 def audit_run(
     run: Run,
     n: int = 2000,
     *,
     sampling_steps: int = SAMPLE_STEPS,
-    alpha: float = 0.05,
+    judging: Mapping[str, Any] | None = None,
+    extra: Sequence[Row] = (),
     seed: int = 0,
     **drawing: Any,
 ) -> tuple[Verdict, np.ndarray]:
-    """Audit a run: `n` samples of it, its two splits and its leak. Returns verdict and samples."""
+    """Audit a run: `n` samples of it, its splits, its leak and its membership tests.
+
+    judging: alpha, tol and randomised, as in `audit`. extra: further lines of the table. Returns
+    the verdict and the samples (n, *shape) in the data's own units.
+    """
     drawn, _ = draw(run, n, sampling_steps, seed=seed, **drawing)
     samples = run.train.with_values(drawn, "the samples")
-    curves = (run.curves["train"], run.curves["holdout"])
-    verdict = audit(run.train, run.holdout, samples, curves=curves, alpha=alpha, seed=seed)
+    points = run.train_points(), run.holdout_points()
+    lines = membership_rows(run.denoiser, *points, seed=seed, rows=_membership_rows(run))
+    verdict = audit(
+        run.train, run.holdout, samples, curves=(run.curves["train"], run.curves["holdout"]),
+        extra=[*lines, *extra], seed=seed, **(judging or {}),
+    )  # fmt: skip
     if run.rows is not None:
         train_rows = run.rows[0]
         verdict.records[:] = [
@@ -137,3 +187,7 @@ def audit_run(
             "The held-out rows also chose when the fit stopped, which biases the leak downwards."
         )
     return verdict, drawn
+
+
+def _membership_rows(run: Run) -> int:
+    return COSTLY_ROWS if run.config.network == "unet" else MEMBERSHIP_ROWS

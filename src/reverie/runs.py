@@ -132,6 +132,13 @@ def start(path: Path, config: FitConfig, data: Dataset, scaler: Scaler, rows: An
 
 def open_data(path: Path) -> tuple[FitConfig, Scaler, Dataset, Dataset]:
     """Config, scaler and both splits of a run; the data are read again and verified."""
+    config, scaler, data = whole_data(path)
+    train, holdout = (data.take(rows) for rows in split_rows(path))
+    return config, scaler, train, holdout
+
+
+def whole_data(path: Path) -> tuple[FitConfig, Scaler, Dataset]:
+    """Config, scaler and all rows of the data that a run was split from, verified."""
     if not (path / "config.json").exists():
         raise InputError(f"{path} is not a run: it has no config.json (make one with reverie fit)")
     config = FitConfig.from_json(read_json(path / "config.json"))
@@ -148,8 +155,7 @@ def open_data(path: Path) -> tuple[FitConfig, Scaler, Dataset, Dataset]:
         )
     if data.sha256() != info["sha256"]:
         raise InputError(f"{info['source']} has changed since {path} was fitted on it")
-    train, holdout = (data.take(rows) for rows in split_rows(path))
-    return config, scaler, train, holdout
+    return config, scaler, data
 
 
 def split_rows(path: Path) -> tuple[np.ndarray, np.ndarray]:

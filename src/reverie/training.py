@@ -17,16 +17,18 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from reverie.config import FitConfig
 from reverie.curve import LossCurve, measure
-from reverie.data import Dataset, Scaler, load, some_rows, split
+from reverie.data import Dataset, Scaler, load, shared_rows, some_rows, split
 from reverie.denoisers import Network
 from reverie.errors import InputError
 from reverie.files import write_json, write_text
 from reverie.noise_law import NoiseLaw
+from reverie.objectives import build_objective
 from reverie.previews import write_preview
 from reverie.processes import GaussianProcess, spec_of
 from reverie.runs import (
@@ -82,6 +84,9 @@ class Trainer:
         self.holdout = None if holdout is None or len(holdout) == 0 else holdout.to(device)
         self.generator = torch.Generator(device).manual_seed(config.seed)
         self.law = NoiseLaw(network.process, network.data_std)
+        self.objective = build_objective(
+            config.objective, network.process, self.train, config.seed + 2
+        )
         self.progress = Progress()
         self.started = 0
         self.work = sum(p.numel() for p in network.parameters()) * config.batch_size
@@ -151,14 +156,13 @@ class Trainer:
         )
         x = self._augment(self.train[rows])
         t, weight, bins = self.law.draw(batch, self.generator)
-        state = self.network.process.corrupt(x, t, generator=self.generator)
+        drawn = self.objective.draw(rows, x, t, self.generator)
         half = (
             torch.autocast("cuda", torch.bfloat16) if self.device.type == "cuda" else nullcontext()
         )
         with half:
-            guess = self.network(state, t.to(self.device))
-        scale = self.network.loss_weight(t, x)
-        each = (scale * (guess.float() - x).square()).flatten(1).mean(1)
+            guess = self.network(drawn.state, t.to(self.device))
+        each = drawn.loss(guess.float(), self.network.loss_weight(t, x))
         self.law.learn(bins, each.detach().cpu())
         return (each * weight.to(each)).mean()
 
@@ -313,6 +317,7 @@ def fit(
     resume: bool = False,
     config: FitConfig | None = None,
     on_event: Callable[[Event, Trainer], None] | None = None,
+    rows: tuple[np.ndarray, np.ndarray] | None = None,
     **settings: Any,
 ) -> Run:
     """Fit a network on `data` and return the Run.
@@ -320,7 +325,8 @@ def fit(
     data: whatever `reverie.data.load` takes. process: a name, a spec as `edm:sigma_max=20`, or a
     Gaussian process. network: "mlp", "unet", or a module `body(x, level)`. out: the run directory;
     None keeps everything in memory. resume: continue the run in `out` with its own settings.
-    settings: fields of FitConfig. on_event: called after every step. Ctrl-C saves and re-raises.
+    settings: fields of FitConfig. on_event: called after every step. rows: indices of the training
+    and of the held-out rows, instead of a random split. Ctrl-C saves and re-raises.
     Raises InputError on bad data, settings, or an `out` that already holds a run.
     """
     path = None if out is None else Path(out)
@@ -331,7 +337,7 @@ def fit(
     else:
         named = spec_of(process) if isinstance(process, GaussianProcess) else process
         config = _configure(config, named, network, settings)
-        config, scaler, train, holdout = _begin(data, config, path, body)
+        config, scaler, train, holdout = _begin(data, config, path, body, rows)
     torch.manual_seed(config.seed)  # the weights' start; everything else has its own generator
     denoiser = build_denoiser(config, scaler, body)
     resumed = path is not None and (path / "state.safetensors").exists()
@@ -368,7 +374,11 @@ def _configure(
 
 
 def _begin(
-    data: Any, config: FitConfig, path: Path | None, body: nn.Module | None
+    data: Any,
+    config: FitConfig,
+    path: Path | None,
+    body: nn.Module | None,
+    given: tuple[np.ndarray, np.ndarray] | None,
 ) -> tuple[FitConfig, Scaler, Dataset, Dataset]:
     """Check everything that can be wrong before anything is written, then create the run."""
     if data is None:
@@ -377,7 +387,11 @@ def _begin(
     if path is not None and (path / "config.json").exists():
         raise InputError(f"{path} already holds a run: add --resume, or choose another --out")
     dataset = load(data).check(rows=2)
-    rows = split(dataset, config.n, config.holdout, config.seed)
+    if given is None:
+        rows = split(dataset, config.n, config.holdout, config.seed)
+    else:
+        shared = shared_rows(dataset.values[given[1]], dataset.values[given[0]])
+        rows = (*given, int(shared.sum()))
     train, holdout = dataset.take(rows[0]), dataset.take(rows[1])
     scaler = Scaler.fit(train if len(train) > 1 else dataset)
     build_denoiser(config, scaler, body)

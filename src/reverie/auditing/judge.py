@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,30 +10,32 @@ import numpy as np
 import torch
 from scipy import stats
 
-from reverie.auditing.neighbours import nearest
-from reverie.auditing.power import planted_power
+from reverie.auditing.alignment import Groups
+from reverie.auditing.calibrated import calibrated_rates
+from reverie.auditing.cell_test import CellTable, cell_table, cell_test, repeats
+from reverie.auditing.closeness import Closeness, closeness
+from reverie.auditing.common_space import CommonSpace, common_space
+from reverie.auditing.features import Features
+from reverie.auditing.fidelity import LEAST, fidelity, fidelity_sentence
+from reverie.auditing.membership import membership_rows
+from reverie.auditing.named import flagged_samples, records
+from reverie.auditing.power import Power, planted_noise, planted_power
 from reverie.auditing.rank_tests import (
     RankTest,
-    close_test,
-    fewest_visible,
     holm,
-    ratios,
+    near_test,
+    share_effect,
     share_test,
-    tail_order,
     tail_test,
-    wilson,
 )
-from reverie.auditing.verdict import Record, Row, Verdict
+from reverie.auditing.tail_null import fewest_visible
+from reverie.auditing.verdict import Row, Verdict
 from reverie.curve import Leak, LossCurve, measure
-from reverie.data import Dataset, in_user_layout, load, shared_rows
 from reverie.denoisers import Denoiser
 from reverie.errors import InputError
 
-THIRD = 1 / 3  # the ratio rule of Gu et al. 2023, always set beside the held-out rows' own rate
-NEIGHBOUR = 5
 NEEDED_SHARE = 0.01  # copies at this share of the samples must be visible, or it is inconclusive
-LISTED = 24
-LEAST_ROWS = 10
+FEW_CELLS = 0.5  # cells per pool row: below it a discrete table is counted cell by cell
 
 
 def audit(
@@ -42,218 +45,205 @@ def audit(
     denoiser: Denoiser | None = None,
     *,
     curves: tuple[LossCurve, LossCurve] | None = None,
+    features: Features | None = None,
+    groups: Groups | None = None,
+    extra: Sequence[Row] = (),
     alpha: float = 0.05,
+    tol: float = 0.05,
+    randomised: bool = False,
     seed: int = 0,
 ) -> Verdict:
     """Does a generator copy its training rows?
 
-    train, holdout, samples: arrays, tensors, files or built-in names with rows of one shape; any
-    generator at all. denoiser: adds the leak (then train and holdout are in its own space), or
-    give the two curves already measured. alpha: level of the joint decision. Returns a Verdict:
-    `copies` when the exact tail test rejects and flagged records are nearly reproduced,
-    `dependence` when something else rejects, `none` when nothing does and copies at 1% of the
-    samples would have been seen, else `inconclusive`. Raises InputError on shapes that differ, too
-    few rows, values that are not finite, or a held-out set that is the training set.
+    train, holdout, samples: arrays, tensors, files or built-in names with rows of one shape, mixed
+    tables included; any generator at all. denoiser: adds the leak and membership tests (train and
+    holdout are then in its own space), or give the two curves already measured. features: compare
+    these instead of the rows (see `features_of`). groups: the column, or the two arrays, that name
+    each row's group; rows of one group (a person) count as one, and no group may stand on both
+    sides. extra: further lines of the table (see `weigh`). alpha: level of the joint decision.
+    tol: share of the samples by which an honest model may lean towards its training rows.
+    randomised: make the size of the tail test `alpha` itself, by a seeded draw.
+
+    Returns a Verdict: `copies` when the exact tail test rejects and near-copies outnumber what an
+    honest fit's odds explain, or when a table of few cells is repeated cell by cell; `dependence`
+    when something else rejects; `none` when nothing does and copies at 1% of the samples would
+    have been seen; else `inconclusive`. Raises InputError on shapes or columns that differ, too
+    few rows or groups, groups on both sides, values that are not finite, or a held-out set that is
+    the training set.
     """
-    scaled, kept, notes = _prepare(
-        _rows(train, "train"), _rows(holdout, "holdout"), _rows(samples, "samples")
+    if not 0 < alpha < 1:
+        raise InputError(f"alpha is {alpha}; it must lie between 0 and 1")
+    if not 0 <= tol < 1:
+        raise InputError(f"tol is {tol}; it must lie between 0 and 1")
+    space = common_space(train, holdout, samples, features=features, groups=groups)
+    lines = list(extra)
+    if denoiser is not None:
+        lines += membership_rows(denoiser, *_points(space), seed=seed)
+    leak = _leak(denoiser, space, curves, seed)
+    return weigh(
+        space, leak=leak, extra=lines, alpha=alpha, tol=tol, randomised=randomised, seed=seed
     )
-    members, held, drawn = scaled
-    pool = np.concatenate([members, held])
-    is_member = np.arange(len(pool)) < len(members)
-    spacing = nearest(pool, pool, NEIGHBOUR, skip_self=True)[0]
-    to_samples, nearest_sample = (a[:, 0] for a in nearest(pool, drawn, 1))
+
+
+def weigh(
+    space: CommonSpace,
+    *,
+    leak: Leak | None = None,
+    extra: Sequence[Row] = (),
+    alpha: float = 0.05,
+    tol: float = 0.05,
+    randomised: bool = False,
+    seed: int = 0,
+) -> Verdict:
+    """The verdict on rows in a common space; options as in `audit`.
+
+    extra: further lines of the table. Those with a p-value, of the exchange of training and
+    held-out labels, join the family that is corrected together; their `p_joint` is set here.
+    """
+    close = closeness(space)
+    table = _counted(space)
     tests = [
-        tail_test(to_samples, spacing[:, -1], is_member, seed, alpha),
-        share_test(_counts(drawn, pool), is_member),
-        close_test(to_samples, spacing[:, 0], is_member, THIRD),
+        tail_test(close.unit_ratio(-1), close.is_member, seed, alpha, randomised),
+        share_test(close.counts, close.is_member),
     ]
-    leak = _leak(denoiser, kept, curves, seed)
-    table = _table(tests, leak, len(drawn), len(pool)) + _rates(members, held, drawn)
+    if table is not None:
+        tests.append(cell_test(table, close.unit, close.is_member))
+    lines = [_line(test, close, len(space.drawn)) for test in tests]
+    lines += [_leak_line(leak, len(close.pool))] if leak is not None else []
+    lines += list(extra)
+    near = near_test(close.unit_ratio(0), close.is_member, seed)
+    joint = _corrected(lines, _line(near, close, len(space.drawn)))
     power = planted_power(
-        pool,
-        is_member,
-        to_samples,
-        spacing,
-        len(drawn),
-        tests=len(tests) + (leak is not None),
+        close,
+        len(space.drawn),
+        table,
+        tests=sum(line.p_value is not None for line in lines),
         alpha=alpha,
         seed=seed,
     )
+    effect = share_effect(close.counts, close.is_member, tol)
+    found = records(close, seed)
+    members, others = int(close.is_member.sum()), int((~close.is_member).sum())
+    sizes = {"train": len(space.members), "holdout": len(space.held), "samples": len(space.drawn)}
+    if not close.by_row:
+        sizes |= {"train_groups": members, "holdout_groups": others}
+    rates = calibrated_rates(space.members, space.held, space.drawn, seed)
+    likeness = _likeness(space, seed)
     return Verdict(
-        finding=_finding(table, power, alpha),
+        finding=_finding(joint, table, power, alpha),
         p_value=tests[0].p_value,
-        table=table,
-        records=_records(to_samples, nearest_sample, spacing, is_member, seed),
+        table=[*joint, *_section("metrics", rates), *_section("fidelity", likeness)],
+        records=found,
         power=power,
-        fewest=fewest_visible(len(members), len(held), alpha),
+        fewest=fewest_visible(members, others, alpha),
         alpha=alpha,
-        sizes={"train": len(members), "holdout": len(held), "samples": len(drawn)},
+        sizes=sizes,
+        effect=effect,
+        planted_noise=planted_noise(close, table),
+        flagged_samples=flagged_samples(close, found, space.drawn),
         leak=leak,
-        notes=notes,
+        fidelity=fidelity_sentence(likeness) if likeness else None,
+        notes=[*space.notes, *_group_notes(close)],
     )
 
 
-def _rows(value: Any, name: str) -> Dataset:
-    data = load(value)
-    if len(data) < LEAST_ROWS:
-        raise InputError(f"{name} has {len(data)} row(s); an audit needs at least {LEAST_ROWS}")
-    flat = data.values.reshape(len(data), -1)
-    if not np.isfinite(flat).all():
-        row, column = np.argwhere(~np.isfinite(flat))[0]
-        raise InputError(f"{name}: row {row}, column {column} is not a finite number")
-    return data
-
-
-def _prepare(train: Dataset, holdout: Dataset, samples: Dataset) -> tuple[Any, Any, list[str]]:
-    """Flatten, and scale all three in common; columns are matched by name.
-
-    Rows that stand in both splits are kept: dropping them from one side would break the exchange
-    of labels on which every p-value rests. They carry no evidence, which the notes say.
-    """
-    holdout = _aligned(holdout, train, "holdout")
-    samples = _aligned(samples, train, "samples")
-    shared, notes = shared_rows(holdout.values, train.values), []
-    distinct = len(np.unique(train.values.reshape(len(train), -1), axis=0)) / len(train)
-    if shared.mean() > 0.5 and distinct > 0.5:
-        raise InputError(
-            f"{shared.sum()} of {len(holdout)} held-out rows stand verbatim in the training set: "
-            "the audit needs rows that the model has not seen"
+def _group_notes(close: Closeness) -> list[str]:
+    """Labels of groups are exchangeable only if their sizes are."""
+    if close.by_row:
+        return []
+    size = np.bincount(close.unit)
+    p = stats.mannwhitneyu(size[close.is_member], size[~close.is_member]).pvalue
+    lines = ["Rows of one group count as one: the closest row speaks for its group."]
+    if p < 0.01:
+        lines.append(
+            "Training and held-out groups differ in size more than a random split of groups would "
+            f"(p = {p:.1g}): the p-values cannot be trusted."
         )
-    if shared.any():
-        notes.append(
-            f"{shared.sum()} of {len(holdout)} held-out rows also stand in the training set: they "
-            "carry no evidence and lower the power."
-        )
-    flat = [
-        a.reshape(len(a), -1).astype(np.float64)
-        for a in (train.values, holdout.values, samples.values)
-    ]
-    pool = np.concatenate(flat[:2])
-    if train.kind == "images":
-        scale = np.full(pool.shape[1], pool.std())
-    else:
-        scale = pool.std(0)
-        constant = scale <= 1e-12 * np.abs(pool).max(0)
-        if constant.any():
-            scale = np.where(constant, 1.0, scale)
-            notes.append(f"{constant.sum()} constant column(s) carry no information.")
-    if not scale.any():
-        raise InputError("all training and held-out rows are the same point")
-    kept = (in_user_layout(train), in_user_layout(holdout))
-    return [a / scale for a in flat], kept, notes
+    return lines
 
 
-def _aligned(other: Dataset, train: Dataset, name: str) -> Dataset:
-    """`other` with its columns in the order of `train`, or InputError."""
-    if other.shape != train.shape:
-        raise InputError(f"{name} has rows of shape {other.shape}, train of {train.shape}")
-    if other.columns is None or train.columns is None or other.columns == train.columns:
-        return other
-    if sorted(other.columns) != sorted(train.columns):
-        odd = sorted(set(other.columns) ^ set(train.columns))
-        raise InputError(f"{name} and train have other columns: {', '.join(odd)}")
-    order = [other.columns.index(column) for column in train.columns]
-    moved = other.with_values(other.values[:, order], other.source)
-    return replace(moved, columns=train.columns)
+def _likeness(space: CommonSpace, seed: int) -> list[Row]:
+    """Do the samples resemble held-out rows? Beside the verdict, never part of it."""
+    if min(len(space.held), len(space.drawn)) < LEAST:
+        return []
+    return fidelity(space.held, space.drawn, seed)
 
 
-def _counts(drawn: np.ndarray, pool: np.ndarray) -> np.ndarray:
-    """How many samples have pool row j as nearest; ties are split equally."""
-    distance, index = nearest(drawn, pool, NEIGHBOUR)
-    tied = distance <= distance[:, :1] * (1 + 1e-12)
-    weight = tied / tied.sum(1, keepdims=True)
-    return np.bincount(index.ravel(), weight.ravel(), minlength=len(pool))
+def _section(name: str, rows: list[Row]) -> list[Row]:
+    return [replace(row, section=name) for row in rows]
+
+
+def _counted(space: CommonSpace) -> CellTable | None:
+    """The table of cells, when they are few beside the pool; else distances tell more."""
+    if space.cells is None:
+        return None
+    table = cell_table(space.cells)
+    return table if len(table.pool) <= FEW_CELLS * len(table.cell) else None
+
+
+def _points(space: CommonSpace) -> tuple[torch.Tensor, torch.Tensor]:
+    """Training and held-out rows as the denoiser knows them."""
+    first, second = (torch.as_tensor(rows, dtype=torch.float32) for rows in space.kept)
+    return first, second
 
 
 def _leak(
-    denoiser: Denoiser | None, kept: Any, curves: tuple[LossCurve, LossCurve] | None, seed: int
+    denoiser: Denoiser | None,
+    space: CommonSpace,
+    curves: tuple[LossCurve, LossCurve] | None,
+    seed: int,
 ) -> Leak | None:
     if curves is not None:
         return curves[0].leak(curves[1])
     if denoiser is None:
         return None
-    pair = []
-    for values in kept:
-        rows = torch.as_tensor(np.asarray(values), dtype=torch.float32)
-        generator = torch.Generator().manual_seed(seed)
-        pair.append(measure(denoiser, rows, generator=generator))
-    return pair[0].leak(pair[1])
+    first, second = (
+        measure(denoiser, rows, generator=torch.Generator().manual_seed(seed))
+        for rows in _points(space)
+    )
+    return first.leak(second)
 
 
-def _table(tests: list[RankTest], leak: Leak | None, samples: int, pool: int) -> list[Row]:
-    p_values = [test.p_value for test in tests]
-    rows = [
-        (t.name, t.statistic, t.null, t.interval, samples if t.name == "share" else pool, t.detail)
-        for t in tests
+def _line(test: RankTest, close: Closeness, samples: int) -> Row:
+    n = samples if test.name in ("share", "cell counts") else len(close.is_member)
+    return Row(
+        test.name, test.statistic, test.null, test.interval, test.p_value, None, n, test.detail
+    )
+
+
+def _leak_line(leak: Leak, pool: int) -> Row:
+    z = leak.nats / leak.stderr if leak.stderr > 0 else 0.0
+    return Row(
+        "leak (nats)", leak.nats, "normal, mean 0", (leak.low, leak.high),
+        float(stats.norm.sf(z)), None, pool,
+        f"up to a signal-to-noise ratio of {leak.level:.3g}", "information",
+    )  # fmt: skip
+
+
+def _corrected(lines: list[Row], near: Row) -> list[Row]:
+    """The lines with their Holm-corrected p-values, and the near-copy test after the tail test.
+
+    The near-copy test is asked only once the tail test has rejected, so it costs the others
+    nothing: its corrected p-value is the larger of the two (a fixed sequence).
+    """
+    family = [line for line in lines if line.p_value is not None]
+    adjusted = iter(holm([line.p_value for line in family if line.p_value is not None]))
+    joint = [
+        line if line.p_value is None else replace(line, p_joint=next(adjusted)) for line in lines
     ]
-    if leak is not None:
-        z = leak.nats / leak.stderr if leak.stderr > 0 else 0.0
-        p_values.append(float(stats.norm.sf(z)))
-        rows.append(
-            ("leak (nats)", leak.nats, "normal, mean 0", (leak.low, leak.high), pool,
-             f"up to a signal-to-noise ratio of {leak.level:.3g}")
-        )  # fmt: skip
-    joint = holm(p_values)
-    return [
-        Row(name, value, null, interval, p, adjusted, n, detail)
-        for (name, value, null, interval, n, detail), p, adjusted in zip(
-            rows, p_values, joint, strict=True
-        )
-    ]
+    tail = next(line for line in joint if line.statistic == "tail")
+    assert tail.p_joint is not None
+    assert near.p_value is not None
+    return [*joint, replace(near, p_joint=max(tail.p_joint, near.p_value))]
 
 
-def _rates(members: np.ndarray, held: np.ndarray, drawn: np.ndarray) -> list[Row]:
-    """The 1/3-ratio rate of the samples, and of held-out rows in their place."""
-    rows = []
-    for name, queries in (("1/3-ratio rate of samples", drawn), ("... of held-out rows", held)):
-        distance = nearest(queries, members, 2)[0]
-        hits = int((ratios(distance[:, 0], distance[:, -1]) < THIRD).sum())
-        null = "compare with the held-out rows' own" if queries is drawn else "the null rate"
-        rows.append(
-            Row(
-                name,
-                hits / len(queries),
-                null,
-                wilson(hits, len(queries)),
-                None,
-                None,
-                len(queries),
-            )
-        )
-    return rows
-
-
-def _finding(table: list[Row], power: list[Any], alpha: float) -> str:
-    joint = {row.statistic: row.p_joint for row in table if row.p_joint is not None}
-    if joint["tail"] <= alpha and joint["close pairs"] <= alpha:
+def _finding(lines: list[Row], table: CellTable | None, power: list[Power], alpha: float) -> str:
+    joint = {line.statistic: line.p_joint for line in lines if line.p_joint is not None}
+    if joint["near-copies"] <= alpha:
+        return "copies"
+    if table is not None and joint["cell counts"] <= alpha and repeats(*table.repeated()):
         return "copies"
     if min(joint.values()) <= alpha:
         return "dependence"
     seen = [p.caught for p in power if p.share <= NEEDED_SHARE]
     return "none" if seen and max(seen) >= 0.8 else "inconclusive"
-
-
-def _records(
-    to_samples: np.ndarray, nearest_sample: np.ndarray, spacing: np.ndarray,
-    is_member: np.ndarray, seed: int,
-) -> list[Record]:  # fmt: skip
-    """The training rows that samples come closest to, in units of their own spacing."""
-    order = tail_order(to_samples, spacing[:, -1], seed)
-    ratio = ratios(to_samples, spacing[:, -1])
-    close = ratios(to_samples, spacing[:, 0]) < THIRD
-    held = np.sort(ratio[~is_member])
-    first = [j for j in order if is_member[j]][:LISTED]
-    return [
-        Record(
-            train_row=int(j),
-            sample=int(nearest_sample[j]),
-            distance=float(to_samples[j]),
-            ratio=float(ratio[j]),
-            share_of_holdout=float(
-                (1 + np.searchsorted(held, ratio[j], "right")) / (1 + len(held))
-            ),
-            near_copy=bool(close[j]),
-        )
-        for j in first
-    ]

@@ -1,129 +1,242 @@
 """Exact nearest neighbours: fast products propose candidates, direct differences settle them.
 
-A lost neighbour would be invented novelty in an audit, so every answer is certified: a block of
-float32 products ranks all pairs, the best `k` + SPARE of each query are measured again by direct
+A lost neighbour would be invented novelty in an audit, so every answer is certified: products in
+float32 rank all pairs, the best few more than `k` of each query are measured again by direct
 differences in float64, and a query counts as settled only if its k-th distance lies below what
-rounding could have hidden among the pairs that were left out. The rest is done again in float64,
-and what even that cannot certify by direct differences with every point.
+rounding could have hidden among the pairs that were left out. The rest is done again in float64
+with more candidates, and what even that cannot certify by differences with every point.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-SPARE = 6
-QUERY_BLOCK, POINT_BLOCK = 1024, 4096
-GROUP = 64
-BUDGET = 2**25  # numbers held at once when candidates are measured
+from reverie.errors import InputError
+
+NUMBERS, PAIRS = 2**24, 2**32  # numbers of queries, and pairs, at a time: they bound the memory
+SHORT, LONG = (64, 20_480), (512, 10_240)  # queries and points of a block
+SHORT_COLUMNS = 128
+TILE, GROUP = 5120, 64  # a tile of scores is read while still in the cache
+POINT_BLOCK = 2**14  # where points are only passed through
+AGAIN = ((torch.float64, 16), (torch.float64, 256))  # precision, and candidates beyond k
+BUDGET = 2**17  # numbers held at once when candidates are measured
+BACKENDS = ("own", "faiss")
 
 
 def nearest(
-    queries: np.ndarray, points: np.ndarray, k: int = 1, *, skip_self: bool = False
+    queries: np.ndarray,
+    points: np.ndarray,
+    k: int = 1,
+    *,
+    skip_self: bool = False,
+    backend: str = "own",
+    progress: Callable[[int, int], None] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Distances (Q, k) and indices (Q, k) of the k nearest `points` (N, d) of each query (Q, d).
 
-    skip_self: queries are the points, and a point is not its own neighbour. Memory is bounded by
-    the blocks. k is cut to the number of points there are; ties go to the lower index.
+    skip_self: queries are the points, and a point is not its own neighbour. backend: what proposes
+    the candidates, "own" or "faiss" (its exact flat index); the answer is the same. progress:
+    called with the queries done and their number. Memory beyond the input and the answer is
+    bounded ("faiss" also holds the points in float32). k is cut to the number of points there are;
+    ties go to the lower index. Raises InputError for a backend that is unknown or not installed.
     """
+    if backend not in BACKENDS:
+        raise InputError(f"backend is {backend!r}; it is one of {', '.join(BACKENDS)}")
     available = len(points) - int(skip_self)
     k = max(min(k, available), 0)
     distance, index = np.empty((len(queries), k)), np.empty((len(queries), k), dtype=np.int64)
     if k == 0:
         return distance, index
-    left = np.arange(len(queries))
-    for dtype in (torch.float32, torch.float64):
-        finder = _Finder(points, k, dtype, skip_self)
-        failed = []
-        size = max(1, min(QUERY_BLOCK, BUDGET // (points.shape[1] * (k + SPARE))))
-        for start in range(0, len(left), size):
-            rows = left[start : start + size]
-            distance[rows], index[rows], sure = finder(queries[rows], rows)
-            failed.append(rows[~sure])
-        left = np.concatenate(failed) if failed else left
-        if len(left) == 0:
-            break
-    for row in left:  # neighbours within the last digits of float64
-        distance[row], index[row] = _direct(
-            queries[row], points, k, int(row) if skip_self else None
-        )
+    centre = points.mean(0, dtype=np.float64)
+    first = _products if backend == "own" else _faiss(points, centre)
+    # rounding grows with the columns, and spare candidates keep float64 from being needed
+    stages = ((torch.float32, 2 if points.shape[1] <= SHORT_COLUMNS else 4), *AGAIN)
+    size = max(min(NUMBERS // points.shape[1], PAIRS // len(points)), 256)
+    for start in range(0, len(queries), size):
+        left = np.arange(start, min(start + size, len(queries)))
+        for dtype, spare in stages:
+            width = min(k + spare, available)
+            propose = first if dtype == torch.float32 else _products
+            proposal = propose(queries, points, centre, left, width, dtype, skip_self)
+            near, place = _settle(queries, points, left, proposal, k)
+            distance[left], index[left] = near, place
+            sure = near[:, -1] ** 2 <= proposal.least[:, -1]
+            left = left[~sure] if width < available else left[:0]
+            if len(left) == 0:
+                break
+        for row in left:  # neighbours within the last digits of float64
+            own = int(row) if skip_self else None
+            distance[row], index[row] = _direct(queries[row], points, k, own)
+        if progress is not None:
+            progress(min(start + size, len(queries)), len(queries))
     return distance, index
 
 
-class _Finder:
-    """The k nearest points by products in one precision, with a certificate per query."""
+@dataclass(frozen=True)
+class _Proposal:
+    """Indices (B, width) of the likely nearest points, and what their distances cannot be below.
 
-    def __init__(self, points: np.ndarray, k: int, dtype: torch.dtype, skip_self: bool) -> None:
-        self.points, self.k, self.dtype, self.skip_self = points, k, dtype, skip_self
-        self.centre = points.mean(0, dtype=np.float64)
-        base = torch.from_numpy(points - self.centre).to(dtype)
-        norms = base.square().sum(1)
-        self.radius = float(norms.max().sqrt())
-        fill = -len(points) % GROUP  # so that blocks divide into groups; never the nearest
-        self.base = torch.nn.functional.pad(base, (0, 0, 0, fill))
-        self.norms = torch.nn.functional.pad(norms, (0, fill), value=torch.inf)
-        self.buffer = torch.empty(QUERY_BLOCK * min(POINT_BLOCK, len(self.base)), dtype=dtype)
-        self.unit = (points.shape[1] + 8) * torch.finfo(dtype).eps
+    least: (B, width) of squared distance, ascending; no point left out lies below the last.
+    slack: (B,), so that a squared distance lies within `least` and `least` + 2 `slack`.
+    """
 
-    def __call__(
-        self, queries: np.ndarray, rows: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Distances (B, k), indices (B, k), and whether each query (B,) is certain."""
-        block = np.asarray(queries, dtype=np.float64)
-        near = torch.from_numpy(block - self.centre).to(self.dtype)
-        own = torch.as_tensor(rows) if self.skip_self else None
-        width = min(self.k + SPARE, len(self.points) - int(self.skip_self))
-        score, found = self._candidates(near, width, own)
-        distance, index = _settle(block, self.points, found.numpy(), self.k)
-        if width == len(self.points) - int(self.skip_self):
-            return distance, index, np.ones(len(block), bool)
-        norm = near.double().norm(dim=1).numpy()
-        slack = self.unit * (norm + self.radius) ** 2
-        hidden = score.max(1).values.double().numpy() + norm**2 - slack
-        return distance, index, distance[:, -1] ** 2 <= hidden
-
-    def _candidates(self, near: Tensor, k: int, own: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Scores |x|^2 - 2 xq and indices (B, k) of the likely nearest points."""
-        best = torch.full((len(near), 0), torch.inf, dtype=self.dtype)
-        found = torch.zeros((len(near), 0), dtype=torch.int64)
-        for start in range(0, len(self.base), POINT_BLOCK):
-            points = self.base[start : start + POINT_BLOCK]
-            norms = self.norms[start : start + POINT_BLOCK]
-            # into one buffer: fresh pages for every block cost more than the products
-            score = self.buffer[: len(near) * len(points)].view(len(near), len(points))
-            torch.addmm(norms, near, points.T, alpha=-2, out=score)
-            if own is not None:
-                inside = (own >= start) & (own < start + len(points))
-                score[inside.nonzero()[:, 0], own[inside] - start] = torch.inf
-            value, place = _smallest(score, min(k, len(points)))
-            best, found = torch.cat([best, value], 1), torch.cat([found, place + start], 1)
-            if best.shape[1] > k:
-                best, keep = best.topk(k, dim=1, largest=False)
-                found = found.gather(1, keep)
-        return best, found
+    found: np.ndarray
+    least: np.ndarray
+    slack: np.ndarray
 
 
-def _smallest(score: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k smallest of each row (B, P), with places: they lie in the k groups of least minima."""
-    groups = score.shape[1] // GROUP
-    if groups <= 2 * k:
-        value, place = score.topk(k, dim=1, largest=False)
-        return value, place
-    grouped = score.view(len(score), groups, GROUP)
-    chosen = grouped.amin(2).topk(k, dim=1, largest=False).indices
-    near = grouped.gather(1, chosen[:, :, None].expand(-1, -1, GROUP)).flatten(1)
-    value, place = near.topk(k, dim=1, largest=False)
-    return value, chosen.gather(1, place // GROUP) * GROUP + place % GROUP
+def _products(
+    queries: np.ndarray, points: np.ndarray, centre: np.ndarray, rows: np.ndarray, width: int,
+    dtype: torch.dtype, skip_self: bool,
+) -> _Proposal:  # fmt: skip
+    """The nearest of `queries[rows]` by |x|^2 - 2 xq, with products in `dtype`."""
+    left, norm = _augmented_queries(queries, centre, rows, dtype)
+    best = torch.full((len(rows), width), torch.inf, dtype=dtype)
+    found = torch.zeros((len(rows), width), dtype=torch.int64)
+    # few rows stay in the cache; long products repay more rows at once
+    height, most = SHORT if points.shape[1] <= SHORT_COLUMNS else LONG
+    blocks = -(-len(points) // most)
+    size = -(-len(points) // (blocks * GROUP)) * GROUP
+    # one buffer: fresh pages for every block cost more than the products
+    buffer = torch.empty(height, size, dtype=dtype)
+    radius = 0.0
+    for start in range(0, len(points), size):
+        right, farthest = _augmented(points[start : start + size], centre, dtype)
+        radius = max(radius, farthest)
+        for top in range(0, len(rows), height):
+            block = slice(top, top + height)
+            score = buffer[: len(left[block]), : right.shape[1]]
+            minima = _scores(left[block], right, score)
+            if skip_self:
+                minima = _without_self(score, minima, rows[block] - start)
+            _merge(best[block], found[block], score, minima, start)
+    slack = _slack(norm, radius, points.shape[1], dtype)
+    least = best.double().numpy() + (norm**2 - slack)[:, None]
+    return _Proposal(found.numpy(), least, slack)
+
+
+def _augmented_queries(
+    queries: np.ndarray, centre: np.ndarray, rows: np.ndarray, dtype: torch.dtype
+) -> tuple[Tensor, np.ndarray]:
+    """-2 times the centred queries and a one that takes |x|^2 along, (B, d + 1); norms (B,)."""
+    left = torch.empty(len(rows), queries.shape[1] + 1, dtype=dtype)
+    left[:, -1] = 1
+    norm = np.empty(len(rows))
+    for start in range(0, len(rows), LONG[0]):
+        block = slice(start, start + LONG[0])
+        base = torch.from_numpy(queries[rows[block]] - centre).to(dtype)
+        norm[block] = torch.linalg.vector_norm(base, dim=1, dtype=torch.float64).numpy()
+        left[block, :-1] = base.mul_(-2)
+    return left, norm
+
+
+def _augmented(points: np.ndarray, centre: np.ndarray, dtype: torch.dtype) -> tuple[Tensor, float]:
+    """Centred points over their squared norms, (d + 1, P) filled up to groups; largest norm."""
+    filled = -(-len(points) // GROUP) * GROUP
+    right = torch.empty(filled, points.shape[1] + 1, dtype=dtype)
+    base = right[: len(points), :-1]
+    base.copy_(torch.from_numpy(points - centre))
+    norms = torch.linalg.vector_norm(base, dim=1).square()
+    right[: len(points), -1] = norms
+    right[len(points) :, :-1], right[len(points) :, -1] = 0, torch.inf  # never the nearest
+    return right.T, float(norms.max().double().sqrt())
+
+
+def _scores(left: Tensor, right: Tensor, score: Tensor) -> Tensor:
+    """Fill `score` (B, P) with the products, and return the least of each group, (B, groups)."""
+    minima = torch.empty(len(score), score.shape[1] // GROUP, dtype=score.dtype)
+    for start in range(0, score.shape[1], TILE):
+        tile = score[:, start : start + TILE]
+        torch.mm(left, right[:, start : start + TILE], out=tile)
+        groups = slice(start // GROUP, start // GROUP + tile.shape[1] // GROUP)
+        torch.amin(tile.unflatten(1, (-1, GROUP)), 2, out=minima[:, groups])
+    return minima
+
+
+def _without_self(score: Tensor, minima: Tensor, place: np.ndarray) -> Tensor:
+    """Take each query out of its own scores; place: (B,) its column, if it lies in this block."""
+    inside = np.flatnonzero((place >= 0) & (place < score.shape[1]))
+    if len(inside) == 0:
+        return minima
+    score[inside, place[inside]] = torch.inf
+    return score.unflatten(1, (-1, GROUP)).amin(2)
+
+
+def _slack(norm: np.ndarray, radius: float, dim: int, dtype: torch.dtype) -> np.ndarray:
+    """What rounding can do to a score, (B,): products in `dtype`, then the float64 differences."""
+    unit = (dim + 8) * (torch.finfo(dtype).eps + torch.finfo(torch.float64).eps)
+    return unit * (norm + radius) ** 2
+
+
+def _merge(best: Tensor, found: Tensor, score: Tensor, minima: Tensor, start: int) -> None:
+    """Put the smallest of `score` (B, P), points from `start` on, into `best`, `found` (B, width).
+
+    The smallest lie in the groups of least minima, and a row whose minima are no better than what
+    it has is left alone.
+    """
+    width, groups = best.shape[1], minima.shape[1]
+    rows = (minima.amin(1) < best[:, -1]).nonzero()[:, 0]
+    chosen = minima[rows].topk(min(width, groups), dim=1, largest=False).indices
+    near = score.unflatten(1, (-1, GROUP))[rows[:, None], chosen].flatten(1)
+    value, place = near.topk(min(width, near.shape[1]), dim=1, largest=False)
+    place = start + chosen.gather(1, place // GROUP) * GROUP + place % GROUP
+    value, keep = torch.cat([best[rows], value], 1).topk(width, dim=1, largest=False)
+    best[rows], found[rows] = value, torch.cat([found[rows], place], 1).gather(1, keep)
+
+
+def _faiss(points: np.ndarray, centre: np.ndarray) -> Callable:
+    """`_products` by the exact flat index of faiss."""
+    try:
+        import faiss
+    except ImportError:
+        raise InputError(
+            "backend 'faiss' needs faiss-cpu: pip install 'reverie[scale]', or use backend 'own'"
+        ) from None
+    flat, radius = faiss.IndexFlatL2(points.shape[1]), 0.0
+    for start in range(0, len(points), POINT_BLOCK):
+        block = (points[start : start + POINT_BLOCK] - centre).astype(np.float32)
+        flat.add(block)  # pyright: ignore[reportCallIssue]
+        radius = max(radius, float(np.linalg.norm(block.astype(np.float64), axis=1).max()))
+
+    def propose(
+        queries: np.ndarray, points: np.ndarray, centre: np.ndarray, rows: np.ndarray, width: int,
+        dtype: torch.dtype, skip_self: bool,
+    ) -> _Proposal:  # fmt: skip
+        near = (queries[rows] - centre).astype(np.float32)
+        score, found = flat.search(near, width + int(skip_self))  # pyright: ignore
+        if skip_self:  # itself to the end, or the farthest where duplicates crowded it out
+            last = np.argsort(found == rows[:, None], axis=1, kind="stable")[:, :width]
+            score, found = (np.take_along_axis(a, last, 1) for a in (score, found))
+        norm = np.linalg.norm(near.astype(np.float64), axis=1)
+        slack = _slack(norm, radius, points.shape[1], dtype)
+        return _Proposal(found, score.astype(np.float64) - slack[:, None], slack)
+
+    return propose
 
 
 def _settle(
-    block: np.ndarray, points: np.ndarray, candidates: np.ndarray, k: int
+    queries: np.ndarray, points: np.ndarray, rows: np.ndarray, proposal: _Proposal, k: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Order candidates by float64 distance and keep the k best."""
-    candidates = np.sort(candidates, axis=1)
-    gap = points[candidates].astype(np.float64) - block[:, None]
-    square = np.einsum("qkd,qkd->qk", gap, gap)
+    """Order the candidates of `queries[rows]` by float64 distance and keep the k best.
+
+    Ties go to the lower index. Only as many as could be among the k best, given the slack, are
+    measured.
+    """
+    reach = proposal.least[:, k - 1] + 2 * proposal.slack
+    needed = int((proposal.least <= reach[:, None]).sum(1).max(initial=k))
+    candidates = np.sort(proposal.found[:, :needed], axis=1)
+    square = np.empty(candidates.shape)
+    size = max(1, BUDGET // (needed * points.shape[1]))
+    for start in range(0, len(rows), size):
+        block = slice(start, start + size)
+        gap = points[candidates[block]].astype(np.float64, copy=False)
+        gap -= queries[rows[block], None]
+        square[block] = np.einsum("qkd,qkd->qk", gap, gap)
     order = np.argsort(square, axis=1, kind="stable")[:, :k]
     return (
         np.sqrt(np.take_along_axis(square, order, 1)),

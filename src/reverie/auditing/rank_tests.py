@@ -7,11 +7,15 @@ has a permutation null. The null is conditional on the samples: it needs no mode
     tail    r_j = dist(j, samples) / dist(j, its 5th pool neighbour). Among the K smallest r, the
             number of members is Hypergeometric; the least p over a ladder of K is corrected by its
             exact joint null (a walk over the order of labels), not by Bonferroni.
-    share   T = number of samples whose nearest pool row is a member, with the exact permutation
-            mean and variance (a binomial null, which takes the pool as fixed, rejects 15 to 34% of
-            perfect generators).
-    close   rows with a sample within a third of the way to their nearest pool row: how many of
-            them are members (Hypergeometric). Rare unless records are nearly reproduced.
+    share   T = number of samples whose nearest pool row is a member, against the exact permutation
+            law (a binomial null, which takes the pool as fixed, rejects 15 to 34% of perfect
+            generators).
+    near    rows with a sample within a third of the way to their nearest pool row. An honest fit
+            lies a little denser at its training rows, by about the same factor at every distance;
+            a copier's factor grows without bound as the distance shrinks. So its null is not that
+            labels are exchangeable but that members are at most HONEST_ODDS times as likely to
+            come next in the order of closeness: rejecting it is what separates copies from
+            dependence.
 """
 
 from __future__ import annotations
@@ -22,7 +26,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-LADDER = (10, 20, 50, 100, 200)
+from reverie.auditing.saddlepoint import permutation_p, permutation_z
+from reverie.auditing.tail_null import TailNull, fewest_visible, ladder, rungs, tail_null
+
+THIRD = 1 / 3
+HONEST_ODDS = 1.5  # a Gaussian fitted on 200 rows has 1.14 in 8 and 1.27 in 16 dimensions
+MOST_NEAR = 500  # near rows looked at: a walk over more is slow and tells no more
 
 
 @dataclass(frozen=True)
@@ -37,33 +46,9 @@ class RankTest:
     detail: str = ""
 
 
-def ladder(members: int, others: int, alpha: float = 0.05) -> tuple[int, ...]:
-    """The K of the tail test: the fewest that could reject at `alpha`, then 10, 20, 50, ..."""
-    least = fewest_visible(members, others, alpha)
-    largest = max((members + others) // 4, 1)
-    ks = {k for k in LADDER if least < k <= largest}
-    return tuple(sorted(ks | {min(least + 1, members + others)}))
-
-
-def fewest_visible(members: int, others: int, alpha: float = 0.05) -> int:
-    """The fewest copied records that any rank test at level `alpha` could see.
-
-    The least K with P(first K in the pool's order are all members) <= alpha; `members` + 1 when
-    even all of them would not do. About log(alpha) / log(share of members).
-    """
-    log_p = 0.0
-    for k in range(members):
-        log_p += math.log((members - k) / (members + others - k))
-        if log_p <= math.log(alpha):
-            return k + 1
-    return members + 1
-
-
-def tail_order(to_samples: np.ndarray, spacing: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Order (N,) of pool rows by r = to_samples / spacing, ties broken at random with a seed."""
-    return np.lexsort(
-        (np.random.default_rng(seed).random(len(spacing)), ratios(to_samples, spacing))
-    )
+def tail_order(ratio: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Order (N,) of pool rows by their ratio, ties broken at random with a seed."""
+    return np.lexsort((np.random.default_rng(seed).random(len(ratio)), ratio))
 
 
 def ratios(to_samples: np.ndarray, spacing: np.ndarray) -> np.ndarray:
@@ -73,118 +58,139 @@ def ratios(to_samples: np.ndarray, spacing: np.ndarray) -> np.ndarray:
     return np.where((spacing == 0) & (to_samples == 0), 1.0, ratio)
 
 
-class TailNull:
-    """Exact joint null of the least hypergeometric p over a ladder of K."""
-
-    def __init__(self, members: int, others: int, ks: tuple[int, ...]) -> None:
-        self.members, self.total, self.ks = members, members + others, ks
-        self.tails = {
-            k: stats.hypergeom.sf(np.arange(-1, k), self.total, members, k) for k in ks
-        }  # tails[k][s] = P(S_k >= s)
-
-    def least_p(self, is_member: np.ndarray) -> float:
-        """Smallest p over the ladder for labels in the order of r, (N,) of bool."""
-        counts = np.cumsum(is_member[: max(self.ks)])
-        return min(float(self.tails[k][counts[k - 1]]) for k in self.ks)
-
-    def corrected(self, least: float) -> float:
-        """P(least p over the ladder <= `least`) when labels are exchangeable."""
-        top = max(self.ks)
-        alive = np.zeros(top + 1)  # law of the number of members so far, not yet rejected
-        alive[0] = 1.0
-        seen, rejected = np.arange(top + 1), 0.0
-        bound = least * (1 + 1e-9)
-        for k in range(1, top + 1):
-            chance = np.clip((self.members - seen) / (self.total - k + 1), 0, 1)
-            alive = alive * (1 - chance) + np.concatenate([[0.0], (alive * chance)[:-1]])
-            if k in self.tails:
-                now = self.tails[k] <= bound
-                rejected += alive[: k + 1][now].sum()  # summed, not 1 - the rest: no lost digits
-                alive[: k + 1][now] = 0.0
-        return float(min(max(rejected, least), 1.0))
-
-    def critical(self, alpha: float) -> float:
-        """The largest attainable least p whose corrected value is at most `alpha`; 0 if none."""
-        values = np.unique(np.concatenate([tail[tail <= alpha] for tail in self.tails.values()]))
-        low, high = 0, len(values)
-        while low < high:
-            middle = (low + high) // 2
-            if self.corrected(values[middle]) <= alpha:
-                low = middle + 1
-            else:
-                high = middle
-        return float(values[low - 1]) if low else 0.0
-
-
 def tail_test(
-    to_samples: np.ndarray,
-    spacing: np.ndarray,
+    ratio: np.ndarray,
     is_member: np.ndarray,
     seed: int = 0,
     alpha: float = 0.05,
+    randomised: bool = False,
 ) -> RankTest:
     """The headline test: are members crowded among the rows that samples come closest to?
 
-    to_samples: (N,) distances of pool rows to their nearest sample. spacing: (N,) distances to
-    their 5th pool neighbour. is_member: (N,) of bool. Exact, one-sided.
+    ratio: (N,) distances of pool rows to their nearest sample over those to their 5th pool
+    neighbour. is_member: (N,) of bool. Exact, one-sided. The counts are whole numbers, so the
+    exact size is below `alpha` (see `TailNull.size`); randomised: add a seeded uniform within the
+    attained step, which makes the size `alpha` itself.
     """
     members = int(is_member.sum())
     ks = ladder(members, len(is_member) - members, alpha)
-    null = TailNull(members, len(is_member) - members, ks)
-    labels = is_member[tail_order(to_samples, spacing, seed)]
+    null = tail_null(members, len(is_member) - members, ks)
+    labels = is_member[tail_order(ratio, seed)]
     least = null.least_p(labels)
-    counts = ", ".join(f"{labels[:k].sum()} of {k}" for k in ks)
+    if randomised:
+        p_value = null.randomised(least, np.random.default_rng((seed, 1)).random())
+    else:
+        p_value = null.corrected(least)
+    counts = ", ".join(f"{labels[:k].sum()} of {k}" for k in shown(ks))
     return RankTest(
         "tail",
         float(labels[: ks[-1]].mean()),
-        f"exact, joint over K = {', '.join(map(str, ks))}; expects {is_member.mean():.1%}",
-        null.corrected(least),
-        detail=f"training rows among the K closest: {counts}",
+        f"exact, joint over K = {ks[0]} to {ks[-1]}; expects {is_member.mean():.1%}",
+        p_value,
+        detail=f"training rows among the K closest: {counts}; exact size at {alpha:.3g}: "
+        + (f"{alpha:.3g} (randomised)" if randomised else f"{null.size(alpha):.3f}"),
     )
+
+
+def shown(ks: tuple[int, ...]) -> list[int]:
+    """A few of the K, each at least twice the one before."""
+    kept = [ks[0]]
+    for k in ks[1:]:
+        if k >= 2 * kept[-1]:
+            kept.append(k)
+    return kept
 
 
 def share_test(counts: np.ndarray, is_member: np.ndarray) -> RankTest:
     """Are samples nearer to members? counts: (N,) samples whose nearest pool row is j, ties split.
 
-    Permutation mean m n_S / N and variance n_S n_H / (N (N - 1)) sum (c_j - mean)^2; one-sided
-    normal p-value; the interval is the estimate +- 1.96 permutation deviations.
+    One-sided p-value of the permutation law (`permutation_p`); the interval is the estimate +-
+    1.96 permutation deviations.
     """
-    total, members = len(counts), int(is_member.sum())
-    others, m = total - members, counts.sum()
-    statistic = counts[is_member].sum()
-    spread = ((counts - counts.mean()) ** 2).sum()
-    deviation = math.sqrt(members * others / (total * (total - 1)) * spread)
-    z = (statistic - m * members / total) / deviation if deviation > 0 else 0.0
-    share, width = statistic / m, 1.96 * deviation / m
+    z, deviation = permutation_z(counts, is_member)
+    m = counts.sum()
+    share, width = counts[is_member].sum() / m, 1.96 * deviation / m
     return RankTest(
         "share",
         float(share),
-        f"permutation; expects {members / total:.1%}",
-        float(stats.norm.sf(z)),
+        f"permutation; expects {is_member.mean():.1%}",
+        permutation_p(counts, is_member),
         (float(max(share - width, 0)), float(min(share + width, 1))),
         detail=f"z = {z:.2f}",
     )
 
 
-def close_test(
-    to_samples: np.ndarray, own_spacing: np.ndarray, is_member: np.ndarray, third: float = 1 / 3
-) -> RankTest:
-    """Are rows with a sample within `third` of the way to their own nearest pool row members?
+def near_test(own_ratio: np.ndarray, is_member: np.ndarray, seed: int = 0) -> RankTest:
+    """Do members have near-copies beyond what an honest fit's odds (HONEST_ODDS) explain?
 
-    own_spacing: (N,) distances to the nearest other pool row.
+    own_ratio: (N,) distances of pool rows to their nearest sample over those to their nearest
+    other pool row. Only rows under a third count. Exact if the hazard of a member's distance to
+    the samples is HONEST_ODDS times a held-out row's at every distance, conservative if it is
+    less.
     """
-    close = ratios(to_samples, own_spacing) < third
-    hits, members, total = int(close[is_member].sum()), int(is_member.sum()), len(close)
-    count = int(close.sum())
-    p = float(stats.hypergeom.sf(hits - 1, total, members, count)) if count else 1.0
+    close = int((own_ratio < THIRD).sum())
+    hits = int((own_ratio[is_member] < THIRD).sum())
+    null = near_null(int(is_member.sum()), int((~is_member).sum()), close)
+    p_value = 1.0
+    if null is not None:
+        p_value = null.corrected(null.least_p(is_member[tail_order(own_ratio, seed)]))
     return RankTest(
-        "close pairs",
+        "near-copies",
         float(hits),
-        f"hypergeometric; expects {count * members / total:.1f} of {count}",
-        p,
-        detail=f"{hits} training and {count - hits} held-out rows have a sample within a third "
+        f"a training row at most {HONEST_ODDS:g} times as likely as a held-out row; expects at "
+        f"most {expected_near(is_member.mean(), close):.1f} of {close}",
+        p_value,
+        detail=f"{hits} training and {close - hits} held-out rows have a sample within a third "
         "of the way to their nearest row",
     )
+
+
+def expected_near(share: float, close: int) -> float:
+    """Members among `close` rows at HONEST_ODDS (before the urn runs low)."""
+    return close * HONEST_ODDS * share / (HONEST_ODDS * share + 1 - share)
+
+
+def near_null(members: int, others: int, close: int) -> TailNull | None:
+    """The null of `near_test` for `close` rows under a third; None if too few to tell."""
+    least = fewest_visible(members, others, 0.05, HONEST_ODDS)
+    if close < least:
+        return None
+    return tail_null(members, others, rungs(least, min(close, MOST_NEAR)), HONEST_ODDS)
+
+
+@dataclass(frozen=True)
+class Effect:
+    """How much nearer samples are to training rows: share of samples minus the expected share."""
+
+    excess: float
+    low: float  # ends of the 95% interval
+    high: float
+    tolerance: float
+    p_within: float  # of "the excess is at least the tolerance": small means surely within it
+
+    @property
+    def place(self) -> str:
+        """`within`, `beyond` or `unsure`: the 95% interval beside the tolerance."""
+        if self.p_within <= 0.05:
+            return "within"
+        return (
+            "beyond"
+            if min(abs(self.low), abs(self.high)) > self.tolerance and (self.low * self.high > 0)
+            else "unsure"
+        )
+
+
+def share_effect(counts: np.ndarray, is_member: np.ndarray, tolerance: float) -> Effect:
+    """Size of the dependence, with two one-sided tests against +-`tolerance` (Schuirmann 1987)."""
+    _, deviation = permutation_z(counts, is_member)
+    m = counts.sum()
+    excess, error = counts[is_member].sum() / m - is_member.mean(), deviation / m
+    if error == 0:
+        p_within = float(abs(excess) >= tolerance)
+    else:
+        p_within = float(stats.norm.cdf((abs(excess) - tolerance) / error))
+    half = 1.96 * error
+    return Effect(float(excess), float(excess - half), float(excess + half), tolerance, p_within)
 
 
 def wilson(hits: int, count: int) -> tuple[float, float]:
@@ -204,4 +210,13 @@ def holm(p_values: list[float]) -> list[float]:
     for rank, index in enumerate(order):
         running = max(running, (len(p_values) - rank) * p_values[index])
         adjusted[index] = min(running, 1.0)
+    return adjusted
+
+
+def benjamini_hochberg(p_values: np.ndarray) -> np.ndarray:
+    """Adjusted p-values (n,): rejecting those <= q keeps the false discovery rate at most q."""
+    order = np.argsort(p_values)[::-1]
+    scaled = p_values[order] * len(p_values) / np.arange(len(p_values), 0, -1)
+    adjusted = np.empty(len(p_values))
+    adjusted[order] = np.minimum(np.minimum.accumulate(scaled), 1.0)
     return adjusted

@@ -6,30 +6,22 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from reverie.auditing.named import Record
 from reverie.auditing.power import Power
+from reverie.auditing.rank_tests import Effect
+from reverie.auditing.wording import BLIND_SPOTS, CITATIONS, HEADLINES, SECTIONS, p_text, sentences
 from reverie.curve import Leak
 
-FINDINGS = ("copies", "dependence", "none", "inconclusive")
-HEADLINES = {
-    "copies": "The samples contain near-copies of training records.",
-    "dependence": "The model depends on its training set more than chance allows, without "
-    "near-copies in these samples.",
-    "none": "No evidence of copying, and copies would have been seen.",
-    "inconclusive": "No evidence of copying, but too little data to tell.",
-}
-BLIND_SPOTS = (
-    "The null is that training and held-out rows are exchangeable: a random split, without "
-    "duplicates or shared persons across it.",
-    "The tests look at distances between whole records in the scaled columns or pixels: a copy of "
-    "part of a record, or one moved, mirrored or recoloured, is not seen.",
-    "It is no differential-privacy guarantee, and it says nothing about what honest "
-    "generalisation discloses.",
-)
+FINDINGS = tuple(HEADLINES)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table; p_joint is Holm-corrected over all lines with a p-value."""
+    """One line of the table.
+
+    p_joint: p_value corrected over all lines that have one (Holm); None where p_value is.
+    section: one of `wording.SECTIONS`.
+    """
 
     statistic: str
     value: float
@@ -39,19 +31,7 @@ class Row:
     p_joint: float | None
     n: int
     detail: str = ""
-
-
-@dataclass(frozen=True)
-class Record:
-    """A training row and the sample nearest to it; indices count from 0 in the files given."""
-
-    train_row: int
-    sample: int
-    distance: float
-    ratio: float  # distance over the row's spacing (its 5th pool neighbour)
-    share_of_holdout: float  # share of held-out rows that have as small a ratio (+1 smoothing)
-    near_copy: bool
-    source_row: int | None = None  # the row in the data file, where the split is known
+    section: str = "tests"
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,68 +39,52 @@ class Verdict:
     """Outcome of an audit; see `reverie.audit`."""
 
     finding: str
-    p_value: float
+    p_value: float  # the tail test's, corrected over its K
     table: list[Row]
-    records: list[Record]
+    records: list[Record]  # the named ones and the closest, closest first
     power: list[Power]
     fewest: int
     alpha: float
-    sizes: dict[str, int]
+    sizes: dict[str, int]  # train, holdout, samples; train_groups, holdout_groups with groups
+    effect: Effect
+    planted_noise: float
+    flagged_samples: list[int] = field(default_factory=list)
     leak: Leak | None = None
+    fidelity: str | None = None  # does it resemble held-out data? a statement of its own
     notes: list[str] = field(default_factory=list)
 
     @property
     def headline(self) -> str:
         return HEADLINES[self.finding]
 
-    def sentences(self) -> list[str]:
-        """The verdict in words: finding, p-value, power, limits."""
-        sizes = self.sizes
-        lines = [
-            self.headline,
-            f"If training and held-out rows had been swapped at random, a result this extreme "
-            f"would occur with probability {_p(self.p_value)} (tail test, exact).",
-        ]
-        if self.finding == "copies":
-            close = next(int(r.value) for r in self.table if r.statistic == "close pairs")
-            listed = sum(r.near_copy for r in self.records)
-            lines.append(
-                f"{close} training records have a sample within a third of the way to their "
-                f"nearest record; the closest {listed} are listed with it."
-            )
-        lines.append(self.power_sentence())
-        lines.append(
-            f"With {sizes['train']} training and {sizes['holdout']} held-out rows, no rank test "
-            f"at {self.alpha:.0%} can see fewer than {self.fewest} copied records."
-        )
-        if self.leak is not None:
-            lines.append(
-                f"The model's curve knows a training record {self.leak.nats:.3g} nats better than "
-                f"a fresh one (95%: {self.leak.low:.3g} to {self.leak.high:.3g}), counted up to a "
-                f"signal-to-noise ratio of {self.leak.level:.3g}."
-            )
-        return lines + self.notes
+    def row(self, statistic: str) -> Row | None:
+        """The line of the table of that name, if there is one."""
+        return next((row for row in self.table if row.statistic == statistic), None)
 
-    def power_sentence(self) -> str:
-        seen = [p for p in self.power if p.caught >= 0.8]
-        if not seen:
-            return "Planted copies were not called copies four times in five at any share tried."
-        best = seen[0]
-        return (
-            f"Copies planted as {best.share:.2%} of the samples ({best.copies}) would have been "
-            f"caught (called copies) at least {best.caught:.0%} of the time "
-            f"(\u00b1 {1.96 * best.stderr:.0%})."
-        )
+    @property
+    def p_joint(self) -> float:
+        """The least p-value of the table, corrected over all of them."""
+        return min(row.p_joint for row in self.table if row.p_joint is not None)
+
+    def sections(self) -> dict[str, list[Row]]:
+        """The table's lines by section, in the order of the page; empty sections left out."""
+        order = [*SECTIONS, *sorted({row.section for row in self.table} - set(SECTIONS))]
+        found = {name: [row for row in self.table if row.section == name] for name in order}
+        return {name: rows for name, rows in found.items() if rows}
+
+    def sentences(self) -> list[str]:
+        """The verdict in words: finding, p-value, size, power, limits."""
+        return sentences(self) + self.notes
 
     def summary(self) -> str:
         """A few lines for a terminal."""
-        lines = [f"finding   {self.finding}", f"p-value   {_p(self.p_value)}"]
+        lines = [f"finding   {self.finding}", f"p-value   {p_text(self.p_joint)} (joint)"]
         if self.leak is not None:
             lines.append(f"leak      {self.leak}")
         width = max(len(r.statistic) for r in self.table)
         table = [f"  {'':<{width}}  {'value':>9}   {'p joint':>8}   null"]
         table += [
-            f"  {r.statistic:<{width}}  {r.value:>9.4g}   {_p(r.p_joint):>8}   {r.null}"
+            f"  {r.statistic:<{width}}  {r.value:>9.4g}   {p_text(r.p_joint):>8}   {r.null}"
             for r in self.table
         ]
         return "\n".join([*lines, "", *self.sentences(), "", *table])
@@ -130,15 +94,21 @@ class Verdict:
         return {
             "finding": self.finding,
             "p_value": self.p_value,
+            "p_joint": self.p_joint,
             "alpha": self.alpha,
             "sentences": self.sentences(),
+            "fidelity": self.fidelity,
+            "effect": {**asdict(self.effect), "place": self.effect.place},
             "table": [asdict(row) for row in self.table],
-            "records": [asdict(record) for record in self.records],
+            "records": [{**asdict(r), "named": r.named} for r in self.records],
+            "flagged_samples": self.flagged_samples,
             "power": [asdict(power) for power in self.power],
+            "planted_noise": self.planted_noise,
             "fewest_copies_visible": self.fewest,
             "sizes": self.sizes,
             "leak": None if self.leak is None else asdict(self.leak),
             "cannot_see": list(BLIND_SPOTS),
+            "cite": list(CITATIONS),
         }
 
     def to_html(self) -> str:
@@ -147,13 +117,7 @@ class Verdict:
 
         source = (Path(__file__).parent / "verdict.html").read_text()
         environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-        environment.filters["p"] = _p
-        return environment.from_string(source).render(verdict=self, blind_spots=BLIND_SPOTS)
-
-
-def _p(value: float | None) -> str:
-    if value is None:
-        return ""
-    if value < 1e-300:
-        return "< 1e-300"
-    return f"{value:.3f}" if value >= 0.001 else f"{value:.1e}"
+        environment.filters["p"] = p_text
+        return environment.from_string(source).render(
+            verdict=self, blind_spots=BLIND_SPOTS, citations=CITATIONS, titles=SECTIONS
+        )

@@ -4,6 +4,8 @@ from reverie.denoisers.base import Denoiser as Denoiser
 from reverie.denoisers.base import evaluating as evaluating
 from reverie.denoisers.conversions import PREDICTIONS as PREDICTIONS
 from reverie.denoisers.conversions import convert as convert
+from reverie.denoisers.guidance import ClassifierFreeGuidance as ClassifierFreeGuidance
+from reverie.denoisers.guidance import ClassifierGuidance as ClassifierGuidance
 from reverie.denoisers.linear import Linear as Linear
 from reverie.denoisers.memoriser import Memoriser as Memoriser
 from reverie.denoisers.network import Network as Network

@@ -60,6 +60,9 @@ class Memoriser(Denoiser):
 
     def average(self, state: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor]:
         """Return the prediction and log sum_i p(x_t | x_i) / N in nats, (B,)."""
+        if torch.is_grad_enabled() and state.requires_grad:  # the stream below works in place
+            mean, log_sum = self._generic(state.double(), torch.as_tensor(t))
+            return mean.to(state.dtype), log_sum.to(state.dtype)
         if not self._by_products:
             return self._generic(state, torch.as_tensor(t))
         process = self.process

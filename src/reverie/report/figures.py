@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from reverie.auditing.rank_tests import wilson
 from reverie.curve import LossCurve
 from reverie.data import Scaler, to_image, to_pixels
 from reverie.files import write_bytes
 from reverie.plan import Plan
+from reverie.sweeps import Line
 
 STYLES = {
     "train": ("model on training rows", dict(color="#c2410c", lw=1.8)),
@@ -30,7 +32,7 @@ def curves_figure(curves: dict[str, LossCurve]) -> str:
     """All standard curves on one axis, the leak shaded; returns SVG text."""
     figure, ax = _axes(6.4, 3.9)
     _draw_curves(ax, curves)
-    return _svg(figure)
+    return svg(figure)
 
 
 def _draw_curves(ax: Any, curves: dict[str, LossCurve]) -> None:
@@ -70,7 +72,7 @@ def plan_figure(plan: Plan) -> str:
     figure, ax = _axes(6.4, 3.2)
     curve = plan.curve
     u = np.geomspace(plan.u[0], plan.u[-1], 400)
-    ax.plot(u, u * curve(u), color="#1d4ed8", lw=1.8, label="model on held-out rows")
+    ax.plot(u, u * curve(u), color="#1d4ed8", lw=1.8, label=curve.label or "model")
     for k, (start, stop) in enumerate(zip(plan.u[:-1], plan.u[1:], strict=True)):
         step = np.geomspace(start, stop, 40)
         flat = step * float(curve(start)[0])
@@ -85,7 +87,7 @@ def plan_figure(plan: Plan) -> str:
     ax.set_ylabel("nats per e-fold of signal-to-noise")
     ax.set_xlabel("signal-to-noise ratio (noisy to clean)")
     ax.set_title(f"{plan.method}, {plan.steps} steps", fontsize=9)
-    return _svg(figure)
+    return svg(figure)
 
 
 def _axes(width: float, height: float) -> tuple[Any, Any]:
@@ -98,7 +100,7 @@ def _axes(width: float, height: float) -> tuple[Any, Any]:
     return figure, ax
 
 
-def _svg(figure: Any) -> str:
+def svg(figure: Any) -> str:
     import matplotlib as mpl
 
     file = io.StringIO()
@@ -139,7 +141,7 @@ def forecast_curves_figure(curves: dict[str, LossCurve]) -> str:
     ax.legend(loc="upper left", frameon=False, fontsize=8)
     ax.set_ylabel("nats per e-fold of signal-to-noise")
     ax.set_xlabel("signal-to-noise ratio (noisy to clean)")
-    return _svg(figure)
+    return svg(figure)
 
 
 def spectrum_figure(spectrum: np.ndarray) -> str:
@@ -148,7 +150,7 @@ def spectrum_figure(spectrum: np.ndarray) -> str:
     ax.loglog(np.arange(1, len(spectrum) + 1), spectrum, color="#1d4ed8", lw=1.5, marker=".", ms=3)
     ax.set_xlabel("rank")
     ax.set_ylabel("variance, standardised")
-    return _svg(figure)
+    return svg(figure)
 
 
 def kl_figure(
@@ -167,4 +169,57 @@ def kl_figure(
     ax.legend(loc="lower left", frameon=False, fontsize=8)
     ax.set_xlabel("training rows N")
     ax.set_ylabel("KL per dimension, nats")
-    return _svg(figure)
+    return svg(figure)
+
+
+LINE_COLOURS = (
+    "#c2410c",
+    "#1d4ed8",
+    "#047857",
+    "#7c3aed",
+    "#b45309",
+    "#0e7490",
+    "#be185d",
+    "#4d7c0f",
+)
+AXIS_NAMES = {"n": "training rows N", "epochs": "epochs", "steps": "optimiser steps"}
+
+
+def sweep_figure(lines: list[Line]) -> str:
+    """Memorised share with 95% Wilson intervals, the held-out rows' own share beside it.
+
+    Returns SVG text.
+    """
+    figure, ax = _axes(6.4, 3.6)
+    for index, line in enumerate(lines):
+        colour = LINE_COLOURS[index % len(LINE_COLOURS)]
+        _draw_shares(
+            ax, line.places, line.hits, line.samples, color=colour, label=line.label or "samples"
+        )
+    nulls = [row for x in lines for row in zip(x.places, x.null_hits, x.null_count, strict=True)]
+    places = sorted({place for place, _, _ in nulls})
+    hits = [sum(h for p, h, _ in nulls if p == place) for place in places]
+    counts = [sum(c for p, _, c in nulls if p == place) for place in places]
+    style = dict(color="#6b7280", label="held-out rows (the null)", ls=":")
+    _draw_shares(ax, places, hits, counts, **style)
+    if lines[0].axis == "n":
+        ax.axhline(90, color="#6b7280", lw=0.8)
+        ax.annotate("90%: EMM", (0.99, 91), xycoords=("axes fraction", "data"), fontsize=8,
+                    ha="right", va="bottom", color="#6b7280")  # fmt: skip
+    ax.set_xscale("log")
+    ax.set_xticks(places, [f"{place:g}" for place in places])
+    ax.minorticks_off()
+    ax.set_ylim(-2, 104)
+    ax.set_xlabel(AXIS_NAMES.get(lines[0].axis, lines[0].axis))
+    ax.set_ylabel("memorised, % of samples")
+    ax.legend(frameon=False, fontsize=8)
+    return svg(figure)
+
+
+def _draw_shares(
+    ax: Any, places: list[float], hits: list[int], counts: list[int], **style: Any
+) -> None:
+    share = np.array(hits) / np.array(counts)
+    ends = np.array([wilson(h, c) for h, c in zip(hits, counts, strict=True)])
+    bars = np.maximum(np.abs(ends.T - share), 0)
+    ax.errorbar(places, 100 * share, 100 * bars, marker=".", lw=1.5, capsize=2, **style)

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 import reverie
-from reverie.auditing import Verdict, nearest
+from reverie.auditing import SplitReport, Verdict, nearest
+from reverie.auditing.copying import CopyingDistance
 from reverie.curve import LossCurve
 from reverie.data import Dataset, Scaler
 from reverie.files import write_json, write_text
 from reverie.plan import Plan
 from reverie.readings import PathKL
-from reverie.report.figures import curves_figure, plan_figure, png_data
+from reverie.report.figures import curves_figure, plan_figure, png_data, svg
 
 GALLERY = 12
 PAIRS = 12
@@ -28,10 +29,12 @@ class ModelReport:
     name: str
     n: int | None = None
     about: str = ""
+    split: SplitReport | None = None
     verdict: Verdict | None = None
     curves: dict[str, LossCurve] = field(default_factory=dict)
     plan: Plan | None = None
     path_kl: PathKL | None = None
+    copying: CopyingDistance | None = None
     needed: dict[str, int | None] = field(default_factory=dict)  # nats -> steps
     train: Dataset | None = None
     holdout: Dataset | None = None
@@ -53,7 +56,9 @@ class ModelReport:
             "plan": None if plan is None else plan.to_json(),
             "rivals": {name: rival.excess for name, rival in rivals.items()},
             "path_kl_to_training_rows": None if self.path_kl is None else asdict(self.path_kl),
+            "distance_to_memoriser": None if self.copying is None else self.copying.to_json(),
             "steps_needed": self.needed,
+            "split": None if self.split is None else self.split.to_json(),
             "verdict": verdict.to_json() if verdict else None,
             "curves": {k: {x: v for x, v in c.to_json().items() if x != "covariance"}
                        for k, c in self.curves.items()},
@@ -99,11 +104,13 @@ def _view(model: ModelReport) -> dict[str, Any]:
     plan = model.plan
     return {
         "model": model,
+        "split": model.split.to_html() if model.split else "",
         "verdict": model.verdict.to_html() if model.verdict else "",
         "curves": curves_figure(model.curves) if model.curves else "",
+        "copying": svg(model.copying.figure()) if model.copying else "",
         "staircase": plan_figure(plan) if plan is not None and plan.u.ndim == 1 else "",
         "rivals": [] if plan is None else [
-            {"name": name, "excess": rival.excess, "charge": rival.charge}
+            {"name": name, "excess": rival.excess, "seen": rival.charges.get("samples")}
             for name, rival in plan.compare().items()
         ],
         "gallery": _gallery(model),
@@ -165,12 +172,17 @@ def _columns(model: ModelReport) -> dict[str, Any] | None:
     """For tables: flagged records and their samples, column by column."""
     if model.verdict is None or model.train is None or model.samples is None:
         return None
-    if model.train.values.ndim != 2 or model.train.values.shape[1] > 12:
+    if model.train.values.ndim != 2 or model.train.values.shape[1] > 16:
         return None
     width = model.train.values.shape[1]
     names = model.train.columns or tuple(f"x{j}" for j in range(width))
+    text = model.train.text
     rows = [
-        {"record": r, "train": model.train.values[r.train_row], "sample": model.samples[r.sample]}
+        {
+            "record": r,
+            "train": text(model.train.values[r.train_row]),
+            "sample": text(model.samples[r.sample]),
+        }
         for r in model.verdict.records[:6]
     ]
     return {"names": names, "rows": rows}

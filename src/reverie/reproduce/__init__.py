@@ -19,6 +19,18 @@ RESULTS = (
     "implicit-regularisation",
     "random-features",
     "analytic-creativity",
+    "leaking-benchmark",
+    "empirical-optimum",
+    "memorised-share",
+    "gap-objective",
+    "modes-shift",
+    "bias-potential",
+    "interpolating-classifiers",
+    "dominance",
+    "minimax-rate",
+    "constrained",
+    "distillation",
+    "step-schedules",
 )
 
 

@@ -20,16 +20,19 @@ from reverie.reproduce.real_data import real_data
 class DataSet:
     """A data set, the settings of its fit, and what its samples are compared on.
 
-    rows: samples drawn and held-out rows compared. steps: numbers of steps. samplers: names.
+    rows: samples drawn and held-out rows compared. steps: numbers of steps. ddim_steps: those at
+    which the DDIM sampler is run too. seeds: of samples. rivals: schedules (default: all).
     """
 
     name: str
     load: Callable[[], Dataset]
     settings: dict[str, Any]
     full: dict[str, Any]
-    rows: int = 1500
+    rows: int = 1000
     steps: tuple[int, ...] = (5, 8, 10, 15, 20, 40)
-    samplers: tuple[str, ...] = ("ancestral", "ddim")
+    ddim_steps: tuple[int, ...] = (5, 10, 20)
+    seeds: int = 5
+    rivals: tuple[str, ...] | None = None
 
 
 def _housing() -> Dataset:
@@ -69,7 +72,10 @@ def _clothing() -> Dataset:
 
 MLP = dict(steps=6000, stop_on_leak=True)
 UNET = dict(network="unet", width=16, batch_size=32, lr=2e-3, steps=1500, check_every=1500)
-FEW = dict(rows=256, steps=(5, 10, 20), samplers=("ancestral",))
+FEW: dict[str, Any] = dict(
+    rows=200, steps=(5, 10, 20), ddim_steps=(), seeds=3,
+    rivals=("karras", "log-snr", "cosine", "tangent", "rescaled-entropic"),
+)  # fmt: skip
 
 SETS = (
     DataSet(

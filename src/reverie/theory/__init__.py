@@ -1,5 +1,8 @@
 """Closed forms: linear diffusion models and what they say about data, before any training."""
 
+from reverie.theory.bounds import Certificate as Certificate
+from reverie.theory.bounds import Facts as Facts
+from reverie.theory.bounds import certificates as certificates
 from reverie.theory.equivalents import Atoms as Atoms
 from reverie.theory.equivalents import SampleMeasure as SampleMeasure
 from reverie.theory.equivalents import Traces as Traces

@@ -13,9 +13,9 @@ verified here but not checked against the authors' code or tables.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,14 +23,21 @@ import torch
 
 from reverie.curve import LossCurve
 from reverie.errors import InputError
-from reverie.processes import VP, GaussianProcess
+from reverie.plan.charges import (
+    NODES,
+    Warp,
+    charge,
+    has_samples_clock,
+    warp_of,
+)
+from reverie.plan.rivals import NEED_DIM, RIVALS, SHARE_RIVALS
+from reverie.processes import GaussianProcess
 from reverie.staircase import Staircase, best_knots, least_areas, polish
 
 if TYPE_CHECKING:
     from reverie.denoisers.handover import Handover
 
-NODES = 2001
-Warp = Callable[[np.ndarray], np.ndarray]
+DEAD_ZONE = 2.0  # a density plan this many times dearer than the exact program is warned of
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,12 +81,47 @@ class Plan:
         """The same levels charged on another curve, as the same model's on other rows."""
         return _charged(curve, self.places, self.method, self.clock, self.warp)
 
+    @cached_property
+    def charges(self) -> dict[str, float]:
+        """Excess in nats, in the "samples" clock (where the curve has it), and in its own."""
+        result = {"nats": self.excess, self.clock: self.charge}
+        if "samples" not in result and has_samples_clock(self.curve):
+            result["samples"] = charge(
+                self.curve, self.places, warp_of(self.curve, "samples")
+            ).excess
+        return result
+
+    @cached_property
+    def warning(self) -> str:
+        """What is dangerous about this plan in one sentence, or nothing.
+
+        The density plan takes no steps where the loss has died out, and so may jump over a zone
+        where little loss times a long clock is much: it is told by its price.
+        """
+        if self.method != "density":
+            return ""
+        ends = (float(self.places[0]), float(self.places[-1]))
+        least = _build(self.curve, self.steps, "loss-adaptive", "nats", None, ends).excess
+        if self.excess <= DEAD_ZONE * least:
+            return ""
+        steps = Staircase(self.curve)(self.places[:-1], self.places[1:])
+        worst = int(np.argmax(steps - np.diff(self.curve.cumulative(self.places))))
+        return (
+            f"the density plan costs {self.excess:.3g} nats, the exact program {least:.3g}: step "
+            f"{worst + 1} jumps over a zone where the loss has died out, from u = "
+            f"{self.u[worst]:.3g} to {self.u[worst + 1]:.3g}; use loss-adaptive or a noisier end"
+        )
+
     def compare(self) -> dict[str, Plan]:
-        """This plan and every rival on the same ends and number of steps, cheapest first."""
+        """This plan and every rival on the same ends and number of steps, cheapest first.
+
+        Rivals that need the dimension, or a clock of another kind, are left out.
+        """
         rivals: dict[str, Plan] = {self.method: self}
         ends = (float(self.places[0]), float(self.places[-1]))
         for method in _methods(self.curve):
-            if method != self.method:
+            known = self.curve.dim is not None or method not in NEED_DIM
+            if method != self.method and known:
                 rivals[method] = _build(
                     self.curve, self.steps, method, self.clock, self.warp, ends
                 )
@@ -114,105 +156,13 @@ class Plan:
             "t": None if self.t is None else self.t.tolist(),
             "excess_nats": self.excess,
             "charge": self.charge,
+            "charges": self.charges,
             "staircase_nats": self.staircase,
         }
 
 
-# --- where the classic plans put their knots: positions of log gamma between two ends ---------
-
-
-def _sigma_power(curve: LossCurve, low: float, high: float, steps: int) -> np.ndarray:
-    start, stop = np.exp(-0.5 * low / 7), np.exp(-0.5 * high / 7)
-    return -2 * 7 * np.log(np.linspace(start, stop, steps + 1))
-
-
-def _log_snr(curve: LossCurve, low: float, high: float, steps: int) -> np.ndarray:
-    return np.linspace(low, high, steps + 1)
-
-
-def _arctan(scale: float, low: float, high: float, steps: int) -> np.ndarray:
-    start, stop = (math.atan(math.exp(-0.5 * end) / scale) for end in (low, high))
-    return -2 * np.log(scale * np.tan(np.linspace(start, stop, steps + 1)))
-
-
-def _cosine(curve: LossCurve, low: float, high: float, steps: int) -> np.ndarray:
-    return _arctan(1.0, low, high, steps)
-
-
-def _tangent(curve: LossCurve, low: float, high: float, steps: int) -> np.ndarray:
-    return _arctan(math.sqrt(_variance(curve)), low, high, steps)
-
-
-def _vp_time(power: float) -> Callable[..., np.ndarray]:
-    def places(curve: LossCurve, low: float, high: float, steps: int) -> np.ndarray:
-        process = VP()
-        ends = process.time(torch.tensor([low, high], dtype=torch.float64).exp()) ** (1 / power)
-        time = torch.linspace(float(ends[0]), float(ends[1]), steps + 1, dtype=torch.float64)
-        return process.clock(time**power).log().numpy()
-
-    return places
-
-
-def _density(weight: str) -> Callable[..., np.ndarray]:
-    """Knots at equal quantiles of a density read off the curve."""
-
-    def places(curve: LossCurve, low: float, high: float, steps: int) -> np.ndarray:
-        axis = np.linspace(low, high, NODES)
-        u, rate = (a[:, 0] for a in curve.at(axis))
-        if weight == "density":  # sqrt(-rate' du): the many-steps limit of the exact program
-            mass = np.sqrt(np.maximum(-np.diff(rate), 0) * np.diff(u))
-        elif weight == "entropic":  # equal information: rate du
-            mass = 0.5 * (rate[1:] + rate[:-1]) * np.diff(u)
-        else:  # rescaled: rate multiplied by d(-1/sqrt(u)) u = sqrt(u) rate dlog u
-            middle = 0.5 * (u * rate)[1:] + 0.5 * (u * rate)[:-1]
-            mass = middle * np.exp(-0.25 * (axis[1:] + axis[:-1])) * np.diff(axis)
-        running = np.concatenate([[0.0], np.cumsum(mass + 1e-12 * mass.sum() + 1e-300)])
-        return np.interp(np.linspace(0, running[-1], steps + 1), running, axis)
-
-    return places
-
-
-def _variance(curve: LossCurve) -> float:
-    """Mean data variance per dimension, read off the noisiest level of the curve."""
-    if curve.dim is None:
-        raise InputError(
-            'the "tangent" plan and the "samples" clock need a curve that knows its dim'
-        )
-    return max(2 * float(curve.rate[0]) / curve.dim, 1e-12)
-
-
-RIVALS: dict[str, Callable[[LossCurve, float, float, int], np.ndarray]] = {
-    "karras": _sigma_power,
-    "log-snr": _log_snr,
-    "cosine": _cosine,
-    "linear": _vp_time(1.0),
-    "quadratic": _vp_time(2.0),
-    "entropic": _density("entropic"),
-    "rescaled-entropic": _density("rescaled"),
-    "tangent": _tangent,
-    "density": _density("density"),
-}
 METHODS = ("loss-adaptive", *RIVALS)
-
-
-def _share_linear(curve: LossCurve, low: float, high: float, steps: int) -> np.ndarray:
-    return np.linspace(low, high, steps + 1)
-
-
-def _share_cosine(curve: LossCurve, low: float, high: float, steps: int) -> np.ndarray:
-    """The masked share falls as sin of a quarter turn (Shi et al. 2024, section 4)."""
-    start, stop = math.acos(1 - low), math.acos(1 - high)
-    return 1 - np.cos(np.linspace(start, stop, steps + 1))
-
-
-# on a clock that is a share and starts at 0 (masking): positions of the clock itself
-SHARE_RIVALS: dict[str, Callable[[LossCurve, float, float, int], np.ndarray]] = {
-    "linear": _share_linear,
-    "cosine": _share_cosine,
-    "entropic": _density("entropic"),
-    "density": _density("density"),
-}
-CLOCKS = ("nats", "samples")
+MANY_CLOCKS = ("loss-adaptive", "log-snr")  # what curves with several clocks can have
 
 
 def plan_steps(
@@ -226,19 +176,18 @@ def plan_steps(
 
     steps: K intervals between finite ends. method: one of `METHODS`; "loss-adaptive" is the exact
     program (reconstructed, see the module), optimal in path KL for the ancestral sampler.
-    clock: what the exact program charges: "nats", "samples" (-arctan(1/sqrt(u c^2)), c^2 the data
-    variance: detail nobody sees weighs less) or an increasing function of u. ends: clock values
+    clock: what the exact program charges: "nats", "samples" (detail nobody sees weighs less, see
+    `plan.charges`) or an increasing function of u. ends: clock values
     (noisy, clean), default the curve's. Raises InputError on an unknown word or bad ends.
     """
     if not isinstance(steps, int | np.integer) or not 1 <= steps < NODES:
         raise InputError(f"steps is {steps!r}; it must be a whole number from 1 to {NODES - 1}")
     if method not in METHODS:
         raise InputError(f"no plan is called {method!r}; choose one of {', '.join(METHODS)}")
-    if curve.process is None or curve.process.monotone:
-        curve = curve.monotone()
-    if curve.columns > 1 and (method not in ("loss-adaptive", "log-snr") or clock != "nats"):
+    curve = _repaired(curve)
+    if curve.columns > 1 and (method not in MANY_CLOCKS or clock != "nats"):
         raise InputError("with several clocks only loss-adaptive and log-snr plans in nats exist")
-    name, warp = (clock, _warp(curve, clock)) if isinstance(clock, str) else ("custom", clock)
+    name, warp = (clock, warp_of(curve, clock)) if isinstance(clock, str) else ("custom", clock)
     low, high = curve.axis[0], curve.axis[-1]
     if ends is not None:
         low, high = curve._place(ends[0]), curve._place(ends[1])
@@ -250,13 +199,29 @@ def plan_steps(
     return _build(curve, steps, method, name, warp, (low, high))
 
 
+def plan_at(curve: LossCurve, u: np.ndarray, method: str, clock: str = "nats") -> Plan:
+    """The plan with levels of one's own: clock values (K + 1,), increasing, within the curve's.
+
+    method: the name it goes by. Raises InputError on levels that do not increase or lie outside.
+    """
+    levels = np.asarray(u, dtype=np.float64)
+    if levels.ndim != 1 or len(levels) < 2 or (np.diff(levels) <= 0).any():
+        raise InputError("a plan's levels must be an increasing list of at least two clock values")
+    places = np.array([curve._place(float(value)) for value in levels])
+    if not curve.axis[0] - 1e-9 <= places[0] < places[-1] <= curve.axis[-1] + 1e-9:
+        raise InputError(
+            f"levels from {levels[0]:.4g} to {levels[-1]:.4g} must lie within the curve's own, "
+            f"{curve.u[0]:.4g} to {curve.u[-1]:.4g}"
+        )
+    return _charged(_repaired(curve), places, method, clock, warp_of(curve, clock))
+
+
 def steps_needed(curve: LossCurve, budgets: Sequence[float], most: int = 500) -> list[int | None]:
     """For each budget in nats the least K whose loss-adaptive plan has at most that excess.
 
     None where `most` steps do not do. One pass of the exact program serves all budgets.
     """
-    if curve.process is None or curve.process.monotone:
-        curve = curve.monotone()
+    curve = _repaired(curve)
     axis = np.linspace(curve.axis[0], curve.axis[-1], max(NODES, 8 * most))
     area = curve.cumulative(axis)[-1]
     excess = [least - area for least in least_areas(*curve.at(axis), most)]
@@ -266,17 +231,13 @@ def steps_needed(curve: LossCurve, budgets: Sequence[float], most: int = 500) ->
 def _methods(curve: LossCurve) -> tuple[str, ...]:
     """The plans that exist on the clock of this curve."""
     if curve.columns > 1:
-        return "loss-adaptive", "log-snr"
+        return MANY_CLOCKS if curve.is_log else MANY_CLOCKS[:1]
     return METHODS if curve.is_log else ("loss-adaptive", *SHARE_RIVALS)
 
 
-def _warp(curve: LossCurve, clock: str) -> Warp | None:
-    if clock == "nats":
-        return None
-    if clock == "samples":
-        variance = _variance(curve)
-        return lambda u: -np.arctan(1 / np.sqrt(u * variance))
-    raise InputError(f"clock={clock!r}: choose one of {', '.join(CLOCKS)}, or a function of u")
+def _repaired(curve: LossCurve) -> LossCurve:
+    """Isotonic where the ideal curve never increases."""
+    return curve.monotone() if curve.process is None or curve.process.monotone else curve
 
 
 def _build(
@@ -308,25 +269,15 @@ def _charged(
     curve: LossCurve, places: np.ndarray, method: str, clock: str, warp: Warp | None
 ) -> Plan:
     """The plan at these places of the axis, with its charges on `curve`."""
-    low, high = places[0], places[-1]
-    nats = float(Staircase(curve)(places[:-1], places[1:]).sum())
-    dense = np.union1d(np.linspace(low, high, NODES), _inside(curve.axis, low, high))
-    excess = nats - float(curve.cumulative(dense)[-1])
-    charge = excess
-    if warp is not None:
-        charge = float(Staircase(curve, warp)(places[:-1], places[1:]).sum())
-        charge -= float(curve.cumulative(dense, warp)[-1])
+    nats, excess = charge(curve, places)
+    own = excess if warp is None else charge(curve, places, warp).excess
     u = curve.at(places)[0]
     times = None
     if curve.process is not None:
         clock_values = torch.as_tensor(u if curve.columns > 1 else u[:, 0])
         times = curve.process.time(clock_values).clamp(*curve.process.t_range).numpy()
     u = u if curve.columns > 1 else u[:, 0]
-    return Plan(u, times, method, clock, excess, charge, nats, curve, places, warp)
-
-
-def _inside(axis: np.ndarray, low: float, high: float) -> np.ndarray:
-    return axis[(axis > low) & (axis < high)]
+    return Plan(u, times, method, clock, excess, own, nats, curve, places, warp)
 
 
 def _adaptive(

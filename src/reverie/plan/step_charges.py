@@ -26,7 +26,7 @@ import torch
 from reverie.curve import LossCurve, _as_points, level_times
 from reverie.denoisers import Denoiser, evaluating
 from reverie.errors import InputError
-from reverie.plan import Plan
+from reverie.plan.plans import Plan
 from reverie.processes import JumpProcess
 
 METHODS = ("loss-adaptive", "log-snr", "entropic")

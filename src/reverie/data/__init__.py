@@ -1,0 +1,22 @@
+"""Load arrays, tables and images; write samples back in the data's own units and format.
+
+A Dataset keeps the user's values; `Scaler` maps them to model space (mean 0, deviation 1: one mean
+and deviation for images, one per column otherwise) and back. Nothing is unpickled.
+"""
+
+from reverie.data.dataset import Column as Column
+from reverie.data.dataset import Dataset as Dataset
+from reverie.data.pictures import FASHION as FASHION
+from reverie.data.reading import BUILT_IN as BUILT_IN
+from reverie.data.reading import load as load
+from reverie.data.rows import row_codes as row_codes
+from reverie.data.rows import shared_rows as shared_rows
+from reverie.data.rows import some_rows as some_rows
+from reverie.data.rows import split as split
+from reverie.data.scaler import Scaler as Scaler
+from reverie.data.writing import ending_of as ending_of
+from reverie.data.writing import in_user_layout as in_user_layout
+from reverie.data.writing import save as save
+from reverie.data.writing import save_rows as save_rows
+from reverie.data.writing import to_image as to_image
+from reverie.data.writing import to_pixels as to_pixels

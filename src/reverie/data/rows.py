@@ -1,0 +1,71 @@
+"""Choosing rows, and telling which of them are equal."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from reverie.data.dataset import Dataset
+from reverie.errors import InputError
+
+
+def split(
+    data: Dataset, n: int | None, holdout: int | None, seed: int
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Random train and held-out row indices, and how many held-out rows stand in training too.
+
+    Default `holdout`: with `n`, all other rows up to 10,000; else a fifth of the rows, at least
+    200 and at most half. Rows are kept as they are: a split that depends on the values would break
+    the exchangeability on which the audit rests.
+    """
+    total = len(data)
+    if n is not None and not 1 <= n <= total - 1:
+        raise InputError(f"--n {n}: {data.source} has {total} rows, so N is 1 to {total - 1}")
+    if holdout is None:
+        holdout = min(total - n, 10_000) if n else min(max(total // 5, 200), total // 2, 10_000)
+    if not 0 <= holdout < total or (n or 1) + holdout > total:
+        raise InputError(
+            f"cannot hold out {holdout} of {total} rows beside {n or 'the'} training rows"
+        )
+    order = np.random.default_rng(seed).permutation(total)
+    held = order[:holdout]
+    train = order[holdout:] if n is None else order[holdout : holdout + n]
+    shared = int(shared_rows(data.values[held], data.values[train]).sum())
+    return np.sort(train), np.sort(held), shared
+
+
+def some_rows(points: Tensor, most: int, seed: int) -> Tensor:
+    """At most `most` rows, at random: splits keep the order of the file, which may matter."""
+    if len(points) <= most:
+        return points
+    pick = np.random.default_rng(seed).choice(len(points), most, replace=False)
+    return points[torch.as_tensor(np.sort(pick), device=points.device)]
+
+
+def row_codes(*sets: np.ndarray) -> list[np.ndarray]:
+    """One int64 code (n,) per row of each set (n, *shape): equal codes, and only they, are equal
+    rows. Compared in the coarsest floating type among the sets; missing cells equal one another.
+    """
+    kinds = {a.dtype for a in sets}
+    floats = [kind for kind in kinds if kind.kind == "f"]
+    common = min(floats, key=lambda kind: kind.itemsize) if floats else np.dtype(np.float64)
+    common = kinds.pop() if len(kinds) == 1 else common
+    stack = np.concatenate([a.reshape(len(a), -1).astype(common) for a in sets])
+    if common.kind == "f":
+        stack += 0.0  # -0 is 0
+        stack[np.isnan(stack)] = np.nan
+    lines = np.ascontiguousarray(stack).view(np.dtype((np.void, stack.shape[1] * common.itemsize)))
+    seen: dict[bytes, int] = {}
+    codes = np.fromiter(
+        (seen.setdefault(line.tobytes(), len(seen)) for line in lines[:, 0]), np.int64, len(lines)
+    )
+    return np.split(codes, np.cumsum([len(a) for a in sets])[:-1])
+
+
+def shared_rows(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Mask (len(rows),) of the rows that stand verbatim among `others`."""
+    if len(rows) == 0 or len(others) == 0:
+        return np.zeros(len(rows), bool)
+    codes, known = row_codes(rows, others)
+    return np.isin(codes, known)

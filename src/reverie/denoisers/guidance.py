@@ -1,0 +1,117 @@
+"""Guidance: denoisers that lean a denoiser towards a condition.
+
+A guided guess is the denoiser of no noised law (Chidambaram et al. 2024 on the Gaussian mixture):
+a loss curve measured on it, and a plan, read the unguided model. Plan with the model itself, and
+sample with the guided one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from reverie.denoisers.base import Denoiser
+from reverie.errors import InputError
+from reverie.processes import GaussianProcess, Process
+
+LogProb = Callable[[Tensor, Tensor, Any], Tensor]
+
+
+class ClassifierFreeGuidance(Denoiser):
+    """xhat(null) + guidance_scale (xhat(condition) - xhat(null)): 1 = off, 0 = no condition.
+
+    guidance_scale is 1 + w in (1 + w) cond - w uncond (Ho & Salimans 2022, eq. 6). At a fixed
+    state and time all predictions are affine in one another, so that guiding clean data, noise,
+    score, v or velocity is the same. Every call evaluates the model twice.
+
+    denoiser: takes a condition, and `null` (default None) for none. interval: guide only where
+    low < sigma/alpha <= high (Kynkaanniemi et al. 2024). Raises InputError on another process than
+    Gaussian with one noise level, where an interval is given, or on an empty interval.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        guidance_scale: float,
+        *,
+        null: Any = None,
+        interval: tuple[float, float] = (0.0, math.inf),
+    ) -> None:
+        super().__init__()
+        low, high = interval
+        if not 0 <= low < high:
+            raise InputError(f"interval is {interval}; need 0 <= low < high, in sigma/alpha")
+        self.denoiser, self.process = denoiser, denoiser.process
+        self.guidance_scale, self.null, self.interval = float(guidance_scale), null, interval
+        self._everywhere = low == 0 and math.isinf(high)
+        if not self._everywhere:
+            _gaussian(self.process, one_level=True)
+
+    def forward(self, state: Tensor, t: Tensor, condition: Any = None) -> Tensor:
+        """Guided guess (B, *shape); without a condition the unguided one for `null`."""
+        free = self.denoiser(state, t, self.null)
+        if condition is None:
+            return free
+        towards = self.denoiser(state, t, condition) - free
+        return free + self._scale(state, t) * towards
+
+    def _scale(self, state: Tensor, t: Tensor) -> Tensor | float:
+        if self._everywhere:
+            return self.guidance_scale
+        alpha, sigma = _gaussian(self.process).levels(t, state)
+        low, high = self.interval
+        inside = (low * alpha < sigma) & (sigma <= high * alpha)
+        return torch.where(inside, self.guidance_scale, 1.0)
+
+
+class ClassifierGuidance(Denoiser):
+    """score + guidance_scale grad log p(condition | x_t); 1 = Bayes's rule, 0 = off.
+
+    In clean data: xhat + guidance_scale sigma^2/alpha grad (Dhariwal & Nichol 2021, algorithm 1).
+
+    log_prob: (state, t, condition) -> (B,) in nats, differentiable in the state; t is (B,) or ().
+    The condition goes to it alone; the denoiser is asked without one. Raises InputError on another
+    process than Gaussian, or where log_prob returns another shape.
+    """
+
+    process: GaussianProcess
+
+    def __init__(self, denoiser: Denoiser, log_prob: LogProb, guidance_scale: float = 1.0) -> None:
+        super().__init__()
+        self.denoiser, self.process = denoiser, _gaussian(denoiser.process)
+        self.log_prob, self.guidance_scale = log_prob, float(guidance_scale)
+
+    def forward(self, state: Tensor, t: Tensor, condition: Any = None) -> Tensor:
+        """Guided guess (B, *shape); without a condition the denoiser's own."""
+        clean = self.denoiser(state, t)
+        if condition is None:
+            return clean
+        alpha, sigma = self.process.levels(t, state)
+        push = sigma.square() / alpha * self._gradient(state, t, condition)
+        return clean + self.guidance_scale * push
+
+    def _gradient(self, state: Tensor, t: Tensor, condition: Any) -> Tensor:
+        """grad log p(condition | x_t), itself differentiable where the state is (likelihoods)."""
+        outer = torch.is_grad_enabled() and state.requires_grad
+        with torch.enable_grad():
+            point = state if outer else state.detach().requires_grad_()
+            value = self.log_prob(point, t, condition)
+            if value.shape != (len(state),):
+                raise InputError(
+                    f"log_prob returned shape {tuple(value.shape)} for {len(state)} states; "
+                    "it must return one log-probability for each"
+                )
+            (gradient,) = torch.autograd.grad(value.sum(), point, create_graph=outer)
+        return gradient
+
+
+def _gaussian(process: Process, one_level: bool = False) -> GaussianProcess:
+    if not isinstance(process, GaussianProcess):
+        raise InputError("guidance of a score needs a Gaussian process")
+    if one_level and process.columns > 1:
+        raise InputError("an interval of guidance needs one noise level for all coordinates")
+    return process

@@ -1,0 +1,226 @@
+"""Every schedule at several numbers of steps: the table of `reverie plan`, its page, its files.
+
+All figures are of one curve between its own ends, for the ancestral sampler.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from reverie.curve import LossCurve
+from reverie.files import write_json, write_text
+from reverie.plan import Plan, plan_steps, steps_needed
+from reverie.plan.charges import Warp, has_samples_clock
+from reverie.processes import GaussianProcess
+from reverie.readings import PathKL
+from reverie.report.figures import plan_figure
+from reverie.theory.bounds import NO_CERTIFICATE, Certificate, Facts, certificates
+
+MOST = 500  # steps that are searched for a budget
+SEEN = "loss-adaptive in the samples clock"
+
+
+@dataclass(frozen=True, eq=False)
+class PlanReport:
+    """What `reverie plan` found; plans and splits by number of steps."""
+
+    name: str
+    curve: LossCurve
+    sampler: str
+    chosen: dict[int, Plan]
+    tables: dict[int, dict[str, Plan]]
+    bounds: dict[int, list[Certificate]]
+    splits: dict[int, PathKL] = field(default_factory=dict)
+    budget: float | None = None
+    needed: int | None = None  # steps for the budget; None where `MOST` do not do
+
+    @property
+    def methods(self) -> list[str]:
+        """Every schedule, cheapest first at the last number of steps."""
+        return list(next(reversed(self.tables.values())))
+
+    @property
+    def marked(self) -> str:
+        """The row of the tables that holds the chosen plan."""
+        plan = next(iter(self.chosen.values()))
+        return SEEN if (plan.method, plan.clock) == ("loss-adaptive", "samples") else plan.method
+
+    def lines(self) -> list[str]:
+        """The tables, grids and certificates as text."""
+        return [*self._table(), "", *self._budget(), *self._splits(), *self._bounds(),
+                *self._grids()]  # fmt: skip
+
+    def warnings(self) -> list[str]:
+        """What is dangerous about plans of the tables."""
+        plans = [plan for table in self.tables.values() for plan in table.values()]
+        return [f"{plan.steps} steps: {plan.warning}" for plan in plans if plan.warning]
+
+    def no_certificate(self) -> str:
+        """Why the sampler has no certificate, or nothing."""
+        return "" if self.sampler == "ancestral" else NO_CERTIFICATE.format(self.sampler)
+
+    def _table(self) -> list[str]:
+        head = "".join(f"{f'K = {steps}':>23}" for steps in self.tables)
+        lines = [
+            "path KL that the schedule adds, in nats (in brackets: its charge in the samples "
+            "clock, closer to what one sees); ancestral sampler",
+            "",
+            f"  {'':<34}{head}",
+        ]
+        for method in self.methods:
+            cells = ""
+            for table in self.tables.values():
+                charges = table[method].charges
+                seen = f"({charges['samples']:.3g})" if "samples" in charges else ""
+                cells += f"{charges['nats']:>12.4g} {seen:<10}"
+            lines.append(f"{'*' if method == self.marked else ' '} {method:<34}{cells}".rstrip())
+        return lines + [f"warning, {text}" for text in self.warnings()]
+
+    def _budget(self) -> list[str]:
+        if self.budget is None:
+            return []
+        found = f"more than {MOST}" if self.needed is None else f"{self.needed}"
+        return [f"{found} steps of the loss-adaptive plan add at most {self.budget:g} nats", ""]
+
+    def _splits(self) -> list[str]:
+        return [
+            f"K = {steps}: path KL to the training rows' own law (the ideal is the memoriser): "
+            f"{s.total:.4g} = {s.excess:.4g} schedule + {s.denoiser:.4g} denoiser; "
+            f"initialisation at most {s.initialisation:.2g}"
+            for steps, s in self.splits.items()
+        ] + ([""] if self.splits else [])
+
+    def _bounds(self) -> list[str]:
+        if self.no_certificate():
+            return [self.no_certificate(), ""]
+        shown = ", ".join(f"K = {steps}" for steps in self.bounds)
+        lines = [f"certificates at {shown} (- where vacuous):"]
+        for same in zip(*self.bounds.values(), strict=True):
+            if any(bound.informative for bound in same):
+                first = same[0]
+                values = ", ".join(f"{b.value:.3g}" if b.informative else "-" for b in same)
+                order = " (order only)" if first.tag == "order" else ""
+                unit = "nats" if first.kind == "KL" else "in total variation"
+                steps = f"; {first.steps:,} steps for the budget" if first.steps else ""
+                lines += [f"  {first.name}: {values} {unit}{order}{steps}",
+                          f"      {first.assumption}; {first.source}"]  # fmt: skip
+        return [*lines, ""]
+
+    def _grids(self) -> list[str]:
+        lines = []
+        for steps, plan in self.chosen.items():
+            where, values = ("u", plan.u) if plan.t is None else ("t", plan.t)
+            if values.ndim == 1:
+                lines += [f"{steps} steps of {plan.method}, {where} from noisy to clean:",
+                          "  " + " ".join(f"{value:.4g}" for value in values)]  # fmt: skip
+        return lines
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain numbers."""
+        return {
+            "model": self.name,
+            "sampler": self.sampler,
+            "budget_nats": self.budget,
+            "steps_needed": self.needed,
+            "no_certificate": self.no_certificate() or None,
+            "warnings": self.warnings(),
+            "plans": [
+                plan.to_json()
+                | {
+                    "rivals": {name: p.excess for name, p in self.tables[steps].items()},
+                    "charges_of_rivals": {n: p.charges for n, p in self.tables[steps].items()},
+                    "certificates": [bound.to_json() for bound in self.bounds[steps]],
+                    "path_kl_to_training_rows": _split(self.splits.get(steps)),
+                }
+                for steps, plan in self.chosen.items()
+            ],
+        }
+
+
+def _split(split: PathKL | None) -> dict[str, float] | None:
+    return None if split is None else vars(split)
+
+
+def report_plans(
+    name: str,
+    curve: LossCurve,
+    counts: list[int],
+    *,
+    method: str = "loss-adaptive",
+    clock: str | Warp = "nats",
+    sampler: str = "ancestral",
+    budget: float | None = None,
+    facts: Facts | None = None,
+) -> PlanReport:
+    """Plan every number of steps in `counts` with every schedule, and certify them.
+
+    budget: nats, for the number of steps that the loss-adaptive plan needs. Raises InputError as
+    `plan_steps` does.
+    """
+    chosen = {steps: plan_steps(curve, steps, method, clock) for steps in counts}
+    simple = curve.columns == 1 and curve.is_log
+    return PlanReport(
+        name,
+        curve,
+        sampler,
+        chosen,
+        {steps: _table(curve, steps) for steps in counts},
+        {k: certificates(curve, k, budget, facts, sampler) if simple else [] for k in counts},
+        budget=budget,
+        needed=None if budget is None else steps_needed(curve, [budget], MOST)[0],
+    )
+
+
+def _table(curve: LossCurve, steps: int) -> dict[str, Plan]:
+    """Every schedule, and the exact program in the samples clock where there is one."""
+    plans = plan_steps(curve, steps).compare()
+    if has_samples_clock(curve):
+        plans[SEEN] = plan_steps(curve, steps, clock="samples")
+    return dict(sorted(plans.items(), key=lambda item: item[1].excess))
+
+
+def grid_text(plan: Plan) -> str:
+    """The levels as plain columns, noisy to clean, under one header line.
+
+    t, sigma, alpha and log-SNR = log(alpha^2 / sigma^2) of x_t = alpha x + sigma e; without a
+    Gaussian process of one noise level, the clock alone.
+    """
+    process = plan.curve.process
+    if plan.t is None or not isinstance(process, GaussianProcess) or process.columns > 1:
+        return "# u\n" + "".join(
+            f"{value:.12g}\n" for value in plan.u.reshape(plan.steps + 1, -1)[:, 0]
+        )
+    t = torch.as_tensor(plan.t, dtype=torch.float64)
+    columns = (t, process.sigma(t), process.alpha(t), process.gamma(t).log())
+    rows = np.stack([column.numpy() for column in columns], axis=1)
+    lines = (" ".join(f"{value:.12g}" for value in row) for row in rows)
+    return "# t sigma alpha log_snr\n" + "".join(f"{line}\n" for line in lines)
+
+
+def write_plans(folder: Path, report: PlanReport, again: str) -> list[Path]:
+    """Write plan.html, plan.json and plan-K.txt of every K into `folder`, atomically.
+
+    again: the command line that makes the page again. Returns the paths, the page first.
+    """
+    from jinja2 import Environment
+
+    here = Path(__file__).parent
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    figures = {k: plan_figure(p) for k, p in report.chosen.items() if p.u.ndim == 1}
+    html = environment.from_string((here / "plans.html").read_text()).render(
+        report=report,
+        style=(here / "page.css").read_text(),
+        figures=figures,
+        most=MOST,
+        again=again,
+    )
+    written = [write_text(folder / "plan.html", html)]
+    written.append(write_json(folder / "plan.json", report.to_json()))
+    for steps, plan in report.chosen.items():
+        written.append(write_text(folder / f"plan-{steps}.txt", grid_text(plan)))
+    return written

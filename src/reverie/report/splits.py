@@ -1,0 +1,56 @@
+"""The page of a split, and its JSON."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from reverie.auditing.split import SplitReport
+from reverie.data import Dataset, Scaler
+from reverie.files import write_json, write_text
+from reverie.report.figures import png_data
+
+GROUPS, PICTURES = 12, 4
+
+
+def write_split(
+    folder: Path, split: SplitReport, train: Dataset, holdout: Dataset, again: str
+) -> tuple[Path, Path]:
+    """Write split.html and split.json into `folder`, atomically; returns both paths.
+
+    train, holdout: for the title, and the pictures of groups of images. again: the command line
+    that makes the page again.
+    """
+    from jinja2 import Environment
+
+    here = Path(__file__).parent
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    html = environment.from_string((here / "split_page.html").read_text()).render(
+        title=f"The split of {train.source} and {holdout.source}",
+        style=(here / "page.css").read_text(),
+        split=split.to_html(),
+        pictures=_pictures(split, train, holdout),
+        again=again,
+    )
+    data = {"train": train.source, "holdout": holdout.source} | split.to_json()
+    page = write_text(folder / "split.html", html)
+    return page, write_json(folder / "split.json", data | {"reproduce": again})
+
+
+def _pictures(split: SplitReport, train: Dataset, holdout: Dataset) -> list[list[dict[str, Any]]]:
+    """The first images of the largest groups, with where they stand."""
+    if train.kind != "images":
+        return []
+    scaler = Scaler.fit(train)
+    groups = []
+    for cluster in split.clusters[:GROUPS]:
+        places = [("training", train, row) for row in cluster.train_rows]
+        places += [("held-out", holdout, row) for row in cluster.holdout_rows]
+        first = places[: PICTURES - 1] + places[-1:]  # both sides show where both are in it
+        groups.append(
+            [
+                {"where": f"{side} row {row}", "png": png_data(data.values[[row]], scaler)[0]}
+                for side, data, row in first
+            ]
+        )
+    return groups

@@ -1,0 +1,115 @@
+"""One-step distillation: an exact gradient, a mixture, a student that copies (Luo et al. 2023).
+
+For g = N(theta, 1), data N(0, 1) and exploding variance the gradient of the integral KL is
+theta int w / (1 + sigma^2) dt. Then one-step students of two teachers in the plane: the smooth law
+of four groups, which the student should draw afresh, and the memoriser of their four centres,
+which draws it closer to them. A short distillation is far from exact: most samples lie on the
+threads that a continuous map of normal noise must leave, so the students are compared as well.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from reverie.denoisers import Denoiser, Linear, Memoriser, Network, ResidualMLP
+from reverie.objectives import distil
+from reverie.objectives.distillation import ikl_surrogate
+from reverie.processes import EDM, VE
+from reverie.reproduce.tables import Row, panels, save_figure, write_table
+
+THETA, STEPS, DRAWS = 0.7, 800, 2000
+CENTRES = torch.tensor([[2.0, 0.0], [-2.0, 0.0], [0.0, 2.0], [0.0, -2.0]])
+SPREAD = 0.5
+NEAR = 0.2  # of a centre: a copy
+
+
+class Groups(Denoiser):
+    """Exact denoiser of equal round Gaussians at `centres` (k, d) of deviation `spread`."""
+
+    process: EDM
+
+    def __init__(self, process: EDM, centres: Tensor, spread: float) -> None:
+        super().__init__()
+        self.process, self.centres, self.spread = process, centres, spread
+
+    def forward(self, state: Tensor, t: Tensor, condition: Any = None) -> Tensor:
+        _, sigma = self.process.levels(t, state)  # alpha is 1
+        wide = sigma.square() + self.spread**2
+        apart = (state[:, None] - self.centres).square().sum(2)
+        centre = torch.softmax(-0.5 * apart / wide, 1) @ self.centres
+        return centre + self.spread**2 / wide * (state - centre)
+
+
+class Push(nn.Module):
+    """The student: normal noise of the plane, moved by a small network."""
+
+    def __init__(self, width: int = 64) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Linear(2, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 2)
+        )
+
+    def forward(self, z: Tensor) -> Tensor:
+        return z + self.body(z)
+
+
+def gradient(nodes: int = 2001) -> tuple[float, float]:
+    """d IKL / d theta from the surrogate with exact scores and w = 1, and in closed form."""
+    process, one = VE(0.01, 50), torch.ones(1, dtype=torch.float64)
+    exact = [Linear(process, mean * one, one, one[:, None]) for mean in (0.0, THETA)]
+    theta = torch.tensor(THETA, dtype=torch.float64, requires_grad=True)
+    t = torch.linspace(0, 1, nodes, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    x = theta + torch.randn(nodes, 1, generator=generator, dtype=torch.float64)
+    each = ikl_surrogate(exact[0], exact[1], x, t, torch.ones_like, generator=generator)
+    (found,) = torch.autograd.grad(torch.trapezoid(each, t), theta)
+    known = THETA * torch.trapezoid(1 / (1 + process.sigma(t).square()), t)
+    return float(found), float(known)
+
+
+def student_of(teacher: Denoiser, seed: int, steps: int) -> Tensor:
+    """Samples (DRAWS, 2) of a one-step student of `teacher`."""
+    process: EDM = teacher.process  # type: ignore[assignment]
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        student, critic = Push(), Network(process, ResidualMLP((2,), 64, 2), 1.0)
+    generator = torch.Generator().manual_seed(seed)
+    found = distil(teacher, student, critic, (2,), steps, critic_steps=2, batch_size=128, lr=5e-3,
+                   generator=generator)  # fmt: skip
+    return found.sample(DRAWS, generator=generator)
+
+
+def run(out: Path, seed: int = 0, full: bool = False) -> dict[str, Any]:
+    """Write the figure and the table; `full` trains five times longer."""
+    steps = 5 * STEPS if full else STEPS
+    process = EDM(0.3, 5)
+    chance = 1 - math.exp(-0.5 * (NEAR / SPREAD) ** 2)
+    teachers = {"four groups": Groups(process, CENTRES, SPREAD),
+                "the memoriser": Memoriser(process, CENTRES)}  # fmt: skip
+    figure, axes = panels(2)
+    found, known = gradient()
+    rows = [Row("gradient of the integral KL, exact scores", found, known, "D",
+                note="theta int w / (1 + sigma^2) dt")]  # fmt: skip
+    for ax, (name, teacher) in zip(axes, teachers.items(), strict=True):
+        drawn = student_of(teacher, seed, steps)
+        ax.plot(*drawn.T, ".", ms=1.5, alpha=0.5, label="student, one step")
+        ax.plot(*CENTRES.T, "kx", ms=5, label="the four centres")
+        ax.set(xlim=(-4, 4), ylim=(-4, 4), title=f"teacher: {name}", aspect="equal")
+        ax.set(xlabel="first coordinate", ylabel="second coordinate")
+        ax.legend(frameon=False, fontsize=7, loc="upper right")
+        rows.append(Row(f"share within {NEAR} of a centre, student of {name}",
+                        float((torch.cdist(drawn, CENTRES).amin(1) < NEAR).double().mean()),
+                        chance, "D", note="of the smooth law"))  # fmt: skip
+        shares = torch.cdist(drawn, CENTRES).argmin(1).bincount(minlength=4) / DRAWS
+        rows.append(Row(f"least share of a group, student of {name}", float(shares.min()), 0.25))
+        near = torch.cdist(drawn, CENTRES).amin(1).square().mean().sqrt()
+        rows.append(Row(f"distance to the group's centre, student of {name}", float(near),
+                        2**0.5 * SPREAD, "D", note="of the smooth law"))  # fmt: skip
+    save_figure(figure, out / "distillation.png")
+    settings = dict(steps=steps, draws=DRAWS, theta=THETA)
+    return write_table(out, "One-step distillation (Luo et al. 2023)", rows, seed, settings)

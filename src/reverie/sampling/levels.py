@@ -1,0 +1,85 @@
+"""What every solver stands on: the levels of a plan, what is passed on the way, one step's sum.
+
+A solver is a generator of `Visit`s along the levels of a plan. Its coefficients are computed once,
+in float64, before the first step; from then on a step is a weighted sum of tensors, with no branch
+on a tensor's values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from reverie.processes import GaussianProcess
+
+Guess = Callable[[Tensor, Tensor], Tensor]  # predictions (B, *shape) of states at times (B,)
+Number = float | Tensor
+
+
+class Visit(NamedTuple):
+    """One level as a sampler passes it: process time t, state (B, *shape), the guess made there.
+
+    The guess is the denoiser's prediction (clean data, for Gaussian noise), (B, *shape).
+    """
+
+    t: float
+    state: Tensor
+    guess: Tensor
+
+
+Visits = Iterator[Visit]
+
+
+class Levels:
+    """alpha and sigma along a plan, in float64, and their form beside states like `state`."""
+
+    def __init__(
+        self,
+        process: GaussianProcess,
+        times: Tensor,
+        state: Tensor,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        self.process, self.times, self.state = process, times, state
+        self.generator = generator
+        self.alpha, self.sigma = process.alpha(times), process.sigma(times)
+        self.spread = self.sigma / self.alpha
+        self.log_snr = -self.spread.log()  # lambda = log(alpha / sigma), half of log gamma
+        self.h = self.log_snr.diff(dim=0)
+        self.t, self.given = times.tolist(), self.expand(times)
+
+    def expand(self, times: Tensor) -> list[Tensor]:
+        """Each time as a denoiser wants it: (B,), in the states' type and place."""
+        return list(times.to(self.state)[:, None].expand(-1, len(self.state)).unbind())
+
+    def fit(self, values: Tensor) -> list[Number]:
+        """A list over levels: floats for one speed, tensors (1, *shape) for one per coordinate."""
+        if values.ndim == 1:
+            return values.tolist()
+        return [v.to(self.state).reshape(1, *self.state.shape[1:]) for v in values]
+
+    def fit_noise(self, values: Tensor) -> list[Number | None]:
+        """As `fit`, with None where there is no noise to draw."""
+        drawn = values.reshape(len(values), -1).any(1).tolist()
+        fitted = zip(self.fit(values), drawn, strict=True)
+        return [value if nonzero else None for value, nonzero in fitted]
+
+    def noise(self, state: Tensor) -> Tensor:
+        """Fresh standard normal noise like `state`."""
+        return torch.randn(
+            state.shape, generator=self.generator, dtype=state.dtype, device=state.device
+        )
+
+
+def combine(state: Tensor, scale: Number, *terms: tuple[Tensor, Number]) -> Tensor:
+    """scale state + the sum of weight value over `terms`, a pass a term; zero weights are free."""
+    total = state * scale
+    for value, weight in terms:
+        if isinstance(weight, Tensor):
+            total.addcmul_(value, weight)
+        elif weight:
+            total.add_(value, alpha=weight)
+    return total
