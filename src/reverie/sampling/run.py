@@ -149,8 +149,8 @@ class Sampling:
         """Yield a `Visit` (t, state, guess) at each of the K + 1 levels, noisiest first.
 
         The first state is the prior's, and the last guess is what `sample` returns, or draws from
-        where data are symbols. With unipc the
-        guess was made at the predicted state, before its correction; ode visits the two ends.
+        where data are symbols. With unipc the guess was made at the predicted state, before its
+        correction; ode visits the two ends.
         """
         yield from _visits(denoiser, n, plan, sampler, options)
 
