@@ -164,7 +164,8 @@ def _charges(
     """Charges (B, N, N) of one block over its own symbols, and over the predictions'."""
     batch = len(x)
     # one noise for all nodes of a row: the path through them must not chase lucky draws
-    seed = int(torch.randint(2**62, (), generator=generator))
+    device = "cpu" if generator is None else generator.device
+    seed = int(torch.randint(2**62, (), generator=generator, device=device))
     charge, expected = np.zeros((2, batch, len(times), len(times)))
     for i, t in enumerate(times[:-1]):
         same = torch.Generator(x.device).manual_seed(seed)

@@ -19,7 +19,8 @@ def low_discrepancy(
     n: int, t_range: tuple[float, float], generator: torch.Generator | None = None
 ) -> Tensor:
     """Times (n,) in float64: one in each of n equal strata of t_range, all with one offset."""
-    offset = torch.rand((), generator=generator, dtype=torch.float64)
+    device = "cpu" if generator is None else generator.device
+    offset = torch.rand((), generator=generator, dtype=torch.float64, device=device).cpu()
     low, high = t_range
     return low + (high - low) * (torch.arange(n, dtype=torch.float64) + offset) / n
 

@@ -21,6 +21,16 @@ from torch import Tensor
 
 from reverie.errors import InputError
 from reverie.processes.base import Guess, Process, State
+from reverie.processes.site_tables import (
+    draw,
+    fit_level,
+    inverse_cdf,
+    off_diagonal,
+    pick,
+    shared_level,
+    times_of,
+    uniform_like,
+)
 from reverie.spaces import FiniteSet
 
 IMPOSSIBLE = -1000.0  # log-probability of what cannot be: its exponential is 0 in any type
@@ -63,14 +73,14 @@ class JumpProcess(Process):
     def sigma(self, t: Tensor | float) -> Tensor:
         """Noise level (T,) at t: how long the chain has run, in relaxation times."""
         low, high = self.sigma_range
-        return low * (high / low) ** _times(t)
+        return low * (high / low) ** times_of(t)
 
     def clock(self, t: Tensor | float) -> Tensor:
         return 1 / torch.expm1(self.sigma(t))
 
     def time(self, u: Tensor | float) -> Tensor:
         low, high = self.sigma_range
-        return (torch.log1p(1 / _times(u)) / low).log() / math.log(high / low)
+        return (torch.log1p(1 / times_of(u)) / low).log() / math.log(high / low)
 
     def transition(self, sigma: Tensor) -> Tensor:
         """exp(sigma Q) (T, M, M) for noise (T,)."""
@@ -81,11 +91,11 @@ class JumpProcess(Process):
 
         T is 1 where all times are equal.
         """
-        return self.transition(self.sigma(_shared(t)))[:, : self.symbols].clamp(min=0)
+        return self.transition(self.sigma(shared_level(t)))[:, : self.symbols].clamp(min=0)
 
     def between(self, s: Tensor | float, t: Tensor | float) -> Tensor:
         """The law (T, M, M) of a site's state at t > s, for each state at s."""
-        span = self.sigma(_shared(t)) - self.sigma(_shared(s))
+        span = self.sigma(shared_level(t)) - self.sigma(shared_level(s))
         return self.transition(span).clamp(min=0)
 
     def log_likelihood(self, state: State, t: Tensor | float) -> Tensor:
@@ -121,17 +131,17 @@ class JumpProcess(Process):
         generator: torch.Generator | None = None,
     ) -> State:
         """Draw X_t given x; `end` (B, *sites) are the uniform variates to use, if given."""
-        return self._invert(x, t, _uniform(x, generator) if end is None else end)
+        return self._invert(x, t, uniform_like(x, generator) if end is None else end)
 
     def corrupt_pair(
         self, x: Tensor, t: Tensor | float, *, generator: torch.Generator | None = None
     ) -> tuple[State, State]:
-        variates = _uniform(x, generator)
+        variates = uniform_like(x, generator)
         return self._invert(x, t, variates), self._invert(x, t, 1 - variates)
 
     def _invert(self, x: Tensor, t: Tensor | float, variates: Tensor) -> State:
         law = pick(self.kernel(t).to(x.device), x)
-        return _inverse_cdf(law, variates)
+        return inverse_cdf(law, variates)
 
     def log_kernel(self, state: State, x: Tensor, t: Tensor | float) -> Tensor:
         """log p(x_t | x) (B, N) in float64; a site that cannot be counts `IMPOSSIBLE` nats.
@@ -178,7 +188,7 @@ class JumpProcess(Process):
         exact = law / law.gather(-1, state[..., None])
         guess = ratios.clamp(min=torch.finfo(ratios.dtype).tiny).to(exact)
         gap = guess - exact + torch.xlogy(exact, exact) - exact * guess.log()
-        inward = pick(_off_diagonal(self.rates).mT.to(gap), state)
+        inward = pick(off_diagonal(self.rates).mT.to(gap), state)
         return (inward * gap).flatten(1).sum(1)
 
     def rate(self, prediction: Tensor, x: Tensor, state: State, t: Tensor | float) -> Tensor:
@@ -200,7 +210,7 @@ class JumpProcess(Process):
         self, guess: Guess, x: Tensor, state: State, t: Tensor | float, s: Tensor | float
     ) -> Tensor:
         """KL (B,) in nats between the step's laws given x and given the guess at t."""
-        times = _times(t).expand(len(state))
+        times = times_of(t).expand(len(state))
         exact = self.step_law(self.target(state, x, t), state, t, s)
         model = self.step_law(guess(state, times), state, t, s)
         least = torch.finfo(model.dtype).tiny
@@ -238,19 +248,19 @@ class JumpProcess(Process):
 
     def reverse_rates(self, prediction: Tensor, state: State, t: Tensor | float) -> Tensor:
         """Rate (B, *sites, M) per unit of sigma of the reversal's jumps x_t -> y, 0 at x_t."""
-        inward = pick(_off_diagonal(self.rates).mT.to(state.device), state)
+        inward = pick(off_diagonal(self.rates).mT.to(state.device), state)
         return inward * self.ratios(prediction, state, t)
 
     def forward_rates(self, state: State) -> Tensor:
         """Rate (B, *sites, M) per unit of sigma of the noising jumps x_t -> y, 0 at x_t."""
-        return pick(_off_diagonal(self.rates).to(state.device), state)
+        return pick(off_diagonal(self.rates).to(state.device), state)
 
     def jumps(
         self, prediction: Tensor, state: State, t: Tensor | float, s: Tensor | float
     ) -> Tensor:
         """Expected jumps (B, *sites, M) of the reversal from t to s at the rates it has at t."""
         span = (self.sigma(t) - self.sigma(s)).to(state.device)
-        return _fit(span, state) * self.reverse_rates(prediction, state, t)
+        return fit_level(span, state) * self.reverse_rates(prediction, state, t)
 
     def finish(
         self,
@@ -281,48 +291,3 @@ class JumpProcess(Process):
         """
         share = prediction.gather(-1, x[..., None])[..., 0]
         return -share.clamp(min=torch.finfo(share.dtype).tiny).log()
-
-
-def pick(table: Tensor, index: Tensor) -> Tensor:
-    """Rows `index` (B, *sites) of a table (M, C), (1, M, C) or (B, M, C): (B, *sites, C)."""
-    if table.ndim == 2 or len(table) == 1:
-        return table.reshape(table.shape[-2:])[index]
-    row = torch.arange(len(index), device=index.device)
-    return table[row.reshape(-1, *(1,) * (index.ndim - 1)), index]
-
-
-def draw(law: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Draw an index (*shape) from weights (*shape, M), in float64: float32 sums would bias it."""
-    variates = torch.rand(
-        law.shape[:-1], generator=generator, dtype=torch.float64, device=law.device
-    )
-    return _inverse_cdf(law, variates)
-
-
-def _inverse_cdf(law: Tensor, variates: Tensor) -> Tensor:
-    running = law.double().cumsum(-1)
-    place = variates * running[..., -1]
-    return (running <= place[..., None]).sum(-1).clamp(max=law.shape[-1] - 1)
-
-
-def _uniform(x: Tensor, generator: torch.Generator | None) -> Tensor:
-    return torch.rand(x.shape, generator=generator, dtype=torch.float64, device=x.device)
-
-
-def _times(t: Tensor | float) -> Tensor:
-    return torch.as_tensor(t, dtype=torch.float64).reshape(-1)
-
-
-def _shared(t: Tensor | float) -> Tensor:
-    """Times (T,), one of them where all are equal: a table per level, not per row."""
-    times = _times(t)
-    return times[:1] if len(times) > 1 and bool((times == times[0]).all()) else times
-
-
-def _fit(level: Tensor, state: Tensor) -> Tensor:
-    """A level (T,) shaped to broadcast against (B, *sites, M)."""
-    return level.reshape(-1, *(1,) * state.ndim)
-
-
-def _off_diagonal(rates: Tensor) -> Tensor:
-    return rates - rates.diagonal().diag()

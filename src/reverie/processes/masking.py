@@ -25,7 +25,8 @@ import torch
 from torch import Tensor
 
 from reverie.processes.base import Guess, Process, State
-from reverie.processes.jump import JumpProcess, _fit, _shared, _times, _uniform
+from reverie.processes.jump import JumpProcess
+from reverie.processes.site_tables import fit_level, shared_level, times_of, uniform_like
 from reverie.spaces import FiniteSet
 
 
@@ -48,22 +49,22 @@ class Masking(JumpProcess):
     # --- noise levels ------------------------------------------------------------------------
 
     def sigma(self, t: Tensor | float) -> Tensor:
-        return -torch.log1p(-_times(t))
+        return -torch.log1p(-times_of(t))
 
     def clock(self, t: Tensor | float) -> Tensor:
-        return 1 - _times(t)
+        return 1 - times_of(t)
 
     def time(self, u: Tensor | float) -> Tensor:
-        return 1 - _times(u)
+        return 1 - times_of(u)
 
     def transition(self, sigma: Tensor) -> Tensor:
         return self._thinned((-sigma).exp())
 
     def kernel(self, t: Tensor | float) -> Tensor:
-        return self._thinned(self.clock(_shared(t)))[:, : self.symbols]
+        return self._thinned(self.clock(shared_level(t)))[:, : self.symbols]
 
     def between(self, s: Tensor | float, t: Tensor | float) -> Tensor:
-        return self._thinned(self.clock(_shared(t)) / self.clock(_shared(s)))
+        return self._thinned(self.clock(shared_level(t)) / self.clock(shared_level(s)))
 
     def _thinned(self, kept: Tensor) -> Tensor:
         """Transition (T, M, M) that keeps a symbol with probability `kept` and masks it else."""
@@ -74,11 +75,11 @@ class Masking(JumpProcess):
     # --- costs -------------------------------------------------------------------------------
 
     def _invert(self, x: Tensor, t: Tensor | float, variates: Tensor) -> State:
-        hidden = variates < _fit(_times(t), x)[..., 0].to(x.device)
+        hidden = variates < fit_level(times_of(t), x)[..., 0].to(x.device)
         return x.masked_fill(hidden, self.mask)
 
     def rate(self, prediction: Tensor, x: Tensor, state: State, t: Tensor | float) -> Tensor:
-        return self.reconstruction(prediction, x, state) / _times(t).to(state.device)
+        return self.reconstruction(prediction, x, state) / times_of(t).to(state.device)
 
     def reconstruction(self, prediction: Tensor, x: Tensor, state: State) -> Tensor:
         """Sum (B,) over masked sites of -log p_i(x_i), in nats."""
@@ -103,8 +104,8 @@ class Masking(JumpProcess):
         small t.
         """
         batch, dim = len(x), self.space.dim
-        time = _times(t).to(x.device).expand(batch)
-        variates = _uniform(x, generator).flatten(1)
+        time = times_of(t).to(x.device).expand(batch)
+        variates = uniform_like(x, generator).flatten(1)
         sure = torch.randint(dim, (batch, 1), generator=generator, device=x.device)
         opposite = (sure + dim // 2) % dim
         states = [
@@ -127,8 +128,8 @@ class Masking(JumpProcess):
         self, prediction: Tensor, state: State, t: Tensor | float, s: Tensor | float
     ) -> Tensor:
         """A revealed site stays (carry-over); a masked one is revealed with the step's share."""
-        share = (_times(t) - _times(s)) / _times(t)
-        share = _fit(share, state).to(prediction)
+        share = (times_of(t) - times_of(s)) / times_of(t)
+        share = fit_level(share, state).to(prediction)
         hidden = (state == self.mask)[..., None]
         kept = torch.nn.functional.one_hot(state, self.states).to(prediction)
         shown = share * torch.cat([prediction, torch.zeros_like(prediction[..., :1])], -1)
@@ -144,7 +145,7 @@ class Masking(JumpProcess):
     def jumps(
         self, prediction: Tensor, state: State, t: Tensor | float, s: Tensor | float
     ) -> Tensor:
-        share = _fit((_times(t) - _times(s)) / _times(t), state).to(prediction)
+        share = fit_level((times_of(t) - times_of(s)) / times_of(t), state).to(prediction)
         hidden = (state == self.mask)[..., None]
         shown = torch.cat([prediction, torch.zeros_like(prediction[..., :1])], -1)
         return torch.where(hidden, share * shown, 0.0)

@@ -21,7 +21,8 @@ from reverie.denoisers import Denoiser, evaluating
 from reverie.errors import InputError
 from reverie.plan import Plan
 from reverie.processes import JumpProcess, Masking, Ordinal
-from reverie.processes.jump import draw, pick
+from reverie.processes.site_tables import draw, pick
+from reverie.sampling.levels import plan_times
 
 MOST_JUMPS = 1_000_000  # proposals of one run of `gillespie`
 
@@ -44,7 +45,7 @@ def tau_leap(
     each lasts `corrector_size` of the noise at that level. Ends with the last denoise.
     """
     process = _jumps_of(denoiser)
-    times = _times(plan)
+    times = plan_times(plan)
     state = process.sample_prior(n, generator=generator)
     with evaluating(denoiser):
         for t, s in pairwise(times):
@@ -119,7 +120,7 @@ def gillespie(
     process = _jumps_of(denoiser)
     if isinstance(process, Masking):
         return first_hitting(denoiser, n, generator=generator)
-    times = _times(plan)
+    times = plan_times(plan)
     levels = process.sigma(times)
     state = process.sample_prior(n, generator=generator)
     proposals = 0
@@ -199,7 +200,3 @@ def _jumps_of(denoiser: Denoiser) -> JumpProcess:
     if not isinstance(denoiser.process, JumpProcess):
         raise InputError("this sampler needs a process of jumps on a finite set")
     return denoiser.process
-
-
-def _times(plan: Plan | Tensor) -> Tensor:
-    return torch.as_tensor(plan.levels if isinstance(plan, Plan) else plan, dtype=torch.float64)

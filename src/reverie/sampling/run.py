@@ -17,7 +17,7 @@ from reverie.processes import GaussianProcess, Process
 from reverie.sampling import multistep
 from reverie.sampling.er_sde import Phi, er_sde
 from reverie.sampling.langevin import predictor_corrector
-from reverie.sampling.levels import Guess, Levels, Visit, Visits
+from reverie.sampling.levels import Guess, Levels, Visit, Visits, plan_times
 from reverie.sampling.multistep import Table, walk
 from reverie.sampling.probability_flow import ode
 from reverie.sampling.two_stage import Churn, dpm_2s, heun
@@ -162,7 +162,7 @@ def _visits(
         raise InputError(f"no sampler is called {sampler!r}; choose {', '.join(SAMPLERS)}")
     settings = _settings(sampler, options)
     process, generator = denoiser.process, options.get("generator")
-    times, state = _times(plan), options.get("init")
+    times, state = plan_times(plan), options.get("init")
     if state is None and n < 1:
         raise InputError(f"n is {n}; draw at least one sample")
     if state is None:
@@ -221,13 +221,6 @@ def _markov(
         yield Visit(float(t), state, prediction)
         if k + 1 < len(times):
             state = process.reverse(prediction, state, t, times[k + 1], generator=generator)
-
-
-def _times(plan: Plan | Tensor) -> Tensor:
-    times = torch.as_tensor(plan.levels if isinstance(plan, Plan) else plan, dtype=torch.float64)
-    if times.ndim != 1 or len(times) < 2 or (times.diff() >= 0).any():
-        raise InputError("a plan's times must be a decreasing list of at least two levels")
-    return times
 
 
 sample = Sampling()
