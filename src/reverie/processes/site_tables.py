@@ -23,7 +23,7 @@ def draw(law: Tensor, generator: torch.Generator | None = None) -> Tensor:
 
 
 def inverse_cdf(law: Tensor, variates: Tensor) -> Tensor:
-    """Indices (*shape) at which the running sum of weights (*shape, M) passes variates in [0, 1)."""
+    """Indices (*shape) where the running sum of weights (*shape, M) passes variates in [0, 1)."""
     running = law.double().cumsum(-1)
     place = variates * running[..., -1]
     return (running <= place[..., None]).sum(-1).clamp(max=law.shape[-1] - 1)
