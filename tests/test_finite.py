@@ -16,8 +16,14 @@ from scipy.linalg import expm
 from scipy.special import rel_entr
 
 from reverie import InputError, LossCurve, measure, plan_steps, sample
-from reverie.denoisers import Denoiser, Memoriser
-from reverie.denoisers.tokens import PosteriorHead, RatioHead, TokenMLP, TokenTransformer
+from reverie.denoisers import (
+    Denoiser,
+    Memoriser,
+    PosteriorHead,
+    RatioHead,
+    TokenMLP,
+    TokenTransformer,
+)
 from reverie.plan import MeasuredPlan, measure_steps
 from reverie.plan.step_charges import cheapest_path
 from reverie.processes import Masking, Ordinal, RateMatrix, Uniform
@@ -729,7 +735,7 @@ def dearer(curve, plan, best):
 
 @pytest.mark.slow
 def test_the_adaptive_plan_saves_nats_on_names(real_data, generator):
-    """The exact denoiser of 4000 names' own law; chosen on half of the rows, priced on the rest."""
+    """The exact denoiser of 4000 names; chosen on half of the rows, priced on the others."""
     law = names_of(real_data("text/names.txt"), generator)[:4000]
     denoiser = Memoriser(Masking(LETTERS, 16), law)
     chosen = measure(denoiser, law[:2000], levels=17, generator=generator)
