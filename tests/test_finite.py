@@ -759,9 +759,8 @@ def test_a_transformer_on_names_generalises_where_the_memoriser_cannot(real_data
     torch.manual_seed(0)
     denoiser = PosteriorHead(process, TokenTransformer(28, (16,), 27, 64, 2))
     train(denoiser, fitted, 1500, 64, generator)
-    seen = measure(denoiser, fitted[:1000], levels=17, generator=generator)
-    held = measure(denoiser, fresh[:1000], levels=17, generator=generator)
-    more = measure(denoiser, fresh[1000:], levels=17, generator=generator, keep_samples=True)
+    seen = measure(denoiser, fitted[:4000], levels=13, generator=generator)
+    held = measure(denoiser, fresh, levels=13, generator=generator, keep_samples=True)
     copies = measure(Memoriser(process, fitted), fitted[:200], levels=9, generator=generator)
     # letters drawn by their own frequencies, site by site
     share = torch.stack([(fitted == s).double().mean(0) for s in range(27)])
@@ -771,10 +770,10 @@ def test_a_transformer_on_names_generalises_where_the_memoriser_cannot(real_data
     assert copies.area() < seen.area() - 4 * (copies.area_stderr() + seen.area_stderr())
     assert abs(seen.leak(held).nats) < 1.0
     # this curve is nearly a line, which even steps suit; cosine steps do not
-    plans = plan_steps(held, 8).compare()
-    nats, stderr = dearer(more, plans["cosine"], plans["loss-adaptive"])
+    plans = plan_steps(seen, 8).compare()
+    nats, stderr = dearer(held, plans["cosine"], plans["loss-adaptive"])
     assert nats > 2 * stderr
-    drawn = sample(denoiser, 20, plan_steps(held, 16), generator=generator)
+    drawn = sample(denoiser, 20, plan_steps(seen, 16), generator=generator)
     assert len(set(process.space.decode(drawn))) > 15
 
 
