@@ -538,11 +538,13 @@ def test_the_density_plan_warns_where_it_jumps_a_dead_zone(two_point_curve, wide
     assert plan_steps(wide_curve, 10, "karras").warning == ""
 
 
-def test_a_clock_from_zero_has_one_plan():
+def test_a_clock_from_zero_has_the_plans_of_a_share():
     """A share of revealed sites starts at 0, where schedules in log gamma are not."""
     u = np.linspace(0, 1, 40)
     plan = plan_steps(LossCurve(u, 2 - u), 4)
-    assert list(plan.compare()) == ["loss-adaptive"]
+    rivals = plan.compare()
+    assert set(rivals) == {"loss-adaptive", "linear", "cosine", "entropic", "density"}
+    assert abs(rivals["linear"].excess - plan.excess) < 1e-4
     assert np.allclose(plan.u, np.linspace(0, 1, 5), atol=2e-3)  # a line is cut evenly
     assert set(plan.charges) == {"nats"}
 

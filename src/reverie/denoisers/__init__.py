@@ -10,4 +10,8 @@ from reverie.denoisers.linear import Linear as Linear
 from reverie.denoisers.memoriser import Memoriser as Memoriser
 from reverie.denoisers.network import Network as Network
 from reverie.denoisers.network import ResidualMLP as ResidualMLP
+from reverie.denoisers.tokens import PosteriorHead as PosteriorHead
+from reverie.denoisers.tokens import RatioHead as RatioHead
+from reverie.denoisers.tokens import TokenMLP as TokenMLP
+from reverie.denoisers.tokens import TokenTransformer as TokenTransformer
 from reverie.denoisers.wrap import as_denoiser as as_denoiser

@@ -9,3 +9,6 @@ from reverie.plan.plans import plan_at as plan_at
 from reverie.plan.plans import plan_steps as plan_steps
 from reverie.plan.plans import steps_needed as steps_needed
 from reverie.plan.rivals import RIVALS as RIVALS
+from reverie.plan.step_charges import MeasuredPlan as MeasuredPlan
+from reverie.plan.step_charges import StepCharges as StepCharges
+from reverie.plan.step_charges import measure_steps as measure_steps

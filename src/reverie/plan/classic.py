@@ -7,6 +7,10 @@ With s = sigma/alpha, log gamma = -2 log s.
     arctan             arctan(s / c) linear: "cosine" for c = 1; with Gaussian data's deviation
                        the optimum of DDIM (Sabour, Fidler & Kreis 2024, section 3.1)
     linear, quadratic  the time of the linear-beta process, or its root, linear
+
+and of the share of revealed sites u of a masking process:
+
+    share_cosine       arccos(1 - u) linear (Shi et al. 2024, section 4)
 """
 
 from __future__ import annotations
@@ -42,3 +46,9 @@ def vp_time(low: float, high: float, steps: int, power: float = 1.0) -> np.ndarr
     ends = process.time(torch.tensor([low, high], dtype=torch.float64).exp()) ** (1 / power)
     time = torch.linspace(float(ends[0]), float(ends[1]), steps + 1, dtype=torch.float64)
     return process.clock(time**power).log().numpy()
+
+
+def share_cosine(low: float, high: float, steps: int) -> np.ndarray:
+    """Uniform in arccos(1 - u), positions of u itself: few sites first, when little is known."""
+    start, stop = math.acos(1 - low), math.acos(1 - high)
+    return 1 - np.cos(np.linspace(start, stop, steps + 1))

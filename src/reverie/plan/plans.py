@@ -30,7 +30,7 @@ from reverie.plan.charges import (
     has_samples_clock,
     warp_of,
 )
-from reverie.plan.rivals import NEED_DIM, RIVALS
+from reverie.plan.rivals import NEED_DIM, RIVALS, SHARE_RIVALS
 from reverie.processes import GaussianProcess
 from reverie.staircase import Staircase, best_knots, least_areas, polish
 
@@ -115,12 +115,11 @@ class Plan:
     def compare(self) -> dict[str, Plan]:
         """This plan and every rival on the same ends and number of steps, cheapest first.
 
-        Rivals that need the dimension, or a positive clock, are left out where there is none.
+        Rivals that need the dimension, or a clock of another kind, are left out.
         """
         rivals: dict[str, Plan] = {self.method: self}
         ends = (float(self.places[0]), float(self.places[-1]))
-        names = METHODS if self.curve.columns == 1 else MANY_CLOCKS
-        for method in names if self.curve.is_log else ("loss-adaptive",):
+        for method in _methods(self.curve):
             known = self.curve.dim is not None or method not in NEED_DIM
             if method != self.method and known:
                 rivals[method] = _build(
@@ -229,6 +228,13 @@ def steps_needed(curve: LossCurve, budgets: Sequence[float], most: int = 500) ->
     return [next((k for k, e in enumerate(excess, 1) if e <= nats), None) for nats in budgets]
 
 
+def _methods(curve: LossCurve) -> tuple[str, ...]:
+    """The plans that exist on the clock of this curve."""
+    if curve.columns > 1:
+        return MANY_CLOCKS if curve.is_log else MANY_CLOCKS[:1]
+    return METHODS if curve.is_log else ("loss-adaptive", *SHARE_RIVALS)
+
+
 def _repaired(curve: LossCurve) -> LossCurve:
     """Isotonic where the ideal curve never increases."""
     return curve.monotone() if curve.process is None or curve.process.monotone else curve
@@ -246,7 +252,13 @@ def _build(
     if method == "loss-adaptive":
         places = _adaptive(curve, steps, warp, low, high)
     elif not curve.is_log:
-        raise InputError(f"the {method} plan needs a positive clock")
+        if method not in SHARE_RIVALS:
+            raise InputError(
+                f"the {method} plan needs a clock of signal to noise; on a share choose one of "
+                f"loss-adaptive, {', '.join(SHARE_RIVALS)}"
+            )
+        places = SHARE_RIVALS[method](curve, low, high, steps)
+        places[0], places[-1] = low, high
     else:
         places = RIVALS[method](curve, low, high, steps)
         places[0], places[-1] = low, high

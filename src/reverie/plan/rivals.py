@@ -90,4 +90,11 @@ RIVALS: dict[str, Places] = {
     "align-your-steps": aligned,
     **{name: table_places(name) for name in TABLES},
 }
+# where the clock is a share that starts at 0 (masking): positions of the clock itself
+SHARE_RIVALS: dict[str, Places] = {
+    "linear": lambda _, low, high, steps: np.linspace(low, high, steps + 1),
+    "cosine": lambda _, *ends: classic.share_cosine(*ends),
+    "entropic": _entropic,
+    "density": _density,
+}
 NEED_DIM = ("tangent", "score-optimal")

@@ -4,6 +4,9 @@ The last denoise at the cleanest level is appended here, so that K steps take K 
 (2K + 1 for heun and dpm++2s).
 """
 
+from reverie.sampling.jumps import first_hitting as first_hitting
+from reverie.sampling.jumps import gillespie as gillespie
+from reverie.sampling.jumps import tau_leap as tau_leap
 from reverie.sampling.levels import Visit as Visit
 from reverie.sampling.probability_flow import LogLikelihood as LogLikelihood
 from reverie.sampling.probability_flow import log_likelihood as log_likelihood

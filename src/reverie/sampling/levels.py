@@ -13,6 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from reverie.errors import InputError
+from reverie.plan import Plan
 from reverie.processes import GaussianProcess
 
 Guess = Callable[[Tensor, Tensor], Tensor]  # predictions (B, *shape) of states at times (B,)
@@ -83,3 +85,11 @@ def combine(state: Tensor, scale: Number, *terms: tuple[Tensor, Number]) -> Tens
         elif weight:
             total.add_(value, alpha=weight)
     return total
+
+
+def plan_times(plan: Plan | Tensor) -> Tensor:
+    """Process times (K + 1,) in float64 of a plan, or as given; InputError if they do not fall."""
+    times = torch.as_tensor(plan.levels if isinstance(plan, Plan) else plan, dtype=torch.float64)
+    if times.ndim != 1 or len(times) < 2 or (times.diff() >= 0).any():
+        raise InputError("a plan's times must be a decreasing list of at least two levels")
+    return times

@@ -17,7 +17,7 @@ from reverie.processes import GaussianProcess, Process
 from reverie.sampling import multistep
 from reverie.sampling.er_sde import Phi, er_sde
 from reverie.sampling.langevin import predictor_corrector
-from reverie.sampling.levels import Guess, Levels, Visit, Visits
+from reverie.sampling.levels import Guess, Levels, Visit, Visits, plan_times
 from reverie.sampling.multistep import Table, walk
 from reverie.sampling.probability_flow import ode
 from reverie.sampling.two_stage import Churn, dpm_2s, heun
@@ -117,9 +117,9 @@ class Sampling:
         sampler: str = "ancestral",
         **options: Unpack[Options],
     ) -> Tensor:
-        """Draw `n` points, (n, *shape): the readout of the guess at the cleanest level."""
+        """Draw `n` points, (n, *shape): from the guess at the cleanest level."""
         visits = _visits(denoiser, n, plan, sampler, options)
-        return denoiser.process.readout(deque(visits, maxlen=1).pop().guess)
+        return _finish(denoiser, deque(visits, maxlen=1).pop(), options)
 
     @torch.no_grad()
     def states(
@@ -135,7 +135,7 @@ class Sampling:
         visit = next(visits)
         for visit in visits:
             yield visit.state
-        yield denoiser.process.readout(visit.guess)
+        yield _finish(denoiser, visit, options)
 
     @torch.no_grad()
     def trajectory(
@@ -148,8 +148,9 @@ class Sampling:
     ) -> Iterator[Visit]:
         """Yield a `Visit` (t, state, guess) at each of the K + 1 levels, noisiest first.
 
-        The first state is the prior's, and the last guess is what `sample` returns. With unipc the
-        guess was made at the predicted state, before its correction; ode visits the two ends.
+        The first state is the prior's, and the last guess is what `sample` returns, or draws from
+        where data are symbols. With unipc the guess was made at the predicted state, before its
+        correction; ode visits the two ends.
         """
         yield from _visits(denoiser, n, plan, sampler, options)
 
@@ -161,7 +162,7 @@ def _visits(
         raise InputError(f"no sampler is called {sampler!r}; choose {', '.join(SAMPLERS)}")
     settings = _settings(sampler, options)
     process, generator = denoiser.process, options.get("generator")
-    times, state = _times(plan), options.get("init")
+    times, state = plan_times(plan), options.get("init")
     if state is None and n < 1:
         raise InputError(f"n is {n}; draw at least one sample")
     if state is None:
@@ -189,6 +190,11 @@ def _visits(
         yield from visits
 
 
+def _finish(denoiser: Denoiser, visit: Visit, options: Options) -> Tensor:
+    generator = options.get("generator")
+    return denoiser.process.finish(visit.guess, visit.state, visit.t, generator=generator)
+
+
 def _settings(sampler: str, options: Options) -> Settings:
     names = {entry.name for entry in fields(Settings)}
     given = {k: v for k, v in options.items() if k in names and v is not None}
@@ -207,19 +213,14 @@ def _markov(
     generator: torch.Generator | None,
 ) -> Visits:
     """Ancestral steps of any process, through its own `reverse`."""
-    given = [t.expand(len(state)) for t in times.to(state)]
+    # symbols are integers, but time is not
+    kind = state.dtype if state.is_floating_point() else torch.float64
+    given = [t.expand(len(state)) for t in times.to(state.device, kind)]
     for k, t in enumerate(times):
         prediction = guess(state, given[k])
         yield Visit(float(t), state, prediction)
         if k + 1 < len(times):
             state = process.reverse(prediction, state, t, times[k + 1], generator=generator)
-
-
-def _times(plan: Plan | Tensor) -> Tensor:
-    times = torch.as_tensor(plan.levels if isinstance(plan, Plan) else plan, dtype=torch.float64)
-    if times.ndim != 1 or len(times) < 2 or (times.diff() >= 0).any():
-        raise InputError("a plan's times must be a decreasing list of at least two levels")
-    return times
 
 
 sample = Sampling()

@@ -1,0 +1,209 @@
+"""Plans for processes whose steps do not cost clock times rate: every step is measured.
+
+Where `steps_exact` is false the path KL of a plan is still the sum of the charges of its steps,
+less the information between its ends; but a charge depends on both ends of its step. So all pairs
+of N nodes are measured, with N evaluations of the denoiser a row (its guess at a node serves every
+step that starts there), and the cheapest path of K steps through the nodes is found by dynamic
+programming, which asks nothing of the charges.
+
+Two readings of a charge: over the data's own symbols, which prices a plan, and over symbols drawn
+from the prediction, which has far less variance and chooses one. (Priced by what chose it, a plan
+would look better than it is.)
+
+Approximate, and to be named so: knots stand on nodes, the price carries the rows' sampling error,
+and the limit of infinitely many steps, against which `excess` counts, is extrapolated from N steps
+and N / 2 (their excess falls as one over the steps).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from reverie.curve import LossCurve, _as_points, level_times
+from reverie.denoisers import Denoiser, evaluating
+from reverie.errors import InputError
+from reverie.plan.plans import Plan
+from reverie.processes import JumpProcess
+
+METHODS = ("loss-adaptive", "log-snr", "entropic")
+
+
+@dataclass(frozen=True, eq=False)
+class MeasuredPlan(Plan):
+    """A plan on the nodes of `charges`; `stderr` of its excess, in nats, over the rows."""
+
+    charges: StepCharges = field(kw_only=True, repr=False)
+    stderr: float = field(kw_only=True)
+
+    def on(self, curve: LossCurve) -> Plan:
+        raise InputError("the steps of this plan were measured: measure them on the other rows")
+
+    def compare(self) -> dict[str, Plan]:
+        """This plan and its rivals through the same nodes, cheapest first."""
+        plans: dict[str, Plan] = {
+            method: self.charges.plan(self.steps, method) for method in METHODS
+        }
+        return dict(sorted(plans.items(), key=lambda item: item[1].excess))
+
+
+@dataclass(frozen=True, eq=False)
+class StepCharges:
+    """Nats of the step from node i to node j > i, noisy to clean.
+
+    u, t: (N,) clock and time of the nodes. charge: (n, N, N) of every row. expected: (N, N), mean
+    over symbols drawn from the predictions.
+    """
+
+    u: np.ndarray
+    t: np.ndarray
+    charge: np.ndarray = field(repr=False)
+    expected: np.ndarray = field(repr=False)
+    process: JumpProcess = field(repr=False)
+
+    def plan(self, steps: int = 10, method: str = "loss-adaptive") -> MeasuredPlan:
+        """The plan of K steps through the nodes: the cheapest, or even in log u or information.
+
+        Raises InputError on an unknown method or more steps than there are.
+        """
+        last = len(self.u) - 1
+        if not 1 <= steps <= last:
+            raise InputError(f"steps is {steps}; these nodes allow 1 to {last}")
+        if method == "loss-adaptive":
+            knots = cheapest_path(self.expected, steps)
+        elif method == "log-snr":
+            knots = np.round(np.linspace(0, last, steps + 1)).astype(int)
+        elif method == "entropic":
+            running = np.cumsum(np.r_[0.0, self.expected.diagonal(1)])
+            goals = np.linspace(0, running[-1], steps + 1)
+            knots = _distinct(np.abs(running[:, None] - goals).argmin(0), last)
+        else:
+            raise InputError(f"no measured plan is called {method!r}; choose {', '.join(METHODS)}")
+        return self._priced(knots, method)
+
+    def _priced(self, knots: np.ndarray, method: str) -> MeasuredPlan:
+        rows = self.charge[:, knots[:-1], knots[1:]].sum(1)
+        # Richardson: with an excess that halves with the steps, the limit is 2 S(N) - S(N / 2)
+        gap = rows - (2 * self._total(1) - self._total(2))
+        excess, stderr = float(gap.mean()), float(gap.std(ddof=1) / np.sqrt(len(gap)))
+        curve, u = self.curve, self.u[knots]
+        return MeasuredPlan(
+            u,
+            self.t[knots],
+            method,
+            "nats",
+            excess,
+            excess,
+            float(rows.mean()),
+            curve,
+            curve.axis[knots],
+            charges=self,
+            stderr=stderr,
+        )
+
+    @property
+    def curve(self) -> LossCurve:
+        """Charges of neighbouring nodes per unit of clock: the loss curve in the limit."""
+        rate = self.charge.mean(0).diagonal(1) / np.diff(self.u)
+        return LossCurve(self.u, np.r_[rate, rate[-1:]], process=self.process, t=self.t)
+
+    def _total(self, stride: int) -> np.ndarray:
+        """Charges (n,) of the plan through every `stride`-th node."""
+        knots = np.arange(0, len(self.u), stride)
+        return self.charge[:, knots[:-1], knots[1:]].sum(1)
+
+
+@torch.no_grad()
+def measure_steps(
+    denoiser: Denoiser,
+    data: torch.Tensor | np.ndarray,
+    nodes: int = 65,
+    *,
+    generator: torch.Generator | None = None,
+    batch_size: int = 256,
+    condition: Any = None,
+) -> StepCharges:
+    """Measure the charges in nats of all steps between `nodes` levels on data (n, *shape).
+
+    nodes: odd, at least 3, even in the log clock. `condition` (n, ...) goes row by row. Keeps
+    n N^2 numbers. Raises InputError on fewer than two rows, and on other processes than jumps.
+    """
+    process = denoiser.process
+    if not isinstance(process, JumpProcess):
+        raise InputError("steps are measured on processes of jumps: plan others by plan_steps")
+    rows = process.space.check(_as_points(denoiser, data))
+    if nodes < 3 or nodes % 2 == 0:
+        raise InputError(f"nodes is {nodes}; it must be odd, at least 3")
+    if len(rows) < 2:
+        raise InputError("step charges need at least two rows of data")
+    times = level_times(process, nodes)
+    charge = np.zeros((len(rows), nodes, nodes), np.float32)
+    expected = np.zeros((nodes, nodes))
+    with evaluating(denoiser):
+        for start in range(0, len(rows), batch_size):
+            part = slice(start, start + batch_size)
+            extra = None if condition is None else condition[part]
+            priced, guessed = _charges(denoiser, process, rows[part], times, extra, generator)
+            charge[part] = priced
+            expected += guessed.sum(0) / len(rows)
+    clock = process.clock(torch.as_tensor(times)).numpy()
+    return StepCharges(clock, times, charge, expected, process)
+
+
+def _charges(
+    denoiser: Denoiser,
+    process: JumpProcess,
+    x: torch.Tensor,
+    times: np.ndarray,
+    condition: Any,
+    generator: torch.Generator | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Charges (B, N, N) of one block over its own symbols, and over the predictions'."""
+    batch = len(x)
+    # one noise for all nodes of a row: the path through them must not chase lucky draws
+    device = "cpu" if generator is None else generator.device
+    seed = int(torch.randint(2**62, (), generator=generator, device=device))
+    charge, expected = np.zeros((2, batch, len(times), len(times)))
+    for i, t in enumerate(times[:-1]):
+        same = torch.Generator(x.device).manual_seed(seed)
+        state = process.corrupt(x, float(t), generator=same)
+        prediction = denoiser(
+            state, torch.full((batch,), float(t), dtype=torch.float64), condition
+        )
+        for j in range(i + 1, len(times)):
+            nats = process.charge(
+                lambda state, t, guess=prediction: guess, x, state, float(t), float(times[j])
+            )
+            charge[:, i, j] = nats.cpu().numpy()
+            mean = process.expected_charge(prediction, state, float(t), float(times[j]))
+            expected[:, i, j] = mean.cpu().numpy()
+    return charge, expected
+
+
+def cheapest_path(cost: np.ndarray, steps: int) -> np.ndarray:
+    """Nodes (K + 1,) of the cheapest path of K steps forward from the first node to the last.
+
+    cost: (N, N), that of the step i -> j, read where j > i.
+    """
+    cost = np.where(np.triu(np.ones(cost.shape, bool), 1), cost, np.inf)
+    value = np.r_[0.0, np.full(len(cost) - 1, np.inf)]
+    choices = []
+    for _ in range(steps):
+        through = value[:, None] + cost
+        choices.append(through.argmin(0))
+        value = through.min(0)
+    knots = [len(cost) - 1]
+    for best in reversed(choices):
+        knots.append(int(best[knots[-1]]))
+    return np.array(knots[::-1])
+
+
+def _distinct(knots: np.ndarray, last: int) -> np.ndarray:
+    """Increasing knots from 0 to `last`, each at least one after the one before."""
+    count = len(knots) - 1
+    for k in range(1, count + 1):
+        knots[k] = max(knots[k], knots[k - 1] + 1)
+    return np.minimum(knots, last - count + np.arange(count + 1))
