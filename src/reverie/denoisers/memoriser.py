@@ -107,9 +107,9 @@ class Memoriser(Denoiser):
             logits = self.process.log_kernel(state, points.to(state.dtype), t)
             higher = torch.maximum(top, logits.amax(1))
             decay, weights = (top - higher).exp(), (logits - higher[:, None]).exp()
-            target = self.process.target(state, points.to(state.dtype), t)
+            pulled = self.process.average_target(weights, state, points.to(state.dtype), t)
             total = total * decay + weights.sum(1)
-            mean = mean * decay[:, None] + weights @ target.flatten(1)
+            mean = mean * decay[:, None] + pulled.flatten(1)
             top = higher
         log_sum = top + total.log() - math.log(len(self.data))
         return (mean / total[:, None]).reshape(state.shape), log_sum

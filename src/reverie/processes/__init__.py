@@ -2,6 +2,7 @@
 
 from reverie.processes.base import Process as Process
 from reverie.processes.gaussian import GaussianProcess as GaussianProcess
+from reverie.processes.riemannian import Brownian as Brownian
 from reverie.processes.schedules import EDM as EDM
 from reverie.processes.schedules import PROCESSES as PROCESSES
 from reverie.processes.schedules import VE as VE

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from reverie.spaces import Euclidean
+from reverie.spaces import Euclidean, Manifold
 
 State = Tensor
 Guess = Callable[[State, Tensor], Tensor]
@@ -22,7 +22,7 @@ Guess = Callable[[State, Tensor], Tensor]
 class Process(nn.Module):
     """A Markov process from data (t = 0) to noise (t = 1) and the pieces of its reversal."""
 
-    space: Euclidean
+    space: Euclidean | Manifold
     t_range: tuple[float, float]  # levels between which the clock is finite and positive
     monotone: bool = True  # the ideal rate never increases with the clock
     area_exact: bool = True  # the area under the ideal curve is information
@@ -66,6 +66,16 @@ class Process(nn.Module):
         """What a perfect prediction averages over p(x | x_t): x, a one-hot vector, a score."""
         raise NotImplementedError
 
+    def average_target(
+        self, weights: Tensor, state: Tensor, x: Tensor, t: Tensor | float
+    ) -> Tensor:
+        """Sum over points x (N, ...) of weights (B, N) times their targets at the states: (B, *).
+
+        As written the target is a function of x alone; where it depends on the state as well,
+        override this.
+        """
+        return weights @ self.target(state, x, t).flatten(1)
+
     def clock(self, t: Tensor | float) -> Tensor:
         """Information clock u(t), (B,) or (B, J), decreasing in t."""
         raise NotImplementedError
@@ -102,6 +112,10 @@ class Process(nn.Module):
     ) -> State:
         """Draw the state at s < t given the state at t and the denoiser's prediction there."""
         raise NotImplementedError
+
+    def denoise(self, prediction: Tensor, state: State, t: Tensor | float) -> State:
+        """The clean state that a prediction at t stands for; the prediction itself for most."""
+        return prediction
 
     def readout(self, state: State) -> Tensor:
         """The data point in a state: drops auxiliary variables; the identity for most."""

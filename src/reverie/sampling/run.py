@@ -13,11 +13,12 @@ from torch import Tensor
 from reverie.denoisers import Denoiser, evaluating
 from reverie.errors import InputError
 from reverie.plan import Plan
-from reverie.processes import GaussianProcess, Process
+from reverie.processes import Brownian, GaussianProcess, Process
 from reverie.sampling import multistep
 from reverie.sampling.er_sde import Phi, er_sde
 from reverie.sampling.langevin import predictor_corrector
 from reverie.sampling.levels import Guess, Levels, Visit, Visits
+from reverie.sampling.manifold_langevin import manifold_predictor_corrector
 from reverie.sampling.multistep import Table, walk
 from reverie.sampling.probability_flow import ode
 from reverie.sampling.two_stage import Churn, dpm_2s, heun
@@ -183,6 +184,10 @@ def _visits(
         visits = SOLVERS[sampler].run(levels, state, guess, settings)
     elif sampler == "ancestral":
         visits = _markov(process, times, state, guess, generator)
+    elif sampler == "predictor-corrector" and isinstance(process, Brownian):
+        visits = manifold_predictor_corrector(
+            process, times, state, guess, settings.snr, settings.corrections, generator
+        )
     else:
         raise InputError(f"{sampler} needs a Gaussian process: use ancestral")
     with evaluating(denoiser):
@@ -210,7 +215,7 @@ def _markov(
     given = [t.expand(len(state)) for t in times.to(state)]
     for k, t in enumerate(times):
         prediction = guess(state, given[k])
-        yield Visit(float(t), state, prediction)
+        yield Visit(float(t), state, process.denoise(prediction, state, t))
         if k + 1 < len(times):
             state = process.reverse(prediction, state, t, times[k + 1], generator=generator)
 
