@@ -197,10 +197,10 @@ def walk(
     Each step is exp_x(sqrt(tau / steps) z), z standard normal in the tangent space; the weak error
     is O(1 / steps). noise: the first step's z.
     """
-    scale = (tau / steps).sqrt()
+    root = (tau / steps).sqrt()
     for _ in range(steps):
         z = space.noise(x, generator=generator) if noise is None else noise
-        x, noise = space.exp(x, scale(scale, z)), None
+        x, noise = space.exp(x, scale(root, z)), None
     return x
 
 

@@ -63,7 +63,8 @@ class RadialTable:
             below < 0.5, special.gammaincinv(half, below), special.gammainccinv(half, above)
         )
         z = np.sqrt(2 * square)
-        keep = np.isfinite(z) & (np.diff(z, prepend=-1.0) > 0)
+        z, grid = z[np.isfinite(z)], grid[np.isfinite(z)]
+        keep = np.diff(z, prepend=-1.0) > 0
         return np.interp(LENGTHS, z[keep], grid[keep]) / root
 
     def __call__(self, xi: Tensor, tau: Tensor) -> Tensor:

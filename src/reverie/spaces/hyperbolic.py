@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from reverie.errors import InputError
-from reverie.spaces.manifold import Manifold, sinhc
+from reverie.spaces.manifold import OPEN, Manifold, sinhc
 
 
 class Hyperbolic(Manifold):
@@ -57,7 +57,7 @@ class Hyperbolic(Manifold):
 
     def distances(self, x: Tensor, y: Tensor) -> Tensor:
         cosh = -(self.lower(x, x) @ y.T)
-        return 2 * (0.5 * (cosh - 1)).clamp(min=0).sqrt().asinh()
+        return 2 * (0.5 * (cosh - 1)).clamp(min=OPEN[0]).sqrt().asinh()
 
     def frame(self, x: Tensor) -> Tensor:
         # the Lorentz boost that takes the origin to x, applied to the axes there

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from reverie.errors import InputError
 
+OPEN = (1e-30, 1 - 1e-15)  # inside (0, 1), so that square roots and arc sines have slopes
+
 
 class Manifold:
     """A Riemannian manifold of dimension `dim` whose points have `shape`.

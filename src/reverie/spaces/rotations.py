@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from reverie.errors import InputError
-from reverie.spaces.manifold import Manifold, length, sinc
+from reverie.spaces.manifold import OPEN, Manifold, length, sinc
 
 
 class Rotations(Manifold):
@@ -61,7 +61,7 @@ class Rotations(Manifold):
     def distances(self, x: Tensor, y: Tensor) -> Tensor:
         if self.n == 3:
             trace = x.flatten(1) @ y.flatten(1).T
-            return 2 * ((3 - trace) / 4).clamp(0, 1).sqrt().asin()
+            return 2 * ((3 - trace) / 4).clamp(*OPEN).sqrt().asin()
         turn = (x[:, None].mT @ y[None]).flatten(0, 1)
         return _angles(turn).norm(dim=1).div(math.sqrt(2)).reshape(len(x), len(y))
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from reverie.errors import InputError
-from reverie.spaces.manifold import Manifold, length, sinc
+from reverie.spaces.manifold import OPEN, Manifold, length, sinc
 
 
 class Sphere(Manifold):
@@ -44,7 +44,7 @@ class Sphere(Manifold):
         return toward * torch.where(across > 0, r / across.clamp(min=1e-300), torch.ones_like(r))
 
     def distances(self, x: Tensor, y: Tensor) -> Tensor:
-        gap = (0.5 - 0.5 * x @ y.T).clamp(0, 1)
+        gap = (0.5 - 0.5 * x @ y.T).clamp(*OPEN)  # where the square root has a derivative
         return 2 * gap.sqrt().asin()
 
     def frame(self, x: Tensor) -> Tensor:
