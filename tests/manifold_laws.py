@@ -36,10 +36,10 @@ class MixtureOnSphere(Denoiser):
     """Exact score of a von Mises-Fisher mixture on S^2, by its Legendre series.
 
     A vMF law of concentration k has E[P_l(x.m)] = I_(l+1/2)(k) / I_(1/2)(k), and Brownian motion
-    multiplies it by exp(-l (l + 1) tau / 2).
+    multiplies it by exp(-l (l + 1) tau / 2). At k = 8 degree 26 has moment 1e-13.
     """
 
-    def __init__(self, process, centres, concentration, weights, degrees=60):
+    def __init__(self, process, centres, concentration, weights, degrees=26):
         super().__init__()
         self.process, self.concentration = process, concentration
         self.centres = torch.as_tensor(centres, dtype=torch.float64)

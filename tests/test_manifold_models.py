@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from manifold_laws import KernelMixture, MixtureOnSphere, MixtureOnTorus, points
 from scipy import special
 
+from manifold_laws import KernelMixture, MixtureOnSphere, MixtureOnTorus
 from reverie.curve import measure
 from reverie.denoisers import (
     KernelDensity,
@@ -27,24 +27,24 @@ from reverie.spaces import Flat, Hyperbolic, Product, Rotations, Sphere, Torus
 AXES = [[0, 0, 1.0], [0.6, 0, -0.8]]
 
 
-def sphere_law(tau_min=1e-4):
+def sphere_law(tau_min=1e-3):
     return MixtureOnSphere(Brownian(Sphere(2), tau_min), AXES, 8.0, [0.3, 0.7])
 
 
 def torus_law():
-    return MixtureOnTorus(Brownian(Torus(2), 1e-4), [[0.5, -2.0], [3.0, 1.0]], 0.2, [0.4, 0.6])
+    return MixtureOnTorus(Brownian(Torus(2), 1e-3), [[0.5, -2.0], [3.0, 1.0]], 0.2, [0.4, 0.6])
 
 
 def rotation_law():
     space = Rotations(3)
     centres = space.uniform(3, generator=torch.Generator().manual_seed(5))
-    return KernelMixture(Brownian(space, 1e-4), centres, 0.15)
+    return KernelMixture(Brownian(space, 1e-3), centres, 0.15)
 
 
 def product_law():
     space = Product(Sphere(2), Torus(1))
     centres = space.uniform(3, generator=torch.Generator().manual_seed(5))
-    return KernelMixture(Brownian(space, 1e-4), centres, 0.15)
+    return KernelMixture(Brownian(space, 1e-3), centres, 0.15)
 
 
 LAWS = {
@@ -98,10 +98,11 @@ def test_flat_space_is_the_variance_exploding_process(generator):
 def test_exact_scores_average_the_conditional_ones(generator):
     """E[grad log p(x_t | x) | x_t] is the score: its mean against any test field agrees."""
     for law in (sphere_law(), torus_law(), rotation_law()):
-        x = law.draw(40000, generator)
+        x = law.draw(20000, generator)
         process, t = law.process, 0.75
         state = process.corrupt(x, t, generator=generator)
-        gap = process.target(state, x, t) - law(state, torch.tensor(t).expand(len(x)))
+        score = law(state, torch.tensor(t).expand(len(x))).detach()
+        gap = process.target(state, x, t) - score
         for test in (gap.new_ones(gap.shape[1:]), torch.randn(gap.shape[1:]).double()):
             values = (gap * test).flatten(1).sum(1)
             assert abs(float(values.mean())) < 4 * float(values.std()) / math.sqrt(len(x))
@@ -111,7 +112,7 @@ def test_objectives_differ_by_a_constant(generator):
     """Denoising and implicit score matching rank two fields by the same difference."""
     exact = sphere_law()
     wrong = Wrong(exact.process, exact.centres, 8.0, exact.weights)
-    x = exact.draw(20000, generator)
+    x = exact.draw(8000, generator)
     t = torch.full((len(x),), 0.8, dtype=torch.float64)
     gaps = []
     for loss in (denoising_loss, implicit_loss):
@@ -127,9 +128,9 @@ def test_objectives_differ_by_a_constant(generator):
 
 @pytest.mark.parametrize("sampler", ["ancestral", "predictor-corrector"])
 def test_reversal_with_the_exact_score_reproduces_the_law(sampler, generator):
-    law = sphere_law(1e-3)
-    times = torch.linspace(1, 0, 121, dtype=torch.float64)
-    drawn = sample(law, 3000, times, sampler, generator=generator, dtype=torch.float64)
+    law = sphere_law()
+    times = torch.linspace(1, 0, 101, dtype=torch.float64)
+    drawn = sample(law, 2000, times, sampler, generator=generator, dtype=torch.float64)
     assert float(law.process.space.residual(drawn).max()) < 1e-9
     mean = special.ive(1.5, 8.0) / special.ive(0.5, 8.0)
     second = special.ive(2.5, 8.0) / special.ive(0.5, 8.0)
@@ -137,7 +138,7 @@ def test_reversal_with_the_exact_score_reproduces_the_law(sampler, generator):
     # E[x x^T] of a vMF law is I/3 + E[P_2] (m m^T - I/3)
     turned = [second * np.outer(m, m) + (1 - second) * np.eye(3) / 3 for m in centres]
     # 3 standard errors, each at most 1 / sqrt(n), and the 1e-3 that the steps leave
-    error = 3 / math.sqrt(3000) * 0.6 + 3e-3
+    error = 3 / math.sqrt(2000) * 0.6 + 3e-3
     np.testing.assert_allclose(drawn.mean(0), weights @ (mean * centres), atol=error)
     square = drawn.T @ drawn / len(drawn)
     np.testing.assert_allclose(square, np.tensordot(weights, turned, 1), atol=error)
@@ -172,15 +173,15 @@ def test_samples_stay_on_the_manifold(kind, generator):
 def test_likelihood_with_the_exact_score(name, generator):
     pytest.importorskip("torchdiffeq")
     law = LAWS[name]()
-    x = law.draw(40, generator)
-    exact = law.log_density(x, torch.tensor(0.0))
-    flow = flow_log_likelihood(law, x, tolerance=1e-6)
+    x = law.draw(30, generator)
+    exact = law.log_density(x, torch.tensor(0.0)).detach()
+    flow = flow_log_likelihood(law, x, tolerance=1e-5)
     # pointwise: the flow is deterministic, only the prior is not exactly uniform at tau_max
     np.testing.assert_allclose(flow.nats, exact, atol=5e-3)
-    bound = elbo(law, x, draws=32, generator=generator)
+    bound = elbo(law, x, draws=64, generator=generator)
     error = float(bound.stderr.square().sum().sqrt()) / len(x)
     assert abs(float(bound.nats.mean() - exact.mean())) < 2 * error
-    assert error < 0.1
+    assert error < 0.12  # of 2 to 5 nats
 
 
 def test_likelihood_by_random_directions(generator):
@@ -240,11 +241,10 @@ def test_area_of_the_memorisers_curve_is_the_entropy_of_the_rows(space, generato
     start = space.origin()[None]
     frame = space.frame(start)[0]
     rows = torch.cat([space.exp(start, 1.5 * v[None]) for v in (frame[0], -frame[0], frame[1])])
-    process = Brownian(space, 2e-3, None if space.compact else 400.0 if space.dim < 3 else 60.0)
-    if isinstance(space, Product):
-        process = Brownian(space, 2e-3, 2000.0)
+    last = {"Hyperbolic": 4.0, "Product": 2000.0}.get(type(space).__name__)
+    process = Brownian(space, 2e-3, last)
     memoriser = Memoriser(process, rows)
-    many = rows.repeat(200, 1, 1) if rows.ndim == 3 else rows.repeat(200, 1)
+    many = rows.repeat(200, *(1,) * (rows.ndim - 1))
     curve = measure(memoriser, many, levels=80, generator=generator)
     start_information = 0.0
     if isinstance(space, Hyperbolic):  # paths keep part of their direction for ever
@@ -259,7 +259,7 @@ def test_area_of_the_memorisers_curve_is_the_entropy_of_the_rows(space, generato
 
 def test_memoriser_is_the_law_of_the_noised_rows(generator):
     space = Sphere(2)
-    process = Brownian(space, 1e-4)
+    process = Brownian(space, 1e-3)
     rows = space.uniform(30, generator=generator)
     memoriser, t = Memoriser(process, rows, chunk=7), torch.tensor(0.7, dtype=torch.float64)
     state = space.uniform(20, generator=generator)

@@ -214,7 +214,7 @@ def test_hyperbolic_plane_against_quadrature():
 @pytest.mark.parametrize("tau", [0.1, 0.16, 0.2])
 def test_both_expansions_agree_where_they_overlap(tau):
     r = torch.linspace(0, 2.4, 50, dtype=torch.float64)
-    for dim, tolerance in ((2, 2e-4), (3, 3e-5), (5, 1e-2)):  # p is 1e-12 at the far end
+    for dim, tolerance in ((2, 2e-4), (3, 5e-4), (5, 1e-2)):  # p is 1e-12 at the far end
         short = heat_kernels.sphere_expansion(r, tensor(tau), dim)
         long = heat_kernels.sphere_series(r, tensor(tau), dim)
         torch.testing.assert_close(short[0], long[0], atol=tolerance, rtol=0)
@@ -337,10 +337,10 @@ def test_draws_have_the_kernels_moment(space, tau, generator):
 
 def test_random_walk_converges_to_the_exact_increment(generator):
     space, tau = Sphere(2), 1.0
-    x = space.origin().expand(100000, 3)
+    x = space.origin().expand(60000, 3)
     times = torch.full((len(x),), tau, dtype=torch.float64)
     errors = []
-    for steps in (2, 4, 32):
+    for steps in (2, 4, 16):
         mean = walk(space, x, times, steps, generator=generator)[:, 2].mean()
         errors.append(abs(float(mean) - math.exp(-tau)))
     noise = 4 * 0.58 / math.sqrt(len(x))  # E[z^2] is at most about 1/3

@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from reverie.denoisers.base import Denoiser
+from reverie.denoisers.kernel_mixture import KernelMixture
 from reverie.denoisers.network import ResidualMLP
 from reverie.processes import Brownian
 from reverie.spaces.manifold import scale
@@ -47,3 +48,52 @@ class TangentNetwork(Denoiser):
         """tau (1 + tau), (B,): makes the squared error of the score that of F."""
         tau = self.process.tau(t)
         return tau * (1 + tau)
+
+
+class CorrectedKernel(Denoiser):
+    """A kernel estimate corrected by a network: s = (1 + a) s_base + P F / sqrt(tau (1 + tau)).
+
+    The network reads the place, the level, and what the estimate says there (log-densities of its
+    parts, and its score); before training it gives the estimate itself. In training every row is
+    left out of the estimate that it meets (`loss`), or the network would learn to trust it.
+    """
+
+    process: Brownian
+
+    def __init__(self, base: KernelMixture, width: int = 128, depth: int = 2) -> None:
+        super().__init__()
+        self.process, self.base = base.process, base
+        space = base.process.space
+        features = space.features(space.origin()[None]).shape[1]
+        size, parts = math.prod(space.shape), len(base.weights)
+        self.body = ResidualMLP((features + size + parts,), width, depth, out=size + 1)
+
+    def forward(self, state: Tensor, t: Tensor, condition: Any = None) -> Tensor:
+        return self._correct(state, t, None)
+
+    def _correct(self, state: Tensor, t: Tensor, leave_out: Tensor | None) -> Tensor:
+        space, tau = self.process.space, self.process.tau(t).to(state).expand(len(state))
+        log_parts, score = self.base.read(state, t, leave_out)
+        unit = (tau * (1 + tau)).sqrt()
+        told = log_parts.clamp(min=-20) / 4
+        seen = torch.cat([space.features(state), scale(unit, score).flatten(1), told], 1)
+        raw = self.body(seen, 0.25 * tau.log())
+        change = space.tangent(state, raw[:, 1:].reshape(state.shape))
+        return scale(1 + raw[:, 0], score) + scale(1 / unit, change)
+
+    def loss(
+        self, rows: Tensor, t: Tensor, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Denoising score matching times tau (1 + tau), (B,): rows (B,) are places in the data.
+
+        Each row is noised by an antithetic pair.
+        """
+        process, x = self.process, self.base.data[rows]
+        state = torch.cat(process.corrupt_pair(x, t, generator=generator))
+        both, times = torch.cat([rows, rows]), torch.cat([t, t])
+        target = process.target(state, self.base.data[both], times).float()
+        state = state.float()
+        off = self._correct(state, times, both) - target
+        tau = process.tau(times).to(off)
+        each = tau * (1 + tau) * process.space.inner(state, off, off)
+        return 0.5 * (each[: len(rows)] + each[len(rows) :])
