@@ -97,9 +97,7 @@ class KernelMixture(Denoiser):
         densities = torch.stack([*(log_p for log_p, _ in each), even], 1)
         return densities, torch.stack([score for _, score in each], 1)
 
-    def _part(
-        self, state: Tensor, tau: Tensor, leave_out: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+    def _part(self, state: Tensor, tau: Tensor, leave_out: Tensor | None) -> tuple[Tensor, Tensor]:
         space, kind = self.process.space, state.dtype
         pull, constant = None, 0.0
         if isinstance(space, Sphere):

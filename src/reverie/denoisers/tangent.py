@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from reverie.denoisers.base import Denoiser
@@ -81,9 +82,7 @@ class CorrectedKernel(Denoiser):
         change = space.tangent(state, raw[:, 1:].reshape(state.shape))
         return scale(1 + raw[:, 0], score) + scale(1 / unit, change)
 
-    def loss(
-        self, rows: Tensor, t: Tensor, *, generator: torch.Generator | None = None
-    ) -> Tensor:
+    def loss(self, rows: Tensor, t: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """Denoising score matching times tau (1 + tau), (B,): rows (B,) are places in the data.
 
         Each row is noised by an antithetic pair.
