@@ -84,7 +84,7 @@ def test_flat_space_is_the_variance_exploding_process(generator):
     tau = float(process.tau(0.5))
     rate = process.rate((clean - state) / tau, x, state, 0.5)
     torch.testing.assert_close(rate, 0.5 * x.square().sum(1))
-    torch.testing.assert_close(process.denoise((clean - state) / tau, state, 0.5), clean)
+    torch.testing.assert_close(process.finish((clean - state) / tau, state, 0.5), clean)
     # the posterior of x_s given x_t and xhat = 0 has mean x_t tau_s / tau_t
     many = state[:1].expand(20000, 3)
     then = float(process.tau(0.4))

@@ -284,7 +284,8 @@ class LossCurve:
             )
         if self.is_log:
             ax.set_xscale("log")
-        ax.set_xlabel("signal-to-noise ratio (information clock u)")
+        label = "signal-to-noise ratio" if self.process is None else self.process.clock_label
+        ax.set_xlabel(f"{label} (information clock u)")
         ax.set_ylabel("nats per e-fold of u" if self.is_log else "nats per unit of u")
         return ax
 
@@ -292,15 +293,16 @@ class LossCurve:
 def level_times(process: Process, levels: int | Sequence[float] | np.ndarray) -> np.ndarray:
     """Times (L,) of `levels` equal strata of the log clock over `t_range`, noisy to clean.
 
-    An array is taken as clock values (one clock).
+    Strata of the clock itself where it starts at 0. An array is taken as clock values (one clock).
     """
     if isinstance(levels, int):
         if levels < 2:
             raise InputError(f"a curve needs at least 2 levels, not {levels}")
         ends = process.clock(torch.tensor(process.t_range[::-1], dtype=torch.float64))
-        start, stop = ends.log().reshape(2, -1).mean(1).tolist()
-        clock = torch.linspace(start, stop, levels, dtype=torch.float64).exp()
-        times = process.time(clock).clamp(*process.t_range)
+        is_log = bool((ends > 0).all())
+        start, stop = (ends.log() if is_log else ends).reshape(2, -1).mean(1).tolist()
+        clock = torch.linspace(start, stop, levels, dtype=torch.float64)
+        times = process.time(clock.exp() if is_log else clock).clamp(*process.t_range)
         times[0], times[-1] = process.t_range[1], process.t_range[0]
         return times.numpy()
     return process.time(torch.as_tensor(np.asarray(levels), dtype=torch.float64)).numpy()
@@ -383,11 +385,15 @@ def measure(
 
 
 def _as_points(denoiser: Denoiser, data: torch.Tensor | np.ndarray) -> torch.Tensor:
-    """Data as floating point, with the type and on the device of the denoiser's parameters."""
-    points = torch.as_tensor(data)
-    points = points if points.is_floating_point() else points.float()
+    """Data as points of the process's space, on the device of the denoiser's parameters.
+
+    Coordinates take the parameters' type too; symbols stay integers.
+    """
+    points = denoiser.process.space.as_points(torch.as_tensor(data))
     weight = next((p for p in denoiser.parameters() if p.is_floating_point()), None)
-    return points if weight is None else points.to(weight)
+    if weight is None:
+        return points
+    return points.to(weight) if points.is_floating_point() else points.to(weight.device)
 
 
 def _rates(
@@ -398,17 +404,17 @@ def _rates(
     generator: torch.Generator | None,
 ) -> np.ndarray:
     """Rates (B, L) or (B, L, J) of one block: the mean over an antithetic pair."""
-    process, batch = denoiser.process, len(rows)
-    both = torch.cat([rows, rows])
     if condition is not None:
         condition = torch.cat([condition, condition])
-    out = []
-    for time in times:
-        t = torch.tensor(time, dtype=torch.float64)
-        state = torch.cat(process.corrupt_pair(rows, t, generator=generator))
-        guess = denoiser(state, t.expand(2 * batch), condition)
-        if not torch.isfinite(guess).all():
-            raise InputError(f"the denoiser's guess at t = {time:.4g} is not finite")
-        rate = process.rate(guess, both, state, t).cpu().double()
-        out.append(0.5 * (rate[:batch] + rate[batch:]).numpy())
-    return np.stack(out, axis=1)
+
+    def guess(state: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        prediction = denoiser(state, t, condition)
+        if not torch.isfinite(prediction).all():
+            raise InputError(f"the denoiser's guess at t = {float(t[0]):.4g} is not finite")
+        return prediction
+
+    rates = [
+        denoiser.process.probe(guess, rows, float(time), generator=generator).cpu().double()
+        for time in times
+    ]
+    return torch.stack(rates, dim=1).numpy()

@@ -78,7 +78,7 @@ class Plan:
         """This plan and every rival on the same ends and number of steps, cheapest first."""
         rivals: dict[str, Plan] = {self.method: self}
         ends = (float(self.places[0]), float(self.places[-1]))
-        for method in METHODS if self.curve.columns == 1 else ("loss-adaptive", "log-snr"):
+        for method in _methods(self.curve):
             if method != self.method:
                 rivals[method] = _build(
                     self.curve, self.steps, method, self.clock, self.warp, ends
@@ -193,6 +193,25 @@ RIVALS: dict[str, Callable[[LossCurve, float, float, int], np.ndarray]] = {
     "density": _density("density"),
 }
 METHODS = ("loss-adaptive", *RIVALS)
+
+
+def _share_linear(curve: LossCurve, low: float, high: float, steps: int) -> np.ndarray:
+    return np.linspace(low, high, steps + 1)
+
+
+def _share_cosine(curve: LossCurve, low: float, high: float, steps: int) -> np.ndarray:
+    """The masked share falls as sin of a quarter turn (Shi et al. 2024, section 4)."""
+    start, stop = math.acos(1 - low), math.acos(1 - high)
+    return 1 - np.cos(np.linspace(start, stop, steps + 1))
+
+
+# on a clock that is a share and starts at 0 (masking): positions of the clock itself
+SHARE_RIVALS: dict[str, Callable[[LossCurve, float, float, int], np.ndarray]] = {
+    "linear": _share_linear,
+    "cosine": _share_cosine,
+    "entropic": _density("entropic"),
+    "density": _density("density"),
+}
 CLOCKS = ("nats", "samples")
 
 
@@ -244,6 +263,13 @@ def steps_needed(curve: LossCurve, budgets: Sequence[float], most: int = 500) ->
     return [next((k for k, e in enumerate(excess, 1) if e <= nats), None) for nats in budgets]
 
 
+def _methods(curve: LossCurve) -> tuple[str, ...]:
+    """The plans that exist on the clock of this curve."""
+    if curve.columns > 1:
+        return "loss-adaptive", "log-snr"
+    return METHODS if curve.is_log else ("loss-adaptive", *SHARE_RIVALS)
+
+
 def _warp(curve: LossCurve, clock: str) -> Warp | None:
     if clock == "nats":
         return None
@@ -265,7 +291,13 @@ def _build(
     if method == "loss-adaptive":
         places = _adaptive(curve, steps, warp, low, high)
     elif not curve.is_log:
-        raise InputError(f"the {method} plan needs a positive clock")
+        if method not in SHARE_RIVALS:
+            raise InputError(
+                f"the {method} plan needs a clock of signal to noise; on a share choose one of "
+                f"loss-adaptive, {', '.join(SHARE_RIVALS)}"
+            )
+        places = SHARE_RIVALS[method](curve, low, high, steps)
+        places[0], places[-1] = low, high
     else:
         places = RIVALS[method](curve, low, high, steps)
         places[0], places[-1] = low, high

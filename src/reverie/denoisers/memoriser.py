@@ -41,6 +41,12 @@ class Memoriser(Denoiser):
         self.process = process
         self.chunk = chunk
         self.register_buffer("data", process.space.check(data), persistent=False)
+        self._by_products = isinstance(process, GaussianProcess) and process.columns == 1
+        if self._by_products:
+            self._prepare()
+
+    def _prepare(self) -> None:
+        """Centred points and half their square norms, for the matrix products."""
         points = self.data.flatten(1)
         self.register_buffer("centre", points.mean(0), persistent=False)
         self.register_buffer("points", points - self.centre, persistent=False)
@@ -49,17 +55,18 @@ class Memoriser(Denoiser):
         self._radius = math.sqrt(2 * float(half.max()))
 
     def forward(self, state: Tensor, t: Tensor, condition: Any = None) -> Tensor:
-        """Posterior mean of the target, (B, *shape)."""
+        """Posterior mean of the target, (B, *shape), or (B, *sites, S) of symbols."""
         return self.average(state, t)[0]
 
     def average(self, state: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor]:
-        """Return the prediction (B, *shape) and log sum_i p(x_t | x_i) / N in nats, (B,)."""
-        process = self.process
+        """Return the prediction and log sum_i p(x_t | x_i) / N in nats, (B,)."""
         if torch.is_grad_enabled() and state.requires_grad:  # the stream below works in place
             mean, log_sum = self._generic(state.double(), torch.as_tensor(t))
             return mean.to(state.dtype), log_sum.to(state.dtype)
-        if not isinstance(process, GaussianProcess) or process.columns > 1:
+        if not self._by_products:
             return self._generic(state, torch.as_tensor(t))
+        process = self.process
+        assert isinstance(process, GaussianProcess)
         batch = state.shape[0]
         alpha, sigma = (level.reshape(-1).expand(batch) for level in process.levels(t, state))
         gamma = (alpha / sigma).double().square()
@@ -100,19 +107,21 @@ class Memoriser(Denoiser):
 
     def _generic(self, state: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """The same average through `log_kernel` and `target`, for any process."""
-        batch = state.shape[0]
-        top = torch.full((batch,), -torch.inf, dtype=state.dtype, device=state.device)
-        total, mean = torch.zeros_like(top), torch.zeros_like(state).flatten(1)
+        like = self.process.target(state, self.data[:1], t)
+        mean = like.new_zeros(len(state), math.prod(like.shape[1:]))
+        top = mean.new_full((len(state),), -torch.inf)
+        total = torch.zeros_like(top)
         for points in self.data.split(self.chunk):
-            logits = self.process.log_kernel(state, points.to(state.dtype), t)
+            points = points.to(state.dtype)
+            logits = self.process.log_kernel(state, points, t)
             higher = torch.maximum(top, logits.amax(1))
             decay, weights = (top - higher).exp(), (logits - higher[:, None]).exp()
-            pulled = self.process.average_target(weights, state, points.to(state.dtype), t)
+            pulled = self.process.average_target(weights, state, points, t)
             total = total * decay + weights.sum(1)
             mean = mean * decay[:, None] + pulled.flatten(1)
             top = higher
         log_sum = top + total.log() - math.log(len(self.data))
-        return (mean / total[:, None]).reshape(state.shape), log_sum
+        return (mean / total[:, None]).reshape(-1, *like.shape[1:]), log_sum
 
     def log_density(self, state: Tensor, t: Tensor | float) -> Tensor:
         """Exact log-density (B,) in nats of the noised training set at time t."""

@@ -1,7 +1,12 @@
 """How noise enters: forward Markov processes with a kernel and a reverse step."""
 
 from reverie.processes.base import Process as Process
+from reverie.processes.chains import Ordinal as Ordinal
+from reverie.processes.chains import RateMatrix as RateMatrix
+from reverie.processes.chains import Uniform as Uniform
 from reverie.processes.gaussian import GaussianProcess as GaussianProcess
+from reverie.processes.jump import JumpProcess as JumpProcess
+from reverie.processes.masking import Masking as Masking
 from reverie.processes.riemannian import Brownian as Brownian
 from reverie.processes.schedules import EDM as EDM
 from reverie.processes.schedules import PROCESSES as PROCESSES

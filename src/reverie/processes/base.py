@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from reverie.spaces import Euclidean, Manifold
+from reverie.spaces import Space
 
 State = Tensor
 Guess = Callable[[State, Tensor], Tensor]
@@ -22,11 +22,12 @@ Guess = Callable[[State, Tensor], Tensor]
 class Process(nn.Module):
     """A Markov process from data (t = 0) to noise (t = 1) and the pieces of its reversal."""
 
-    space: Euclidean | Manifold
+    space: Space
     t_range: tuple[float, float]  # levels between which the clock is finite and positive
     monotone: bool = True  # the ideal rate never increases with the clock
     area_exact: bool = True  # the area under the ideal curve is information
     steps_exact: bool = True  # the charge of a step is clock time multiplied by the rate
+    clock_label: str = "signal-to-noise ratio"  # what the clock is, on a figure's axis
 
     def sample_prior(
         self,
@@ -88,6 +89,26 @@ class Process(nn.Module):
         """Nats per unit of clock that `prediction` costs at `t` when the truth is `x`: like u."""
         raise NotImplementedError
 
+    def probe(
+        self,
+        guess: Guess,
+        x: Tensor,
+        t: Tensor | float,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Unbiased rates, like u, of each row of x (B, *shape) at t: the curve is their mean.
+
+        The guess is asked once about 2 B states, both halves in the order of x. Here they are an
+        antithetic pair of draws of X_t; a process with a better estimator overrides it.
+        """
+        batch, time = len(x), torch.as_tensor(t, dtype=torch.float64)
+        state = torch.cat(self.corrupt_pair(x, time, generator=generator))
+        times = time.expand(batch).repeat(2)
+        both = torch.cat([x, x])
+        rate = self.rate(guess(state, times), both, state, times if time.ndim else time)
+        return 0.5 * (rate[:batch] + rate[batch:])
+
     def charge(
         self, guess: Guess, x: Tensor, state: State, t: Tensor | float, s: Tensor | float
     ) -> Tensor:
@@ -96,7 +117,7 @@ class Process(nn.Module):
         Valid as written where `steps_exact`; other processes override it.
         """
         batch = state.shape[0]
-        now, then = torch.as_tensor(t), torch.as_tensor(s)
+        now, then = (torch.as_tensor(v, dtype=torch.float64) for v in (t, s))
         rate = self.rate(guess(state, now.expand(batch)), x, state, now).reshape(batch, -1)
         step = (self.clock(then) - self.clock(now)).reshape(-1, rate.shape[1])
         return (step * rate).sum(1)
@@ -113,9 +134,16 @@ class Process(nn.Module):
         """Draw the state at s < t given the state at t and the denoiser's prediction there."""
         raise NotImplementedError
 
-    def denoise(self, prediction: Tensor, state: State, t: Tensor | float) -> State:
-        """The clean state that a prediction at t stands for; the prediction itself for most."""
-        return prediction
+    def finish(
+        self,
+        prediction: Tensor,
+        state: State,
+        t: Tensor | float,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """The data points (B, *shape) that end a run: the last denoise, at the cleanest level."""
+        return self.readout(prediction)
 
     def readout(self, state: State) -> Tensor:
         """The data point in a state: drops auxiliary variables; the identity for most."""

@@ -40,6 +40,7 @@ class Brownian(Process):
 
     space: Manifold
     steps_exact = False
+    clock_label = "inverse duration 1/tau"
 
     def __init__(
         self, space: Manifold, tau_min: float = 1e-4, tau_max: float | None = None
@@ -166,7 +167,14 @@ class Brownian(Process):
         spread = (then * (now - then) / now).sqrt().to(state)
         return self.space.exp(state, scale((now - then).to(state), prediction) + scale(spread, z))
 
-    def denoise(self, prediction: Tensor, state: State, t: Tensor | float) -> State:
+    def finish(
+        self,
+        prediction: Tensor,
+        state: State,
+        t: Tensor | float,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
         """The point a geodesic of velocity tau * score leads to (Tweedie on flat space)."""
         return self.space.exp(state, scale(self._durations(t, state).to(state), prediction))
 

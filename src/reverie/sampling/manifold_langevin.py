@@ -32,6 +32,6 @@ def manifold_predictor_corrector(
             drift = scale(step, guess(state, given[k]))
             state = process.space.exp(state, drift + scale((2 * step).sqrt(), z))
         score = guess(state, given[k])
-        yield Visit(float(t), state, process.denoise(score, state, t))
+        yield Visit(float(t), state, score)
         if k + 1 < len(times):
             state = process.reverse(score, state, t, times[k + 1], generator=generator)

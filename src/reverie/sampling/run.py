@@ -120,7 +120,7 @@ class Sampling:
     ) -> Tensor:
         """Draw `n` points, (n, *shape): the readout of the guess at the cleanest level."""
         visits = _visits(denoiser, n, plan, sampler, options)
-        return denoiser.process.readout(deque(visits, maxlen=1).pop().guess)
+        return _finish(denoiser, deque(visits, maxlen=1).pop(), options)
 
     @torch.no_grad()
     def states(
@@ -136,7 +136,7 @@ class Sampling:
         visit = next(visits)
         for visit in visits:
             yield visit.state
-        yield denoiser.process.readout(visit.guess)
+        yield _finish(denoiser, visit, options)
 
     @torch.no_grad()
     def trajectory(
@@ -153,6 +153,12 @@ class Sampling:
         guess was made at the predicted state, before its correction; ode visits the two ends.
         """
         yield from _visits(denoiser, n, plan, sampler, options)
+
+
+def _finish(denoiser: Denoiser, visit: Visit, options: Options) -> Tensor:
+    """The last denoise, from the visit of the cleanest level."""
+    generator = options.get("generator")
+    return denoiser.process.finish(visit.guess, visit.state, visit.t, generator=generator)
 
 
 def _visits(
@@ -212,10 +218,12 @@ def _markov(
     generator: torch.Generator | None,
 ) -> Visits:
     """Ancestral steps of any process, through its own `reverse`."""
-    given = [t.expand(len(state)) for t in times.to(state)]
+    # symbols are integers, but time is not
+    kind = state.dtype if state.is_floating_point() else torch.float64
+    given = [t.expand(len(state)) for t in times.to(state.device, kind)]
     for k, t in enumerate(times):
         prediction = guess(state, given[k])
-        yield Visit(float(t), state, process.denoise(prediction, state, t))
+        yield Visit(float(t), state, prediction)
         if k + 1 < len(times):
             state = process.reverse(prediction, state, t, times[k + 1], generator=generator)
 

@@ -1,7 +1,9 @@
 """Where data live: geometry only."""
 
+from reverie.spaces.base import Space as Space
 from reverie.spaces.divergence import divergence as divergence
 from reverie.spaces.euclidean import Euclidean as Euclidean
+from reverie.spaces.finite import FiniteSet as FiniteSet
 from reverie.spaces.flat import Flat as Flat
 from reverie.spaces.hyperbolic import Hyperbolic as Hyperbolic
 from reverie.spaces.manifold import Manifold as Manifold

@@ -19,7 +19,7 @@ class Flat(Euclidean, Manifold):
 
     def __init__(self, n: int) -> None:
         super().__init__((n,))
-        self.shape: tuple[int, ...] = (n,)
+        self.dim = n
 
     def residual(self, x: Tensor) -> Tensor:
         return torch.zeros_like(x[:, 0])

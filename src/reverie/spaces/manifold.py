@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from reverie.errors import InputError
+from reverie.spaces.base import Space
 
 OPEN = (1e-30, 1 - 1e-15)  # inside (0, 1), so that square roots and arc sines have slopes
 
 
-class Manifold:
+class Manifold(Space):
     """A Riemannian manifold of dimension `dim` whose points have `shape`.
 
     `gap` is the least positive eigenvalue of minus the Laplacian: noise of duration tau (generator
@@ -25,7 +26,7 @@ class Manifold:
     """
 
     shape: tuple[int, ...]
-    dim: int
+    dim: int = 0  # of the manifold, fewer than the coordinates of a point
     gap: float
     log_volume: float
     rule: str  # what a point must satisfy, for the sentence of `check`
@@ -34,6 +35,9 @@ class Manifold:
     def compact(self) -> bool:
         """Whether the space has a uniform law."""
         return math.isfinite(self.log_volume)
+
+    def as_points(self, data: Tensor) -> Tensor:
+        return data if data.is_floating_point() else data.double()
 
     def residual(self, x: Tensor) -> Tensor:
         """How far rows (B, *shape) are from satisfying the constraint, (B,)."""

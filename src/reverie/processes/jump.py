@@ -1,0 +1,312 @@
+"""Jumps between symbols: every site runs its own continuous-time Markov chain.
+
+A chain has a rate matrix Q (M, M), Q[x, y] the rate of the jump x -> y, slowed down and sped up by
+a noise level sigma(t): p(x_t | x) = exp(sigma(t) Q)[x, x_t], site by site. The first S of its M
+states are the data's symbols; a chain may own further states (a mask).
+
+The prediction is the posterior p(x | x_t) of every site's clean symbol, (B, *sites, S). It fixes
+the ratios r(y) = sum_x p(x | x_t) K_t[x, y] / K_t[x, x_t] of the reversal, whose jump x_t -> y has
+rate sigma' Q[y, x_t] r(y), and by Bayes' rule the law of a step back. The loss curve's rate is the
+score entropy of the ratios (Lou, Meng & Ermon 2024, eq. 9): the path KL between the reversal that
+knows x and the model's, so that the area under the ideal curve is information. A step's charge is
+the discrete-time bound's own term (Austin et al. 2021, eq. 1).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from reverie.errors import InputError
+from reverie.processes.base import Guess, Process, State
+from reverie.spaces import FiniteSet
+
+IMPOSSIBLE = -1000.0  # log-probability of what cannot be: its exponential is 0 in any type
+CLEAN_JUMPS = 1e-3  # expected jumps of the fastest state by the cleanest level
+
+
+class JumpProcess(Process):
+    """Chain `rates` (M, M) on every site of `space`; rows sum to 0, time unit: slowest relaxation.
+
+    sigma_range: noise levels at t = 0 and t = 1, between which sigma(t) is geometric. By default
+    the fastest state jumps with probability .001 by the first, and the second leaves e^-8 of the
+    slowest mode. `stationary` (M,) is the law of the noise. The clock is u = 1 / (e^sigma - 1),
+    for the uniform chain the odds that a site is untouched.
+    """
+
+    space: FiniteSet
+    monotone = False
+    steps_exact = False
+    clock_label = "odds of an untouched site"
+
+    def __init__(
+        self,
+        space: FiniteSet,
+        rates: Tensor,
+        stationary: Tensor,
+        sigma_range: tuple[float, float] | None = None,
+    ) -> None:
+        super().__init__()
+        # plain attributes: a module moved to half precision must keep its rates
+        self.space, self.rates, self.stationary = space, rates, stationary
+        self.symbols, self.states = space.symbols, len(rates)
+        low, high = sigma_range or (CLEAN_JUMPS / float(-rates.diagonal().min()), 8.0)
+        if not 0 < low < high:
+            raise InputError(f"sigma_range is {(low, high)}; it must satisfy 0 < low < high")
+        self.sigma_range = (float(low), float(high))
+        self.t_range = (0.0, 1.0)
+
+    # --- noise levels and kernels ------------------------------------------------------------
+
+    def sigma(self, t: Tensor | float) -> Tensor:
+        """Noise level (T,) at t: how long the chain has run, in relaxation times."""
+        low, high = self.sigma_range
+        return low * (high / low) ** _times(t)
+
+    def clock(self, t: Tensor | float) -> Tensor:
+        return 1 / torch.expm1(self.sigma(t))
+
+    def time(self, u: Tensor | float) -> Tensor:
+        low, high = self.sigma_range
+        return (torch.log1p(1 / _times(u)) / low).log() / math.log(high / low)
+
+    def transition(self, sigma: Tensor) -> Tensor:
+        """exp(sigma Q) (T, M, M) for noise (T,)."""
+        return torch.linalg.matrix_exp(sigma[:, None, None] * self.rates.to(sigma))
+
+    def kernel(self, t: Tensor | float) -> Tensor:
+        """K_t (T, S, M): the law of a site's state at t, for each clean symbol.
+
+        T is 1 where all times are equal.
+        """
+        return self.transition(self.sigma(_shared(t)))[:, : self.symbols].clamp(min=0)
+
+    def between(self, s: Tensor | float, t: Tensor | float) -> Tensor:
+        """The law (T, M, M) of a site's state at t > s, for each state at s."""
+        span = self.sigma(_shared(t)) - self.sigma(_shared(s))
+        return self.transition(span).clamp(min=0)
+
+    def log_likelihood(self, state: State, t: Tensor | float) -> Tensor:
+        """log p(x_t | x) of every site for each clean symbol, (B, *sites, S), `IMPOSSIBLE` for 0.
+
+        Added to a network's logits it makes the own site's evidence exact.
+        """
+        table = self.kernel(t).to(state.device).log().clamp(min=IMPOSSIBLE)
+        return pick(table.mT, state)
+
+    # --- noising -----------------------------------------------------------------------------
+
+    def sample_prior(
+        self,
+        n: int,
+        *,
+        shape: tuple[int, ...] | None = None,
+        t: float | None = None,
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> State:
+        """Draw n states (n, *sites), int64, of the stationary law, which stands in for any t."""
+        law = self.stationary.to(device).expand(n, *self.space.shape, -1)
+        return draw(law, generator)
+
+    def corrupt(
+        self,
+        x: Tensor,
+        t: Tensor | float,
+        *,
+        end: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> State:
+        """Draw X_t given x; `end` (B, *sites) are the uniform variates to use, if given."""
+        return self._invert(x, t, _uniform(x, generator) if end is None else end)
+
+    def corrupt_pair(
+        self, x: Tensor, t: Tensor | float, *, generator: torch.Generator | None = None
+    ) -> tuple[State, State]:
+        variates = _uniform(x, generator)
+        return self._invert(x, t, variates), self._invert(x, t, 1 - variates)
+
+    def _invert(self, x: Tensor, t: Tensor | float, variates: Tensor) -> State:
+        law = pick(self.kernel(t).to(x.device), x)
+        return _inverse_cdf(law, variates)
+
+    def log_kernel(self, state: State, x: Tensor, t: Tensor | float) -> Tensor:
+        """log p(x_t | x) (B, N) in float64; a site that cannot be counts `IMPOSSIBLE` nats.
+
+        So a memoriser that no row explains falls back on the rows with the fewest contradictions.
+        """
+        own = self.log_likelihood(state, t).flatten(1)
+        return own @ self.target(state, x, t).flatten(1).T
+
+    def target(self, state: State, x: Tensor, t: Tensor | float) -> Tensor:
+        """One-hot symbols (N, *sites, S) in float64."""
+        return torch.nn.functional.one_hot(x, self.symbols).double()
+
+    # --- what a prediction implies -----------------------------------------------------------
+
+    def _weights(self, prediction: Tensor, state: State, kernel: Tensor) -> Tensor:
+        """p(x | x_t) / K_t[x, x_t] (B, d, S), 0 where x_t cannot come from x."""
+        evidence = pick(kernel.mT, state)
+        share = prediction.double() / evidence.where(evidence > 0, 1.0)
+        return share.where(evidence > 0, 0.0).reshape(len(state), -1, self.symbols)
+
+    def ratios(self, prediction: Tensor, state: State, t: Tensor | float) -> Tensor:
+        """p_t(y) / p_t(x_t) for every state y of a site, (B, *sites, M), from the posterior."""
+        kernel = self.kernel(t).to(state.device)
+        return (self._weights(prediction, state, kernel) @ kernel).reshape(*state.shape, -1)
+
+    def posterior(self, ratios: Tensor, state: State, t: Tensor | float) -> Tensor:
+        """The prediction (B, *sites, S) that has these ratios: the inverse of `ratios`.
+
+        Ratios that no posterior has (a network's) are projected: negative shares become 0.
+        """
+        kernel = self.kernel(t).to(state.device)
+        flat = ratios.double().reshape(len(state), -1, self.states)
+        weights = (flat @ torch.linalg.pinv(kernel)).reshape(*state.shape, -1)
+        share = (weights * pick(kernel.mT, state)).clamp(min=0)
+        return share / share.sum(-1, keepdim=True)
+
+    def score_entropy(self, ratios: Tensor, x: Tensor, state: State, t: Tensor | float) -> Tensor:
+        """Nats (B,) per unit of sigma: sum_y Q[y, x_t] (r - r0 + r0 log(r0 / r)), r0 given x.
+
+        Source: Lou, Meng & Ermon 2024, eq. 9. A ratio of 0 is charged as the least positive one.
+        """
+        law = pick(self.kernel(t).to(state.device), x)
+        exact = law / law.gather(-1, state[..., None])
+        guess = ratios.clamp(min=torch.finfo(ratios.dtype).tiny).to(exact)
+        gap = guess - exact + torch.xlogy(exact, exact) - exact * guess.log()
+        inward = pick(_off_diagonal(self.rates).mT.to(gap), state)
+        return (inward * gap).flatten(1).sum(1)
+
+    def rate(self, prediction: Tensor, x: Tensor, state: State, t: Tensor | float) -> Tensor:
+        clock = self.clock(t).to(state.device)
+        return self.score_entropy(self.ratios(prediction, state, t), x, state, t) / (
+            clock * (1 + clock)
+        )
+
+    def step_law(
+        self, prediction: Tensor, state: State, t: Tensor | float, s: Tensor | float
+    ) -> Tensor:
+        """Law (B, *sites, M) of each site at s < t given the states at t and the prediction."""
+        weights = self._weights(prediction, state, self.kernel(t).to(state.device))
+        moved = (weights @ self.kernel(s).to(weights)).reshape(*state.shape, -1)
+        law = moved * pick(self.between(s, t).to(weights).mT, state)
+        return law / law.sum(-1, keepdim=True)
+
+    def charge(
+        self, guess: Guess, x: Tensor, state: State, t: Tensor | float, s: Tensor | float
+    ) -> Tensor:
+        """KL (B,) in nats between the step's laws given x and given the guess at t."""
+        times = _times(t).expand(len(state))
+        exact = self.step_law(self.target(state, x, t), state, t, s)
+        model = self.step_law(guess(state, times), state, t, s)
+        least = torch.finfo(model.dtype).tiny
+        gap = torch.xlogy(exact, exact) - exact * model.clamp(min=least).log()
+        return gap.flatten(1).sum(1)
+
+    # --- the reversal ------------------------------------------------------------------------
+
+    def reverse(
+        self,
+        prediction: Tensor,
+        state: State,
+        t: Tensor | float,
+        s: Tensor | float,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> State:
+        return draw(self.step_law(prediction, state, t, s), generator)
+
+    def reverse_rates(self, prediction: Tensor, state: State, t: Tensor | float) -> Tensor:
+        """Rate (B, *sites, M) per unit of sigma of the reversal's jumps x_t -> y, 0 at x_t."""
+        inward = pick(_off_diagonal(self.rates).mT.to(state.device), state)
+        return inward * self.ratios(prediction, state, t)
+
+    def forward_rates(self, state: State) -> Tensor:
+        """Rate (B, *sites, M) per unit of sigma of the noising jumps x_t -> y, 0 at x_t."""
+        return pick(_off_diagonal(self.rates).to(state.device), state)
+
+    def jumps(
+        self, prediction: Tensor, state: State, t: Tensor | float, s: Tensor | float
+    ) -> Tensor:
+        """Expected jumps (B, *sites, M) of the reversal from t to s at the rates it has at t."""
+        span = (self.sigma(t) - self.sigma(s)).to(state.device)
+        return _fit(span, state) * self.reverse_rates(prediction, state, t)
+
+    def finish(
+        self,
+        prediction: Tensor,
+        state: State,
+        t: Tensor | float,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        return draw(prediction, generator)
+
+    # --- the ends of the bound ---------------------------------------------------------------
+
+    def prior_kl(self, x: Tensor) -> Tensor:
+        """KL (B,) in nats of p(x_t | x) at the noisiest level from the stationary law."""
+        law = self.kernel(self.t_range[1])[0]
+        gap = (torch.xlogy(law, law) - torch.xlogy(law, self.stationary)).sum(1).to(x.device)
+        return gap[x].flatten(1).sum(1)
+
+    def reconstruction(self, prediction: Tensor, x: Tensor, state: State) -> Tensor:
+        """Nats (B,) that the last denoise of a state at the cleanest level costs."""
+        return self.surprise(prediction, x).flatten(1).sum(1).double()
+
+    def surprise(self, prediction: Tensor, x: Tensor) -> Tensor:
+        """-log of the probability (B, *sites) that the prediction gives the true symbols, in nats.
+
+        A probability of 0 is charged as the least positive number of its type.
+        """
+        share = prediction.gather(-1, x[..., None])[..., 0]
+        return -share.clamp(min=torch.finfo(share.dtype).tiny).log()
+
+
+def pick(table: Tensor, index: Tensor) -> Tensor:
+    """Rows `index` (B, *sites) of a table (M, C), (1, M, C) or (B, M, C): (B, *sites, C)."""
+    if table.ndim == 2 or len(table) == 1:
+        return table.reshape(table.shape[-2:])[index]
+    row = torch.arange(len(index), device=index.device)
+    return table[row.reshape(-1, *(1,) * (index.ndim - 1)), index]
+
+
+def draw(law: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Draw an index (*shape) from weights (*shape, M), in float64: float32 sums would bias it."""
+    variates = torch.rand(
+        law.shape[:-1], generator=generator, dtype=torch.float64, device=law.device
+    )
+    return _inverse_cdf(law, variates)
+
+
+def _inverse_cdf(law: Tensor, variates: Tensor) -> Tensor:
+    running = law.double().cumsum(-1)
+    place = variates * running[..., -1]
+    return (running <= place[..., None]).sum(-1).clamp(max=law.shape[-1] - 1)
+
+
+def _uniform(x: Tensor, generator: torch.Generator | None) -> Tensor:
+    return torch.rand(x.shape, generator=generator, dtype=torch.float64, device=x.device)
+
+
+def _times(t: Tensor | float) -> Tensor:
+    return torch.as_tensor(t, dtype=torch.float64).reshape(-1)
+
+
+def _shared(t: Tensor | float) -> Tensor:
+    """Times (T,), one of them where all are equal: a table per level, not per row."""
+    times = _times(t)
+    return times[:1] if len(times) > 1 and bool((times == times[0]).all()) else times
+
+
+def _fit(level: Tensor, state: Tensor) -> Tensor:
+    """A level (T,) shaped to broadcast against (B, *sites, M)."""
+    return level.reshape(-1, *(1,) * state.ndim)
+
+
+def _off_diagonal(rates: Tensor) -> Tensor:
+    return rates - rates.diagonal().diag()

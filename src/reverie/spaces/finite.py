@@ -1,0 +1,93 @@
+"""Sequences, grids and tables of symbols: every site holds one of finitely many."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from reverie.errors import InputError
+from reverie.spaces.base import Space
+
+
+class FiniteSet(Space):
+    """{0, ..., S - 1}^sites, points int64 (B, *sites).
+
+    symbols: how many, or a string of the letters themselves. sites: how many, or their shape.
+    Raises InputError on fewer than two symbols, repeated letters or no sites.
+    """
+
+    shape: tuple[int, ...]
+
+    def __init__(self, symbols: int | str, sites: int | tuple[int, ...]) -> None:
+        self.alphabet = symbols if isinstance(symbols, str) else None
+        self.symbols = len(symbols) if isinstance(symbols, str) else int(symbols)
+        self.shape = (sites,) if isinstance(sites, int) else tuple(sites)
+        if self.alphabet is not None and len(set(self.alphabet)) < self.symbols:
+            raise InputError(f"the alphabet {self.alphabet!r} holds a letter twice")
+        if self.symbols < 2:
+            raise InputError(f"a site needs at least two symbols to choose from, not {symbols!r}")
+        if not self.shape or min(self.shape) < 1:
+            raise InputError(f"the sites have shape {self.shape}; every side must be at least 1")
+
+    def as_points(self, data: Tensor) -> Tensor:
+        return self._whole(data)
+
+    def check(self, x: Tensor) -> Tensor:
+        """Return `x` as int64 (B, *sites); InputError names the first row and symbol outside."""
+        self._check_shape(x)
+        points = self._whole(x)
+        bad = ((points < 0) | (points >= self.symbols)).flatten(1)
+        if bad.any():
+            row = int(bad.any(1).nonzero()[0, 0])
+            symbol = int(points.flatten(1)[row][bad[row]][0])
+            raise InputError(
+                f"row {row} holds the symbol {symbol}; the {self.symbols} symbols are numbered "
+                f"from 0 to {self.symbols - 1}"
+            )
+        return points
+
+    @staticmethod
+    def _whole(x: Tensor) -> Tensor:
+        if not x.is_floating_point():
+            return x.long()
+        bad = (x != x.round()) | ~torch.isfinite(x)
+        if bad.any():
+            row = int(bad.reshape(len(x), -1).any(1).nonzero()[0, 0])
+            value = float(x[row][bad[row]].reshape(-1)[0])
+            raise InputError(f"row {row} holds {value:g}; a symbol is a whole number")
+        return x.long()
+
+    def encode(self, words: Sequence[str], pad: str) -> Tensor:
+        """Words of letters as points (B, sites), filled up on the right with the letter `pad`.
+
+        Raises InputError that names the first row with an unknown letter or too many of them.
+        """
+        if self.alphabet is None or len(self.shape) != 1:
+            raise InputError("only a set with an alphabet and one row of sites reads words")
+        if pad not in self.alphabet:
+            raise InputError(f"the padding {pad!r} is not in the alphabet {self.alphabet!r}")
+        number = {letter: i for i, letter in enumerate(self.alphabet)}
+        rows = []
+        for row, word in enumerate(words):
+            if len(word) > self.shape[0]:
+                raise InputError(f"row {row}, {word!r}, is longer than {self.shape[0]} letters")
+            unknown = [letter for letter in word if letter not in number]
+            if unknown:
+                raise InputError(
+                    f"row {row}, {word!r}, holds {unknown[0]!r}, which is not in the alphabet "
+                    f"{self.alphabet!r}"
+                )
+            rows.append([number[letter] for letter in word.ljust(self.shape[0], pad)])
+        return torch.tensor(rows, dtype=torch.int64).reshape(len(rows), *self.shape)
+
+    def decode(self, points: Tensor) -> list[str]:
+        """Points (B, sites) as words, padding included."""
+        if self.alphabet is None:
+            raise InputError("only a set with an alphabet writes words")
+        letters = self.alphabet
+        return ["".join(letters[i] for i in row) for row in self.check(points).tolist()]
+
+    def __repr__(self) -> str:
+        return f"FiniteSet({self.alphabet or self.symbols!r}, {self.shape})"
