@@ -114,7 +114,7 @@ class MixtureOnTorus(Denoiser):
         return self.process.space.exp(centre, math.sqrt(self.spread) * z)
 
 
-class KernelMixture(Denoiser):
+class HeatMixture(Denoiser):
     """A mixture of heat kernels of duration `spread`: on every space its score is the heat's."""
 
     def __init__(self, process, centres, spread):

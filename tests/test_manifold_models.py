@@ -9,10 +9,12 @@ import pytest
 import torch
 from scipy import special
 
-from manifold_laws import KernelMixture, MixtureOnSphere, MixtureOnTorus
+from manifold_laws import HeatMixture, MixtureOnSphere, MixtureOnTorus
 from reverie.curve import measure
 from reverie.denoisers import (
+    CorrectedKernel,
     KernelDensity,
+    KernelMixture,
     Memoriser,
     TangentNetwork,
     denoising_loss,
@@ -38,13 +40,13 @@ def torus_law():
 def rotation_law():
     space = Rotations(3)
     centres = space.uniform(3, generator=torch.Generator().manual_seed(5))
-    return KernelMixture(Brownian(space, 1e-3), centres, 0.15)
+    return HeatMixture(Brownian(space, 1e-3), centres, 0.15)
 
 
 def product_law():
     space = Product(Sphere(2), Torus(1))
     centres = space.uniform(3, generator=torch.Generator().manual_seed(5))
-    return KernelMixture(Brownian(space, 1e-3), centres, 0.15)
+    return HeatMixture(Brownian(space, 1e-3), centres, 0.15)
 
 
 LAWS = {
@@ -98,7 +100,7 @@ def test_flat_space_is_the_variance_exploding_process(generator):
 def test_exact_scores_average_the_conditional_ones(generator):
     """E[grad log p(x_t | x) | x_t] is the score: its mean against any test field agrees."""
     for law in (sphere_law(), torus_law(), rotation_law()):
-        x = law.draw(20000, generator)
+        x = law.draw(8000, generator)
         process, t = law.process, 0.75
         state = process.corrupt(x, t, generator=generator)
         score = law(state, torch.tensor(t).expand(len(x))).detach()
@@ -161,7 +163,7 @@ def test_samples_stay_on_the_manifold(kind, generator):
     for law in (sphere_law(), rotation_law(), product_law()):
         centres = law.draw(50, generator)
         memoriser = Memoriser(law.process, centres.to(kind))
-        times = torch.linspace(1, 0, 60)
+        times = torch.linspace(1, 0, 40)
         drawn = sample(memoriser, 30, times, generator=generator, dtype=kind)
         assert float(law.process.space.residual(drawn).max()) < 1e-6
 
@@ -170,18 +172,18 @@ def test_samples_stay_on_the_manifold(kind, generator):
 
 
 @pytest.mark.parametrize("name", LAWS)
-def test_likelihood_with_the_exact_score(name, generator):
+def test_likelihood_with_the_exact_score(name):
     pytest.importorskip("torchdiffeq")
-    law = LAWS[name]()
-    x = law.draw(30, generator)
+    generator, law = torch.Generator().manual_seed(1), LAWS[name]()
+    x = law.draw(25, generator)
     exact = law.log_density(x, torch.tensor(0.0)).detach()
     flow = flow_log_likelihood(law, x, tolerance=1e-5)
     # pointwise: the flow is deterministic, only the prior is not exactly uniform at tau_max
     np.testing.assert_allclose(flow.nats, exact, atol=5e-3)
-    bound = elbo(law, x, draws=64, generator=generator)
+    bound = elbo(law, x, draws=48, generator=generator)
     error = float(bound.stderr.square().sum().sqrt()) / len(x)
     assert abs(float(bound.nats.mean() - exact.mean())) < 2 * error
-    assert error < 0.12  # of 2 to 5 nats
+    assert error < 0.15  # of 2 to 5 nats
 
 
 def test_likelihood_by_random_directions(generator):
@@ -233,9 +235,10 @@ def test_likelihoods_refuse_what_they_cannot_do(generator):
 # --- the memoriser and the kernel estimate ------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "space", [Sphere(2), Torus(2), Rotations(3), Hyperbolic(3), Product(Sphere(2), Flat(1))], ids=repr
-)  # fmt: skip
+FIVE = [Sphere(2), Torus(2), Rotations(3), Hyperbolic(3), Product(Sphere(2), Flat(1))]
+
+
+@pytest.mark.parametrize("space", FIVE, ids=repr)
 def test_area_of_the_memorisers_curve_is_the_entropy_of_the_rows(space, generator):
     """N separated points and their noised selves share log N nats (de Bruijn, I-MMSE)."""
     start = space.origin()[None]
@@ -244,8 +247,8 @@ def test_area_of_the_memorisers_curve_is_the_entropy_of_the_rows(space, generato
     last = {"Hyperbolic": 4.0, "Product": 2000.0}.get(type(space).__name__)
     process = Brownian(space, 2e-3, last)
     memoriser = Memoriser(process, rows)
-    many = rows.repeat(200, *(1,) * (rows.ndim - 1))
-    curve = measure(memoriser, many, levels=80, generator=generator)
+    many = rows.repeat(120, *(1,) * (rows.ndim - 1))
+    curve = measure(memoriser, many, levels=50, generator=generator)
     start_information = 0.0
     if isinstance(space, Hyperbolic):  # paths keep part of their direction for ever
         noisy = process.corrupt(many, 1.0, generator=generator)
@@ -295,6 +298,73 @@ def test_kernel_density_chooses_a_sensible_duration(generator):
         KernelDensity(Torus(2), train, 0.0)
     with pytest.raises(InputError, match="not compact"):
         KernelDensity(Flat(2), train, 1.0, uniform=0.1)
+
+
+@pytest.mark.parametrize("space", [Sphere(2), Sphere(3), Torus(1)], ids=repr)
+def test_kernel_mixture_is_a_law_with_its_score(space, generator):
+    process = Brownian(space, 1e-3)
+    rows = space.uniform(12, generator=generator)
+    mixture = KernelMixture(process, rows, [0.01, 0.2], torch.tensor([0.5, 0.3, 0.2]))
+    t = torch.tensor(0.5, dtype=torch.float64)
+    even = space.uniform(20000, generator=generator)
+    mass = mixture.log_density(even, t).exp() * math.exp(space.log_volume)
+    assert abs(float(mass.mean()) - 1) < 4 * float(mass.std()) / math.sqrt(20000)
+    state = even[:10]
+    for direction in space.frame(state).unbind(1):
+        ahead, behind = (
+            mixture.log_density(space.exp(state, h * direction), t) for h in (1e-5, -1e-5)
+        )
+        slope = space.inner(state, mixture(state, t), direction)
+        torch.testing.assert_close((ahead - behind) / 2e-5, slope, atol=1e-4, rtol=1e-4)
+    # the von Mises-Fisher law of the same mean stands for the heat kernel
+    close = KernelDensity(space, rows, 0.01, uniform=0.2).log_density(even[:50])
+    ours = KernelMixture(process, rows, [0.009], torch.tensor([0.8, 0.2])).log_density(
+        even[:50], 0
+    )
+    torch.testing.assert_close(ours, close, atol=0.02, rtol=0)
+
+
+def test_kernel_mixture_leaves_rows_out(generator):
+    space = Sphere(2)
+    process, rows = Brownian(space, 1e-3), space.uniform(12, generator=generator)
+    weights, t = torch.tensor([0.7, 0.3]), torch.tensor(0.4, dtype=torch.float64)
+    whole = KernelMixture(process, rows, [0.02], weights)
+    less = KernelMixture(process, rows[1:], [0.02], weights)
+    state = space.uniform(5, generator=generator)
+    out = whole.read(state, t, torch.zeros(5, dtype=torch.int64))
+    torch.testing.assert_close(out, less.read(state, t))
+
+
+def test_mixture_weights_see_the_scales_of_the_data(generator):
+    """Two scales in the data: the fitted weights put the mass on both, and beat either alone."""
+    space = Torus(1)
+    fine, wide = 2e-4, 0.3
+    centres = space.uniform(40, generator=generator).repeat(5, 1)
+    near = space.exp(centres, 0.01 * space.noise(centres, generator=generator))
+    far = space.exp(centres * 0, 0.5 * space.noise(centres, generator=generator))
+    train, test = (torch.cat([near[k::2], far[k::2]]) for k in (0, 1))
+    process = Brownian(space, 1e-5)
+    both = KernelMixture(process, train, [fine, wide])
+    assert both.weights[:2].min() > 0.1
+    score = both.log_density(test, 0.0).mean()
+    for tau in (fine, wide):
+        assert score > KernelMixture(process, train, [tau]).log_density(test, 0.0).mean()
+
+
+def test_untrained_correction_is_the_kernel_estimate(generator):
+    pytest.importorskip("torchdiffeq")
+    space = Sphere(2)
+    base = KernelMixture(Brownian(space, 1e-3), space.uniform(20, generator=generator), [0.05])
+    network, x = CorrectedKernel(base, width=8, depth=1), space.uniform(8, generator=generator)
+    t = torch.rand(8, generator=generator, dtype=torch.float64)
+    score = network(x.float(), t.float())
+    torch.testing.assert_close(score.double(), base(x, t), atol=1e-3, rtol=1e-3)
+    flow = flow_log_likelihood(base, x, tolerance=1e-4)
+    # von Mises-Fisher laws are not quite a semigroup: 0.02 nats
+    np.testing.assert_allclose(flow.nats, base.log_density(x, 0.0), atol=0.05)
+    loss = network.loss(torch.arange(20), torch.full((20,), 0.5, dtype=torch.float64))
+    assert loss.shape == (20,)
+    loss.mean().backward()
 
 
 # --- networks ---------------------------------------------------------------------------------

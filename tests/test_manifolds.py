@@ -164,7 +164,7 @@ def test_hutchinson_divergence_is_unbiased(generator):
     assert abs(float(rough.mean() - exact)) < 4 * float(rough.std()) / math.sqrt(4000)
 
 
-# --- heat kernels ---------------------------------------------------------------------------------
+# --- heat kernels ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dim", [2, 3, 5])

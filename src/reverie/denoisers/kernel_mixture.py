@@ -11,6 +11,7 @@ exponential a pair.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -21,10 +22,11 @@ from reverie.denoisers.base import Denoiser
 from reverie.errors import InputError
 from reverie.processes import Brownian
 from reverie.spaces import Sphere
-from reverie.spaces.manifold import scale
 
-FLOAT32_CONCENTRATION = 2e4  # beyond it a cosine's rounding in float32 moves a logit by 1e-3
+FLOAT32_CONCENTRATION = 2e5  # beyond it a cosine's rounding in float32 moves a logit by 1e-2
+LEAST_LOG_WEIGHT = -60.0  # smaller weights would be slow subnormals
 EM_STEPS = 60
+Parts = Iterator[tuple[Tensor, Tensor]]
 
 
 class KernelMixture(Denoiser):
@@ -92,33 +94,47 @@ class KernelMixture(Denoiser):
         self, state: Tensor, tau: Tensor, leave_out: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Log-densities (B, H + 1) of each duration and of the uniform law, scores (B, H, ...)."""
-        each = [self._part(state, tau + h, leave_out) for h in self.taus]
+        durations = [tau + h for h in self.taus]
+        on_sphere = isinstance(self.process.space, Sphere)
+        parts = self._von_mises_fisher if on_sphere else self._heat
+        each = list(parts(state, durations, leave_out))
         even = state.new_full((len(state),), -self.process.space.log_volume)
-        densities = torch.stack([*(log_p for log_p, _ in each), even], 1)
-        return densities, torch.stack([score for _, score in each], 1)
+        densities = torch.stack([*(log_p.to(state) for log_p, _ in each), even], 1)
+        return densities, torch.stack([score.to(state) for _, score in each], 1)
 
-    def _part(self, state: Tensor, tau: Tensor, leave_out: Tensor | None) -> tuple[Tensor, Tensor]:
-        space, kind = self.process.space, state.dtype
-        pull, constant = None, 0.0
-        if isinstance(space, Sphere):
-            pull, constant = von_mises_fisher(tau, space.dim)
-            if float(pull.max()) > FLOAT32_CONCENTRATION:
-                state = state.double()
-            points = self.data.to(state)
-            logits = pull.to(state)[:, None] * (state @ points.T - 1)
-        else:
-            points, state = self.data, state.double()
-            logits = self.process.heat.log_density(state, points, tau)
-        count = len(points)
+    def _heat(self, state: Tensor, taus: list[Tensor], leave_out: Tensor | None) -> Parts:
+        """(log-density (B,), score (B, *shape)) for each duration, by the heat kernel."""
+        heat, y, count = (
+            self.process.heat,
+            state.double(),
+            len(self.data) - (leave_out is not None),
+        )
+        for tau in taus:
+            logits = heat.log_density(y, self.data, tau)
+            if leave_out is not None:
+                logits = logits.scatter(1, leave_out[:, None], -torch.inf)
+            score = heat.mean_score(logits.softmax(1), y, self.data, tau)
+            yield logits.logsumexp(1) - math.log(count), score
+
+    def _von_mises_fisher(
+        self, state: Tensor, taus: list[Tensor], leave_out: Tensor | None
+    ) -> Parts:
+        """The same on a sphere: the cosines serve all durations, with one exponential a pair."""
+        space, count = self.process.space, len(self.data) - (leave_out is not None)
+        laws = [von_mises_fisher(tau, space.dim) for tau in taus]
+        if max(float(k.max()) for k, _ in laws) > FLOAT32_CONCENTRATION:
+            state = state.double()
+        points = self.data.to(state)
+        cosine = state @ points.T
         if leave_out is not None:
-            logits = logits.scatter(1, leave_out[:, None], -torch.inf)
-            count -= 1
-        log_p = logits.logsumexp(1) - math.log(count) + constant
-        if pull is None:
-            score = self.process.heat.mean_score(logits.softmax(1), state, points, tau)
-        else:
-            score = space.tangent(state, scale(pull.to(state), logits.softmax(1) @ points))
-        return log_p.to(kind), score.to(kind)
+            cosine = cosine.scatter(1, leave_out[:, None], -3.0)
+        top = cosine.detach().amax(1, keepdim=True)
+        for k, at_mode in laws:
+            k = k.to(state)[:, None]
+            weights = ((cosine - top) * k).clamp(min=LEAST_LOG_WEIGHT).exp()
+            total = weights.sum(1, keepdim=True)
+            log_p = (k * (top - 1) + total.log())[:, 0] - math.log(count) + at_mode
+            yield log_p, space.tangent(state, k * (weights @ points) / total)
 
 
 def von_mises_fisher(tau: Tensor, dim: int) -> tuple[Tensor, Tensor]:

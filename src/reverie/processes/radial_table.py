@@ -18,7 +18,7 @@ import torch
 from scipy import integrate, special
 from torch import Tensor
 
-LOG_DURATIONS = np.linspace(math.log(1e-4), math.log(40.0), 401)
+LOG_DURATIONS = np.linspace(math.log(1e-4), math.log(40.0), 241)
 LENGTHS = np.linspace(0.0, 8.0, 257)
 RADII = 500
 
