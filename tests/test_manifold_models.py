@@ -175,15 +175,15 @@ def test_samples_stay_on_the_manifold(kind, generator):
 def test_likelihood_with_the_exact_score(name):
     pytest.importorskip("torchdiffeq")
     generator, law = torch.Generator().manual_seed(1), LAWS[name]()
-    x = law.draw(25, generator)
+    x = law.draw(20, generator)
     exact = law.log_density(x, torch.tensor(0.0)).detach()
     flow = flow_log_likelihood(law, x, tolerance=1e-5)
     # pointwise: the flow is deterministic, only the prior is not exactly uniform at tau_max
     np.testing.assert_allclose(flow.nats, exact, atol=5e-3)
-    bound = elbo(law, x, draws=48, generator=generator)
+    bound = elbo(law, x, draws=40, generator=generator)
     error = float(bound.stderr.square().sum().sqrt()) / len(x)
     assert abs(float(bound.nats.mean() - exact.mean())) < 2 * error
-    assert error < 0.15  # of 2 to 5 nats
+    assert error < 0.2  # of 2 to 5 nats
 
 
 def test_likelihood_by_random_directions(generator):
@@ -342,7 +342,8 @@ def test_mixture_weights_see_the_scales_of_the_data(generator):
     centres = space.uniform(40, generator=generator).repeat(5, 1)
     near = space.exp(centres, 0.01 * space.noise(centres, generator=generator))
     far = space.exp(centres * 0, 0.5 * space.noise(centres, generator=generator))
-    train, test = (torch.cat([near[k::2], far[k::2]]) for k in (0, 1))
+    rows = torch.cat([near, far])[torch.randperm(len(near) + len(far), generator=generator)]
+    train, test = rows.chunk(2)
     process = Brownian(space, 1e-5)
     both = KernelMixture(process, train, [fine, wide])
     assert both.weights[:2].min() > 0.1

@@ -14,7 +14,16 @@ from manifold_laws import SPACES, points
 from reverie.errors import InputError
 from reverie.processes import heat_kernels
 from reverie.processes.heat import heat_kernel, walk
-from reverie.spaces import Flat, Hyperbolic, Product, Rotations, Sphere, Torus, divergence
+from reverie.spaces import (
+    Flat,
+    Hyperbolic,
+    Product,
+    Rotations,
+    Sphere,
+    Torus,
+    divergence,
+    space_named,
+)
 from reverie.spaces.divergence import probes
 
 WITH_KERNEL = [s for s in SPACES if repr(s) != "Rotations(4)"]
@@ -116,6 +125,17 @@ def test_bad_spaces():
         Product()
     with pytest.raises(InputError, match="not compact"):
         Hyperbolic(2).uniform(3)
+
+
+@pytest.mark.parametrize("space", [*SPACES, Flat(3)], ids=repr)
+def test_spaces_are_found_by_name(space):
+    assert repr(space_named(repr(space))) == repr(space)
+
+
+@pytest.mark.parametrize("name", ["sphere", "Sphere", "Sphere(2.5)", "Sphere(2, 3)", "Product(2)"])
+def test_unknown_names_of_spaces(name):
+    with pytest.raises(InputError, match="no space is called"):
+        space_named(name)
 
 
 def test_geometry_agrees_with_geoopt(generator):

@@ -53,6 +53,10 @@ class Brownian(Process):
         self.space, self.tau_min, self.tau_max = space, float(tau_min), float(tau_max)
         self.t_range = (0.0, 1.0)
 
+    def settings(self) -> dict[str, str | float]:
+        """What rebuilds this process, for a run's `config.json`; see `spaces.space_named`."""
+        return dict(space=repr(self.space), tau_min=self.tau_min, tau_max=self.tau_max)
+
     @property
     def heat(self) -> HeatKernel:
         """The heat kernel of the space."""

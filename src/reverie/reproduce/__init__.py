@@ -19,6 +19,7 @@ RESULTS = (
     "implicit-regularisation",
     "random-features",
     "analytic-creativity",
+    "earth",
 )
 
 
