@@ -171,7 +171,9 @@ def test_samples_stay_on_the_manifold(kind, generator):
 # --- likelihood -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", LAWS)
+@pytest.mark.parametrize(
+    "name", ["sphere", "torus", "rotations", pytest.param("product", marks=pytest.mark.slow)]
+)
 def test_likelihood_with_the_exact_score(name):
     pytest.importorskip("torchdiffeq")
     generator, law = torch.Generator().manual_seed(1), LAWS[name]()
@@ -283,9 +285,9 @@ def test_kernel_density_on_the_sphere_is_von_mises_fisher(generator):
     density = 0.99 * peaks.mean(1) + 0.01 / (4 * math.pi)
     near = density > 0.03
     np.testing.assert_allclose(estimate.log_density(x)[near], np.log(density)[near], atol=0.05)
-    even = space.uniform(40000, generator=generator)
+    even = space.uniform(10000, generator=generator)
     mass = estimate.log_density(even).exp() * 4 * math.pi
-    assert abs(float(mass.mean()) - 1) < 4 * float(mass.std()) / 200
+    assert abs(float(mass.mean()) - 1) < 4 * float(mass.std()) / 100
 
 
 def test_kernel_density_chooses_a_sensible_duration(generator):

@@ -366,17 +366,3 @@ def test_random_walk_converges_to_the_exact_increment(generator):
     noise = 4 * 0.58 / math.sqrt(len(x))  # E[z^2] is at most about 1/3
     assert errors[2] < noise + 0.01 < errors[0]
     assert errors[1] < 0.7 * errors[0]
-
-
-def test_kernels_agree_with_geometric_kernels():
-    peers = pytest.importorskip("geometric_kernels.spaces")
-    kernels = pytest.importorskip("geometric_kernels.kernels")
-    space = peers.Hypersphere(dim=2)
-    kernel = kernels.MaternGeometricKernel(space, num=40, normalize=False)
-    x = Sphere(2).exp(
-        tensor([0, 0, 1]).expand(4, 3), tensor([0], [0.5], [1], [2]) * tensor([1, 0, 0])
-    )
-    settings = {"nu": np.array([np.inf]), "lengthscale": np.array([math.sqrt(0.5)])}
-    theirs = kernel.K(settings, x.numpy())[0] / (4 * math.pi)
-    ours = heat_kernel(Sphere(2)).log_density(x[:1], x, tensor(0.5)).exp()[0]
-    np.testing.assert_allclose(ours, theirs, rtol=1e-6)
