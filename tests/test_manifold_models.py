@@ -302,7 +302,7 @@ def test_kernel_density_chooses_a_sensible_duration(generator):
         KernelDensity(Flat(2), train, 1.0, uniform=0.1)
 
 
-@pytest.mark.parametrize("space", [Sphere(2), Sphere(3), Torus(1)], ids=repr)
+@pytest.mark.parametrize("space", [Sphere(2), Sphere(3), Torus(2), Rotations(3)], ids=repr)
 def test_kernel_mixture_is_a_law_with_its_score(space, generator):
     process = Brownian(space, 1e-3)
     rows = space.uniform(12, generator=generator)

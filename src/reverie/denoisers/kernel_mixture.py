@@ -3,9 +3,9 @@
     p(x) = sum_h w_h mean_i p_(tau_h)(x | x_i) + w_0 / volume
 
 Brownian motion adds its own duration to every tau_h, so that the estimate is a model with an exact
-score at every level. On spheres the heat kernel is replaced by the von Mises-Fisher law of the
-same mean, to which it is very close (Roberts & Ursell 1960): one product of matrices and one
-exponential a pair.
+score at every level. On spheres and tori the heat kernel is replaced by the von Mises-Fisher law
+(von Mises, on each circle) of the same mean, to which it is very close (Roberts & Ursell 1960):
+one product of matrices and one exponential a pair.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor
 from reverie.denoisers.base import Denoiser
 from reverie.errors import InputError
 from reverie.processes import Brownian
-from reverie.spaces import Sphere
+from reverie.spaces import Manifold, Sphere, Torus
 
 FLOAT32_CONCENTRATION = 2e5  # beyond it a cosine's rounding in float32 moves a logit by 1e-2
 LEAST_LOG_WEIGHT = -60.0  # smaller weights would be slow subnormals
@@ -95,8 +95,8 @@ class KernelMixture(Denoiser):
     ) -> tuple[Tensor, Tensor]:
         """Log-densities (B, H + 1) of each duration and of the uniform law, scores (B, H, ...)."""
         durations = [tau + h for h in self.taus]
-        on_sphere = isinstance(self.process.space, Sphere)
-        parts = self._von_mises_fisher if on_sphere else self._heat
+        by_cosines = isinstance(self.process.space, Sphere | Torus)
+        parts = self._von_mises_fisher if by_cosines else self._heat
         each = list(parts(state, durations, leave_out))
         even = state.new_full((len(state),), -self.process.space.log_volume)
         densities = torch.stack([*(log_p.to(state) for log_p, _ in each), even], 1)
@@ -119,22 +119,32 @@ class KernelMixture(Denoiser):
     def _von_mises_fisher(
         self, state: Tensor, taus: list[Tensor], leave_out: Tensor | None
     ) -> Parts:
-        """The same on a sphere: the cosines serve all durations, with one exponential a pair."""
+        """The same by cosines: they serve all durations, with one exponential a pair."""
         space, count = self.process.space, len(self.data) - (leave_out is not None)
-        laws = [von_mises_fisher(tau, space.dim) for tau in taus]
+        circles = space.dim if isinstance(space, Torus) else 1
+        laws = [von_mises_fisher(tau, space.dim // circles) for tau in taus]
         if max(float(k.max()) for k, _ in laws) > FLOAT32_CONCENTRATION:
             state = state.double()
-        points = self.data.to(state)
-        cosine = state @ points.T
+        points = space.features(self.data).to(state)
+        cosine = space.features(state) @ points.T
         if leave_out is not None:
-            cosine = cosine.scatter(1, leave_out[:, None], -3.0)
+            cosine = cosine.scatter(1, leave_out[:, None], -3.0 * circles)
         top = cosine.detach().amax(1, keepdim=True)
         for k, at_mode in laws:
             k = k.to(state)[:, None]
             weights = ((cosine - top) * k).clamp(min=LEAST_LOG_WEIGHT).exp()
             total = weights.sum(1, keepdim=True)
-            log_p = (k * (top - 1) + total.log())[:, 0] - math.log(count) + at_mode
-            yield log_p, space.tangent(state, k * (weights @ points) / total)
+            log_p = (k * (top - circles) + total.log())[:, 0] - math.log(count)
+            mean = k * (weights @ points) / total
+            yield log_p + circles * at_mode, _pull_back(space, state, mean)
+
+
+def _pull_back(space: Manifold, state: Tensor, covector: Tensor) -> Tensor:
+    """The tangent vector of a derivative by the space's features."""
+    if isinstance(space, Torus):
+        by_cosine, by_sine = covector.chunk(2, 1)
+        return state.cos() * by_sine - state.sin() * by_cosine
+    return space.tangent(state, covector)
 
 
 def von_mises_fisher(tau: Tensor, dim: int) -> tuple[Tensor, Tensor]:
