@@ -21,6 +21,7 @@ from reverie.denoisers import (
     implicit_loss,
 )
 from reverie.errors import InputError
+from reverie.plan import plan_steps
 from reverie.processes import Brownian
 from reverie.sampling import log_likelihood, sample
 from reverie.sampling.manifold_likelihood import DurationLaw, elbo, flow_log_likelihood
@@ -260,6 +261,17 @@ def test_area_of_the_memorisers_curve_is_the_entropy_of_the_rows(space, generato
         start_information = float(gain.mean())
     error = 4 * (curve.area_stderr() or 0.0) + 0.03
     assert curve.area() + start_information == pytest.approx(math.log(3), abs=error)
+
+
+def test_curve_is_planned_and_sampled(generator):
+    """The verbs work on a sphere as they stand: every sample of the memoriser is a row."""
+    space = Sphere(2)
+    rows = space.uniform(6, generator=generator)
+    memoriser = Memoriser(Brownian(space, 1e-5), rows)
+    curve = measure(memoriser, rows.repeat(20, 1), levels=32, generator=generator)
+    plan = plan_steps(curve, steps=24, method="loss-adaptive")
+    drawn = sample(memoriser, 40, plan, generator=generator, dtype=torch.float64)
+    assert float(space.distances(drawn, rows).amin(1).max()) < 0.05
 
 
 def test_memoriser_is_the_law_of_the_noised_rows(generator):
