@@ -211,7 +211,7 @@ class Reproduce:
     """Make a published result again: a figure and a table, our number beside the published one.
 
     Names: linear-generalisation, hidden-gaussian, dynamical-regimes, implicit-regularisation,
-    random-features, analytic-creativity, earth. Each takes seconds to minutes.
+    random-features, analytic-creativity, earth, torsions. Each takes seconds to minutes.
 
     Example: reverie reproduce linear-generalisation
     """

@@ -6,7 +6,6 @@ from reverie.denoisers.conversions import PREDICTIONS as PREDICTIONS
 from reverie.denoisers.conversions import convert as convert
 from reverie.denoisers.guidance import ClassifierFreeGuidance as ClassifierFreeGuidance
 from reverie.denoisers.guidance import ClassifierGuidance as ClassifierGuidance
-from reverie.denoisers.kernel_density import KernelDensity as KernelDensity
 from reverie.denoisers.kernel_mixture import KernelMixture as KernelMixture
 from reverie.denoisers.linear import Linear as Linear
 from reverie.denoisers.memoriser import Memoriser as Memoriser

@@ -20,6 +20,7 @@ RESULTS = (
     "random-features",
     "analytic-creativity",
     "earth",
+    "torsions",
 )
 
 
