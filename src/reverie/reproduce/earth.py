@@ -41,7 +41,7 @@ PUBLISHED = {
 def run(out: Path, seed: int = 0, full: bool = False) -> dict[str, Any]:
     """Write the figure and the table: floods, one split; `full`: four sets, five splits.
 
-    A fit takes 1,500 steps, about 2 minutes of one core, 20,000 with `full`.
+    A fit takes 1,500 steps, about a minute and a half of one core, 20,000 with `full`.
     """
     names = list(SETS) if full else ["flood"]
     count, steps = (5, 20_000) if full else (1, 1_500)

@@ -59,7 +59,7 @@ def fit(
     if not steps:
         return Scores(single, several), mixture
     network = correct(mixture, steps, seed)
-    flow = flow_log_likelihood(network, split.test.float(), tolerance=1e-3)
+    flow = flow_log_likelihood(network, split.test.float(), tolerance=1e-4)
     return Scores(single, several, -float(flow.nats.mean())), network
 
 

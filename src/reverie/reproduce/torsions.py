@@ -23,7 +23,6 @@ from reverie.spaces import Torus
 from reverie.spaces.torus import wrap
 
 SOURCE = "the RNA torsion table of the geometric-flow papers"
-ANGLES = ("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "chi")
 TAU_MIN, SPLITS = 1e-4, 3
 TAUS = [3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3]
 # read from notes on the papers: Huang et al. 2022; Chen & Lipman 2023
@@ -51,7 +50,7 @@ def run(out: Path, seed: int = 0, full: bool = False) -> dict[str, Any]:
         for points, colour, label in ((test, "black", "held out"), (drawn, "#b91c1c", "samples")):
             x, y = np.rad2deg(points[:, [i, j]].numpy()).T
             axis.plot(x, y, ".", ms=2.5, color=colour, label=label)
-        axis.set(xlabel=f"{ANGLES[i]} (degrees)", ylabel=f"{ANGLES[j]} (degrees)")
+        axis.set(xlabel=f"angle {i + 1} (degrees)", ylabel=f"angle {j + 1} (degrees)")
         axis.set(xlim=(-180, 180), ylim=(-180, 180), aspect="equal")
     axes[0].legend(fontsize=7)
     save_figure(figure, out / "torsions.png")

@@ -5,6 +5,9 @@ The last denoise at the cleanest level is appended here, so that K steps take K 
 """
 
 from reverie.sampling.levels import Visit as Visit
+from reverie.sampling.manifold_likelihood import DurationLaw as DurationLaw
+from reverie.sampling.manifold_likelihood import elbo as elbo
+from reverie.sampling.manifold_likelihood import flow_log_likelihood as flow_log_likelihood
 from reverie.sampling.probability_flow import LogLikelihood as LogLikelihood
 from reverie.sampling.probability_flow import log_likelihood as log_likelihood
 from reverie.sampling.run import SAMPLERS as SAMPLERS
