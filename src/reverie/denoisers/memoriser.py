@@ -116,9 +116,9 @@ class Memoriser(Denoiser):
             logits = self.process.log_kernel(state, points, t)
             higher = torch.maximum(top, logits.amax(1))
             decay, weights = (top - higher).exp(), (logits - higher[:, None]).exp()
-            target = self.process.target(state, points, t)
+            pulled = self.process.average_target(weights, state, points, t)
             total = total * decay + weights.sum(1)
-            mean = mean * decay[:, None] + weights @ target.flatten(1)
+            mean = mean * decay[:, None] + pulled.flatten(1)
             top = higher
         log_sum = top + total.log() - math.log(len(self.data))
         return (mean / total[:, None]).reshape(-1, *like.shape[1:]), log_sum

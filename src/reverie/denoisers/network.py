@@ -79,16 +79,22 @@ class Block(nn.Module):
 
 
 class ResidualMLP(nn.Module):
-    """Residual MLP over flattened points of `shape`: for vectors, tables and small images."""
+    """Residual MLP over flattened points of `shape`: for vectors, tables and small images.
 
-    def __init__(self, shape: tuple[int, ...], width: int = 256, depth: int = 3) -> None:
+    It gives values of the same shape, or (B, out) where `out` is given.
+    """
+
+    def __init__(
+        self, shape: tuple[int, ...], width: int = 256, depth: int = 3, out: int | None = None
+    ) -> None:
         super().__init__()
         dim = math.prod(shape)
+        self.out_shape = shape if out is None else (out,)
         self.time = nn.Sequential(FourierTime(), nn.Linear(32, 128), nn.SiLU())
         self.enter = nn.Linear(dim, width)
         self.blocks = nn.ModuleList(Block(width, 128) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
-        self.leave = nn.Linear(width, dim)
+        self.leave = nn.Linear(width, dim if out is None else out)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)
 
@@ -97,4 +103,4 @@ class ResidualMLP(nn.Module):
         h = self.enter(x.flatten(1))
         for block in self.blocks:
             h = block(h, time)
-        return self.leave(self.norm(h)).reshape(x.shape)
+        return self.leave(self.norm(h)).reshape(-1, *self.out_shape)

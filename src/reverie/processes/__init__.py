@@ -7,6 +7,7 @@ from reverie.processes.chains import Uniform as Uniform
 from reverie.processes.gaussian import GaussianProcess as GaussianProcess
 from reverie.processes.jump import JumpProcess as JumpProcess
 from reverie.processes.masking import Masking as Masking
+from reverie.processes.riemannian import Brownian as Brownian
 from reverie.processes.schedules import EDM as EDM
 from reverie.processes.schedules import PROCESSES as PROCESSES
 from reverie.processes.schedules import VE as VE

@@ -67,6 +67,16 @@ class Process(nn.Module):
         """What a perfect prediction averages over p(x | x_t): x, a one-hot vector, a score."""
         raise NotImplementedError
 
+    def average_target(
+        self, weights: Tensor, state: Tensor, x: Tensor, t: Tensor | float
+    ) -> Tensor:
+        """Sum over points x (N, ...) of weights (B, N) times their targets at the states: (B, *).
+
+        As written the target is a function of x alone; where it depends on the state as well,
+        override this.
+        """
+        return weights @ self.target(state, x, t).flatten(1)
+
     def clock(self, t: Tensor | float) -> Tensor:
         """Information clock u(t), (B,) or (B, J), decreasing in t."""
         raise NotImplementedError

@@ -31,6 +31,8 @@ RESULTS = (
     "constrained",
     "distillation",
     "step-schedules",
+    "earth",
+    "torsions",
 )
 
 

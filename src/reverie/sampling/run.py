@@ -13,11 +13,12 @@ from torch import Tensor
 from reverie.denoisers import Denoiser, evaluating
 from reverie.errors import InputError
 from reverie.plan import Plan
-from reverie.processes import GaussianProcess, Process
+from reverie.processes import Brownian, GaussianProcess, Process
 from reverie.sampling import multistep
 from reverie.sampling.er_sde import Phi, er_sde
 from reverie.sampling.langevin import predictor_corrector
 from reverie.sampling.levels import Guess, Levels, Visit, Visits, plan_times
+from reverie.sampling.manifold_langevin import manifold_predictor_corrector
 from reverie.sampling.multistep import Table, walk
 from reverie.sampling.probability_flow import ode
 from reverie.sampling.two_stage import Churn, dpm_2s, heun
@@ -155,6 +156,12 @@ class Sampling:
         yield from _visits(denoiser, n, plan, sampler, options)
 
 
+def _finish(denoiser: Denoiser, visit: Visit, options: Options) -> Tensor:
+    """The last denoise, from the visit of the cleanest level."""
+    generator = options.get("generator")
+    return denoiser.process.finish(visit.guess, visit.state, visit.t, generator=generator)
+
+
 def _visits(
     denoiser: Denoiser, n: int, plan: Plan | Tensor, sampler: str, options: Options
 ) -> Visits:
@@ -184,6 +191,10 @@ def _visits(
         visits = SOLVERS[sampler].run(levels, state, guess, settings)
     elif sampler == "ancestral":
         visits = _markov(process, times, state, guess, generator)
+    elif sampler == "predictor-corrector" and isinstance(process, Brownian):
+        visits = manifold_predictor_corrector(
+            process, times, state, guess, settings.snr, settings.corrections, generator
+        )
     else:
         raise InputError(f"{sampler} needs a Gaussian process: use ancestral")
     with evaluating(denoiser):

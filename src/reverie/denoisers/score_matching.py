@@ -1,0 +1,65 @@
+"""Two objectives for a score on a manifold, equal up to a constant of the network's parameters.
+
+Denoising: 1/2 |s - grad log p_tau(x_t | x)|^2. Implicit: 1/2 |s|^2 + div s (Hyvarinen 2005; on
+manifolds De Bortoli et al. 2022, Table 2). Both are nats per unit of duration tau.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from reverie.denoisers.base import Denoiser
+from reverie.processes import Brownian
+from reverie.spaces.divergence import divergence, probes
+
+
+def denoising_loss(
+    denoiser: Denoiser, x: Tensor, t: Tensor, *, generator: torch.Generator | None = None
+) -> Tensor:
+    """Denoising score matching (B,) of points x (B, *shape) noised to times t (B,)."""
+    process = _process(denoiser)
+    state = process.corrupt(x, t, generator=generator)
+    off = denoiser(state, t.to(x)) - process.target(state, x, t)
+    return 0.5 * process.space.inner(state, off, off)
+
+
+def implicit_loss(
+    denoiser: Denoiser,
+    x: Tensor,
+    t: Tensor,
+    *,
+    directions: int | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Implicit score matching (B,) of points x (B, *shape) noised to times t (B,).
+
+    directions: random directions of the divergence (Hutchinson 1989); None is exact.
+    """
+    process = _process(denoiser)
+    state = process.corrupt(x, t, generator=generator)
+    return implicit_integrand(denoiser, state, t, directions=directions, generator=generator)
+
+
+def implicit_integrand(
+    denoiser: Denoiser,
+    state: Tensor,
+    t: Tensor,
+    *,
+    directions: int | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """1/2 |s|^2 + div s (B,) at states (B, *shape) and times t (B,)."""
+    space = _process(denoiser).space
+    along = None
+    if directions is not None:
+        along = probes(space, state, directions, generator=generator)
+    value, spread = divergence(space, lambda y: denoiser(y, t.to(y)), state, along)
+    return 0.5 * space.inner(state, value, value) + spread
+
+
+def _process(denoiser: Denoiser) -> Brownian:
+    process = denoiser.process
+    if not isinstance(process, Brownian):
+        raise TypeError("score matching on manifolds needs a Brownian process")
+    return process

@@ -1,0 +1,98 @@
+"""A trained score on a manifold: a network on ambient coordinates, projected to tangent vectors.
+
+    s(x, tau) = P_x F(features(x), log tau / 4) / sqrt(tau (1 + tau))
+
+The factor is the preconditioning of Karras et al. 2022 (eq. 7, data of deviation 1) read for the
+score, so that F is of order one at every level: the target of denoising score matching has length
+about sqrt(dim / tau) when tau is small, and dies out when the noised law nears the uniform one.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from reverie.denoisers.base import Denoiser
+from reverie.denoisers.kernel_mixture import KernelMixture
+from reverie.denoisers.network import ResidualMLP
+from reverie.processes import Brownian
+from reverie.spaces.manifold import scale
+
+
+class TangentNetwork(Denoiser):
+    """`body(features, level)` gives an ambient vector (B, D); the default is a residual MLP.
+
+    Before training the score is 0: the uniform law.
+    """
+
+    process: Brownian
+
+    def __init__(
+        self, process: Brownian, body: nn.Module | None = None, width: int = 256, depth: int = 3
+    ) -> None:
+        super().__init__()
+        self.process = process
+        space = process.space
+        origin = space.features(space.origin()[None])
+        self.body = body or ResidualMLP(origin.shape[1:], width, depth, math.prod(space.shape))
+
+    def forward(self, state: Tensor, t: Tensor, condition: Any = None) -> Tensor:
+        space, tau = self.process.space, self.process.tau(t).to(state).expand(len(state))
+        extra = () if condition is None else (condition,)
+        raw = self.body(space.features(state), 0.25 * tau.log(), *extra)
+        return scale((tau * (1 + tau)).rsqrt(), space.tangent(state, raw.reshape(state.shape)))
+
+    def loss_weight(self, t: Tensor) -> Tensor:
+        """tau (1 + tau), (B,): makes the squared error of the score that of F."""
+        tau = self.process.tau(t)
+        return tau * (1 + tau)
+
+
+class CorrectedKernel(Denoiser):
+    """A kernel estimate corrected by a network: s = (1 + a) s_base + P F / sqrt(tau (1 + tau)).
+
+    The network reads the place, the level, and what the estimate says there (log-densities of its
+    parts, and its score); before training it gives the estimate itself. In training every row is
+    left out of the estimate that it meets (`loss`), or the network would learn to trust it.
+    """
+
+    process: Brownian
+
+    def __init__(self, base: KernelMixture, width: int = 128, depth: int = 2) -> None:
+        super().__init__()
+        self.process, self.base = base.process, base
+        space = base.process.space
+        features = space.features(space.origin()[None]).shape[1]
+        size, parts = math.prod(space.shape), len(base.weights)
+        self.body = ResidualMLP((features + size + parts,), width, depth, out=size + 1)
+
+    def forward(self, state: Tensor, t: Tensor, condition: Any = None) -> Tensor:
+        return self._correct(state, t, None)
+
+    def _correct(self, state: Tensor, t: Tensor, leave_out: Tensor | None) -> Tensor:
+        space, tau = self.process.space, self.process.tau(t).to(state).expand(len(state))
+        log_parts, score = self.base.read(state, t, leave_out)
+        unit = (tau * (1 + tau)).sqrt()
+        told = log_parts.clamp(min=-20) / 4
+        seen = torch.cat([space.features(state), scale(unit, score).flatten(1), told], 1)
+        raw = self.body(seen, 0.25 * tau.log())
+        change = space.tangent(state, raw[:, 1:].reshape(state.shape))
+        return scale(1 + raw[:, 0], score) + scale(1 / unit, change)
+
+    def loss(self, rows: Tensor, t: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """Denoising score matching times tau (1 + tau), (B,): rows (B,) are places in the data.
+
+        Each row is noised by an antithetic pair.
+        """
+        process, x = self.process, self.base.data[rows]
+        state = torch.cat(process.corrupt_pair(x, t, generator=generator))
+        both, times = torch.cat([rows, rows]), torch.cat([t, t])
+        target = process.target(state, self.base.data[both], times).float()
+        state = state.float()
+        off = self._correct(state, times, both) - target
+        tau = process.tau(times).to(off)
+        each = tau * (1 + tau) * process.space.inner(state, off, off)
+        return 0.5 * (each[: len(rows)] + each[len(rows) :])

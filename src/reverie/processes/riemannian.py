@@ -1,0 +1,190 @@
+"""Brownian motion on a manifold, slowed down by a noise schedule.
+
+X_t is Brownian motion (generator half the Laplacian) of duration tau(t) from the data. The clock
+is u = 1/tau, the prediction the score grad log p_tau, a tangent vector, and the rate
+
+    1/2 tau^2 |grad log p_tau(x_t | x) - prediction|^2
+
+whose ideal area is information between a point and its noised self (de Bruijn's identity; on flat
+space it is 1/2 |x - xhat|^2). Time reversal: De Bortoli et al. 2022, Theorem 1.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from reverie.errors import InputError
+from reverie.processes.base import Process, State
+from reverie.processes.heat import HeatKernel, heat_kernel
+from reverie.spaces import Manifold
+from reverie.spaces.manifold import scale
+
+FORGETTING = 14.0  # of the slowest mode exp(-7) is left at the noisy end: less than 1e-5 nats
+UNBOUNDED_DURATION = 4.0
+
+
+class Brownian(Process):
+    """Brownian motion on `space` with tau(t) = tau_min^(1 - t) tau_max^t.
+
+    tau_min, tau_max: durations at t = 0 and t = 1, in squared units of length. On a compact space
+    tau_max is by default 14 / gap, where the noised law is uniform to 1e-5 nats; then the prior is
+    uniform. Elsewhere the prior is the kernel from the origin (default tau_max 4), which never
+    agrees exactly with the noised data: on hyperbolic space a path keeps its direction for ever,
+    so start samplers there from noised data (`init=process.corrupt(data, 1.0)`).
+    A step's charge is that of the tangent normal laws of `reverse`: exact in the limit of short
+    steps and on flat space, so `steps_exact` is False. Raises InputError on bad durations.
+    """
+
+    space: Manifold
+    steps_exact = False
+    clock_label = "inverse duration 1/tau"
+
+    def __init__(
+        self, space: Manifold, tau_min: float = 1e-4, tau_max: float | None = None
+    ) -> None:
+        super().__init__()
+        if tau_max is None:
+            tau_max = FORGETTING / space.gap if space.compact else UNBOUNDED_DURATION
+        if not 0 < tau_min < tau_max or not math.isfinite(tau_max):
+            raise InputError(f"durations are {tau_min}, {tau_max}; need 0 < tau_min < tau_max")
+        self.space, self.tau_min, self.tau_max = space, float(tau_min), float(tau_max)
+        self.t_range = (0.0, 1.0)
+
+    def settings(self) -> dict[str, str | float]:
+        """What rebuilds this process, for a run's `config.json`; see `spaces.space_named`."""
+        return dict(space=repr(self.space), tau_min=self.tau_min, tau_max=self.tau_max)
+
+    @property
+    def heat(self) -> HeatKernel:
+        """The heat kernel of the space."""
+        return heat_kernel(self.space)
+
+    def tau(self, t: Tensor | float) -> Tensor:
+        """Duration at time t, float64 (B,)."""
+        time = torch.as_tensor(t).to(torch.float64).reshape(-1)
+        low, high = math.log(self.tau_min), math.log(self.tau_max)
+        return (low + (high - low) * time).exp()
+
+    def clock(self, t: Tensor | float) -> Tensor:
+        return 1 / self.tau(t)
+
+    def time(self, u: Tensor | float) -> Tensor:
+        clock = torch.as_tensor(u).to(torch.float64).reshape(-1)
+        return -(clock * self.tau_min).log() / math.log(self.tau_max / self.tau_min)
+
+    def sample_prior(
+        self,
+        n: int,
+        *,
+        shape: tuple[int, ...] | None = None,
+        t: float | None = None,
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> State:
+        if self.space.compact:
+            draw = self.space.uniform(n, generator=generator, dtype=torch.float64)
+        else:
+            start = self.space.origin().expand(n, *self.space.shape)
+            draw = self.corrupt(start, 1.0 if t is None else t, generator=generator)
+        return draw.to(dtype=dtype, device=device)
+
+    def log_prior(self, state: State) -> Tensor:
+        """Log-density (B,) in nats of the prior at the noisiest level."""
+        if self.space.compact:
+            return state.new_full((len(state),), -self.space.log_volume)
+        return self.log_kernel(state, self.space.origin()[None], 1.0)[:, 0]
+
+    def corrupt(
+        self,
+        x: Tensor,
+        t: Tensor | float,
+        *,
+        end: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> State:
+        """Draw X_t given X_0 = x; `end` is the standard normal tangent vector to go along."""
+        return self.spread(x, self._durations(t, x), noise=end, generator=generator)
+
+    def spread(
+        self,
+        x: Tensor,
+        tau: Tensor,
+        *,
+        noise: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> State:
+        """Draw from the heat kernel of durations tau (B,) at x."""
+        start = x.double()
+        if noise is None:
+            noise = self.space.noise(start, generator=generator)
+        return self.heat.draw(start, tau, noise.double(), generator).to(x)
+
+    def corrupt_pair(
+        self, x: Tensor, t: Tensor | float, *, generator: torch.Generator | None = None
+    ) -> tuple[State, State]:
+        noise = self.space.noise(x.double(), generator=generator)
+        first = self.corrupt(x, t, end=noise, generator=generator)
+        return first, self.corrupt(x, t, end=-noise, generator=generator)
+
+    def log_kernel(self, state: State, x: Tensor, t: Tensor | float) -> Tensor:
+        y, centres = self._exact(state), self._exact(x)
+        return self.heat.log_density(y, centres, self._durations(t, state)).to(state)
+
+    def target(self, state: State, x: Tensor, t: Tensor | float) -> Tensor:
+        """The score (B, *shape) of the heat kernel at the states, for paired points."""
+        y, centres = self._exact(state), self._exact(x)
+        return self.heat.score(y, centres, self._durations(t, state)).to(state)
+
+    def average_target(
+        self, weights: Tensor, state: Tensor, x: Tensor, t: Tensor | float
+    ) -> Tensor:
+        y, centres = self._exact(state), self._exact(x)
+        tau = self._durations(t, state)
+        return self.heat.mean_score(weights.double(), y, centres, tau).to(state)
+
+    def rate(self, prediction: Tensor, x: Tensor, state: State, t: Tensor | float) -> Tensor:
+        off = self.target(state, x, t) - prediction
+        tau = self._durations(t, state).to(state)
+        return 0.5 * tau.square() * self.space.inner(state, off, off)
+
+    def reverse(
+        self,
+        prediction: Tensor,
+        state: State,
+        t: Tensor | float,
+        s: Tensor | float,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> State:
+        """A geodesic step: exp((tau_t - tau_s) score + sqrt(tau_s (tau_t - tau_s)/tau_t) z).
+
+        The noise is that of a Brownian bridge to the point tau_t * score away, so that on flat
+        space the step is the exact posterior; De Bortoli et al. 2022 (Algorithm 1) use
+        sqrt(tau_t - tau_s), the same in the limit of short steps.
+        """
+        now, then = self._durations(t, state), self._durations(s, state)
+        z = self.space.noise(state, generator=generator)
+        spread = (then * (now - then) / now).sqrt().to(state)
+        return self.space.exp(state, scale((now - then).to(state), prediction) + scale(spread, z))
+
+    def finish(
+        self,
+        prediction: Tensor,
+        state: State,
+        t: Tensor | float,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """The point a geodesic of velocity tau * score leads to (Tweedie on flat space)."""
+        return self.space.exp(state, scale(self._durations(t, state).to(state), prediction))
+
+    def _durations(self, t: Tensor | float, like: Tensor) -> Tensor:
+        return self.tau(t).to(like.device).expand(len(like))
+
+    def _exact(self, x: Tensor) -> Tensor:
+        """Float64 points that satisfy the constraint to its precision."""
+        return x if x.dtype == torch.float64 else self.space.project(x.double())

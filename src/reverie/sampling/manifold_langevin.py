@@ -1,0 +1,37 @@
+"""Predictor and corrector on a manifold: geodesic steps, each level then smoothed by Langevin."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from reverie.processes import Brownian
+from reverie.sampling.levels import Guess, Visit, Visits
+from reverie.spaces.manifold import scale
+
+
+def manifold_predictor_corrector(
+    process: Brownian,
+    times: Tensor,
+    state: Tensor,
+    guess: Guess,
+    snr: float,
+    corrections: int,
+    generator: torch.Generator | None = None,
+) -> Visits:
+    """The process's reverse step, then `corrections` Langevin steps at the level it reached.
+
+    A Langevin step is exp_x(e s + sqrt(2 e) z) with e = 2 snr^2 tau: the rule of Song et al. 2021
+    (Algorithm 4) at the score's usual length sqrt(dim / tau).
+    """
+    given = [t.expand(len(state)) for t in times.to(state)]
+    for k, t in enumerate(times):
+        step = (2 * snr**2 * process.tau(t)).to(state).expand(len(state))
+        for _ in range(corrections if k else 0):
+            z = process.space.noise(state, generator=generator)
+            drift = scale(step, guess(state, given[k]))
+            state = process.space.exp(state, drift + scale((2 * step).sqrt(), z))
+        score = guess(state, given[k])
+        yield Visit(float(t), state, score)
+        if k + 1 < len(times):
+            state = process.reverse(score, state, t, times[k + 1], generator=generator)
