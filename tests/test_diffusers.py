@@ -565,7 +565,8 @@ def test_the_model_card_runs_and_carries_the_verdict(run, tmp_path, monkeypatch)
     assert torch.isfinite(scope["images"]).all()
 
     verdict = dict(
-        finding="none", p_value=0.4321, p_joint=0.4321, sentences=["No evidence.", "The power sentence."],
+        finding="none", p_value=0.4321, p_joint=0.4321,
+        sentences=["No evidence.", "The power sentence."],
         leak=dict(nats=1.5, low=1.0, high=2.0, level=2500.0), cannot_see=["Moved copies."],
     )  # fmt: skip
     audit = run.path / "audit.json"
