@@ -226,7 +226,7 @@ def test_teacher_of_groups_is_exact():
     """Against the memoriser of a fine sample of the same law."""
     process = EDM(0.1, 10)
     generator = torch.Generator().manual_seed(0)
-    kinds = torch.randint(4, (200_000,), generator=generator)
+    kinds = torch.randint(len(distillation.CENTRES), (200_000,), generator=generator)
     noise = torch.randn(len(kinds), 2, generator=generator)
     sample = distillation.CENTRES[kinds] + distillation.SPREAD * noise
     states, t = torch.randn(20, 2, generator=generator), process.time(1.0).float()
@@ -236,11 +236,14 @@ def test_teacher_of_groups_is_exact():
 
 @pytest.mark.slow
 def test_students_of_a_law_and_of_a_copier(tmp_path):
-    rows = rows_of(distillation.run(tmp_path))
+    """Beside what the smooth law puts near the centres: the copier's student has twice as much."""
+    rows = rows_of(distillation.run(tmp_path, seed=1))
     smooth, copier = (
-        rows[f"share within 0.2 of a centre, student of {name}"]["ours"]
-        for name in ("four groups", "the memoriser")
+        rows[f"share within 0.2 of a centre, student of {name}"]
+        for name in ("two groups", "the memoriser")
     )
-    assert copier - smooth > 3 * math.sqrt((copier + smooth) / distillation.DRAWS)
-    for name in ("four groups", "the memoriser"):
-        assert rows[f"least share of a group, student of {name}"]["ours"] > 0.15
+    assert copier["ours"] > 2 * copier["reference"]
+    error = math.sqrt(smooth["reference"] / distillation.DRAWS)
+    assert smooth["ours"] < smooth["reference"] + 3 * error
+    for name in ("two groups", "the memoriser"):
+        assert rows[f"least share of a group, student of {name}"]["ours"] > 0.4

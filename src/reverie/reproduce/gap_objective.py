@@ -30,8 +30,8 @@ from reverie.sampling import sample
 from reverie.theory.copying import copied_share, geometric_times
 from reverie.training import Event, Trainer, fit
 
-COUNT, HOLDOUT, STEPS, EVERY, DRAWS = 25, 200, 3000, 500, 300
-WIDTH, BATCH = 192, 64
+COUNT, HOLDOUT, STEPS, EVERY, DRAWS = 12, 200, 1800, 300, 300
+WIDTH, BATCH, RATE = 192, 64, 4e-3
 SIGMAS = (0.1, 0.3, 1.0, 3.0)
 STYLES = {"training": "o-", "held-out": "s--", "sampler": "^:"}
 
@@ -102,7 +102,7 @@ def run(out: Path, seed: int = 0, full: bool = False) -> dict[str, Any]:
         history = History()
         fitted = fit(
             "digits", n=COUNT, holdout=HOLDOUT, seed=seed, objective=name, steps=steps,
-            width=WIDTH, batch_size=BATCH, check_every=EVERY, on_event=watch(history),
+            width=WIDTH, batch_size=BATCH, lr=RATE, check_every=EVERY, on_event=watch(history),
         )  # fmt: skip
         left.plot(history.steps, history.copies, ".-", label=name)
         middle.semilogy(history.steps, history.leak, ".-", label=name)
@@ -131,6 +131,6 @@ def run(out: Path, seed: int = 0, full: bool = False) -> dict[str, Any]:
     right.legend(frameon=False, fontsize=5)
     left.legend(frameon=False)
     save_figure(figure, out / "gap_objective.png")
-    settings = dict(n=COUNT, steps=steps, draws=DRAWS, width=WIDTH, batch=BATCH)
+    settings = dict(n=COUNT, steps=steps, draws=DRAWS, width=WIDTH, batch=BATCH, rate=RATE)
     title = "Gap-noise objective against the standard one (after Yi, Sun & Li 2023)"
     return write_table(out, title, rows, seed, settings)
