@@ -153,6 +153,7 @@ def test_fit_with_a_gap_objective_resumes_bit_for_bit(tmp_path, objective):
     assert all(torch.equal(whole[k], cut[k]) for k in whole)
 
 
+@pytest.mark.slow
 def test_gap_objective_learns_the_law():
     """On a Gaussian the network's held-out area comes within 10% of the exact one's."""
     data = points(2000, 2).float() * torch.tensor([1.0, 0.5])

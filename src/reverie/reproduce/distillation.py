@@ -4,8 +4,9 @@ For g = N(theta, 1), data N(0, 1) and exploding variance the gradient of the int
 theta int w / (1 + sigma^2) dt. Then one-step students of two teachers in the plane: the smooth law
 of two groups, and the memoriser of their two centres. If students inherit copies, samples crowd
 around the centres under the second teacher more than the smooth law would put there, and under
-the first they do not. A short distillation is inexact: samples on the thread that a continuous map
-of normal noise must leave between the groups keep both students wider than their teachers.
+the first they do not. A short distillation is inexact: both students are wider than their
+teachers, with a thread between the groups that a continuous map of normal noise must leave, and
+most samples of the second are no copies; how many are varies with the seed.
 """
 
 from __future__ import annotations
