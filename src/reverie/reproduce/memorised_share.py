@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.ticker import NullFormatter, ScalarFormatter
 from torch import Tensor
 
 from reverie.auditing.rank_tests import wilson
@@ -80,9 +79,8 @@ def run(out: Path, seed: int = 0, full: bool = False) -> dict[str, Any]:
         note = f"CIFAR-10 skipped: {error}"
     ax.axhline(EDGE, color="grey", lw=0.8)
     ax.set(xscale="log", ylim=(-0.02, 1.05), xlabel="training images N", ylabel="memorised share")
-    ax.xaxis.set_major_formatter(ScalarFormatter())
-    ax.xaxis.set_minor_formatter(NullFormatter())
-    ax.set_xticks(ticks)
+    ax.set_xticks(ticks, [str(size) for size in ticks])
+    ax.minorticks_off()
     ax.legend(frameon=False)
     save_figure(figure, out / "memorised_share.png")
     settings = dict(width=WIDTH, steps=steps, batch=BATCH, rate=RATE, draws=DRAWS) | (
