@@ -187,7 +187,6 @@ def test_dominance_and_its_interval():
     assert line == pytest.approx((0.5, -0.2, 1))
 
 
-@pytest.mark.slow
 def test_dominance_of_real_classifiers(tmp_path):
     rows = rows_of(dominance.run(tmp_path))
     assert rows["largest error of acc_j - acc_i = P(j, not i) - zeta"]["ours"] < 1e-12
