@@ -99,10 +99,11 @@ def _kept_noise(axes: Any, clean: Tensor, data: Tensor, generator: torch.Generat
     axes.set(
         xlabel="noise kept at the end (data deviations)", ylabel="copied share", ylim=(0, 1.05)
     )
-    axes.set_xticks(KEPT, [f"{s:g}" for s in KEPT])
-    axes.minorticks_off()
     twin = axes.twinx()
     twin.semilogx(KEPT, bounds, "s--", color="C1", label="bound on I (right)")
+    for side in (axes, twin):  # the later of two log axes labels its minor ticks anew
+        side.set_xticks(KEPT, [f"{s:g}" for s in KEPT])
+        side.minorticks_off()
     twin.set(ylabel="bound on I(sample; training set) (nats)")
     twin.set_ylim(bottom=0)
     handles = axes.get_lines() + twin.get_lines()

@@ -8,7 +8,8 @@ copies among samples, the leak, and at the end the distance to the memoriser,
 
 on noised training images, on noised held-out ones, and on the states its own sampler visits. The
 concrete objective is our reconstruction of arXiv 2305.14712 (read in its abstract). Theory says
-that with fresh noise the minimiser is still the memoriser: only the pace can differ.
+that with fresh noise the minimiser is still the memoriser: only the pace can differ. Fewer copies
+are not a better model: read the share beside the leak, which the held-out loss exceeds.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ from reverie.sampling import sample
 from reverie.theory.copying import copied_share, geometric_times
 from reverie.training import Event, Trainer, fit
 
-COUNT, HOLDOUT, STEPS, EVERY, DRAWS = 25, 200, 3000, 500, 300
-WIDTH, BATCH = 192, 64
+COUNT, HOLDOUT, STEPS, EVERY, DRAWS = 12, 200, 1800, 300, 300
+WIDTH, BATCH, RATE = 192, 64, 4e-3
 SIGMAS = (0.1, 0.3, 1.0, 3.0)
 STYLES = {"training": "o-", "held-out": "s--", "sampler": "^:"}
 
@@ -102,7 +103,7 @@ def run(out: Path, seed: int = 0, full: bool = False) -> dict[str, Any]:
         history = History()
         fitted = fit(
             "digits", n=COUNT, holdout=HOLDOUT, seed=seed, objective=name, steps=steps,
-            width=WIDTH, batch_size=BATCH, check_every=EVERY, on_event=watch(history),
+            width=WIDTH, batch_size=BATCH, lr=RATE, check_every=EVERY, on_event=watch(history),
         )  # fmt: skip
         left.plot(history.steps, history.copies, ".-", label=name)
         middle.semilogy(history.steps, history.leak, ".-", label=name)
@@ -112,15 +113,16 @@ def run(out: Path, seed: int = 0, full: bool = False) -> dict[str, Any]:
             Row(f"memorised share at step {step}, {name}", value)
             for step, value in zip(history.steps[:-1], history.copies[:-1], strict=True)
         ]
-        rows.append(Row(f"memorised share at the end, {name}", share, stderr=error))
-        rows.append(Row(f"leak at the end (nats), {name}", history.leak[-1]))
+        rows += [
+            Row(f"memorised share at the end, {name}", share, stderr=error),
+            Row(f"leak at the end (nats), {name}", history.leak[-1],
+                note="held-out less training loss: the former is more than this"),
+        ]  # fmt: skip
         sets = {"training": fitted.train_points(), "held-out": fitted.holdout_points()}
         copy = Memoriser(fitted.process, sets["training"])
         times = geometric_times(fitted.process, 20, 0.02, 20)
         for kind, values in distances(fitted.denoiser, copy, sets, times).items():
-            right.loglog(
-                SIGMAS, values, STYLES[kind], color=f"C{k}", ms=3, label=f"{name}, {kind}"
-            )
+            right.loglog(SIGMAS, values, STYLES[kind], color=f"C{k}", ms=3)
             rows += [
                 Row(f"Delta on {kind} states, {name}, sigma = {sigma}", value)
                 for sigma, value in zip(SIGMAS, values, strict=True)
@@ -128,9 +130,13 @@ def run(out: Path, seed: int = 0, full: bool = False) -> dict[str, Any]:
     left.set(xlabel="step", ylabel="memorised share", ylim=(-0.02, 1.02))
     middle.set(xlabel="step", ylabel="leak (nats)")
     right.set(xlabel="noise level sigma", ylabel="Delta to the memoriser")
-    right.legend(frameon=False, fontsize=5)
+    right.set_xticks(SIGMAS, [f"{sigma:g}" for sigma in SIGMAS])
+    right.minorticks_off()
+    for kind, style in STYLES.items():  # the colours stand in the first panel
+        right.plot([], [], style, color="k", ms=3, label=f"{kind} states")
+    right.legend(frameon=False, fontsize=8)
     left.legend(frameon=False)
     save_figure(figure, out / "gap_objective.png")
-    settings = dict(n=COUNT, steps=steps, draws=DRAWS, width=WIDTH, batch=BATCH)
+    settings = dict(n=COUNT, steps=steps, draws=DRAWS, width=WIDTH, batch=BATCH, rate=RATE)
     title = "Gap-noise objective against the standard one (after Yi, Sun & Li 2023)"
     return write_table(out, title, rows, seed, settings)
