@@ -201,11 +201,6 @@ def _visits(
         yield from visits
 
 
-def _finish(denoiser: Denoiser, visit: Visit, options: Options) -> Tensor:
-    generator = options.get("generator")
-    return denoiser.process.finish(visit.guess, visit.state, visit.t, generator=generator)
-
-
 def _settings(sampler: str, options: Options) -> Settings:
     names = {entry.name for entry in fields(Settings)}
     given = {k: v for k, v in options.items() if k in names and v is not None}
