@@ -544,3 +544,24 @@ def copula(rng, train, m):
     z = rng.multivariate_normal(np.zeros(d), np.corrcoef(scores.T), m, method="eigh")
     places = np.minimum((stats.norm.cdf(z) * n).astype(int), n - 1)
     return np.take_along_axis(np.sort(train, 0), places, 0)
+
+
+def test_copies_of_rows_that_stand_twice_are_copies():
+    """The nearest pool row of a repeated row is the nearest that differs, not its own twin."""
+    rng = np.random.default_rng(0)
+    train, holdout, samples = (rng.standard_normal((n, 8)) for n in (1000, 1000, 2000))
+    train = np.concatenate([train, train[:100]])
+    samples[:60] = train[:60]
+    verdict = quick(train, holdout, samples)
+    assert verdict.finding == "copies"
+    assert set(range(60)) <= set(verdict.flagged_samples)
+
+
+def test_a_dependence_that_the_samples_do_not_show_is_said_so():
+    rng = np.random.default_rng(0)
+    train, holdout, drawn = rng.standard_normal((3, 200, 4))
+    line = Row("auc", 0.9, "exchangeable", None, 1e-5, None, 400, section="membership")
+    verdict = weigh(CommonSpace(train, holdout, drawn), extra=[line], metrics=False)
+    assert verdict.finding == "dependence"
+    assert "its samples show nothing" in verdict.headline
+    assert "auc" in verdict.headline

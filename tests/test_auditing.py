@@ -252,7 +252,7 @@ def test_audit_is_quick():
     import time
 
     start = time.process_time()
-    audit(normal(1000), normal(1000, seed=1), normal(2000, seed=2))
+    quick(normal(1000), normal(1000, seed=1), normal(2000, seed=2))
     assert time.process_time() - start < 4  # two threads at most: 2 s each
 
 

@@ -165,5 +165,5 @@ def test_vacuous_bounds_say_so(two_point_curve):
 
 def test_other_samplers_have_no_certificate(two_point_curve):
     assert certificates(two_point_curve, 10, sampler="ddim") == []
-    with pytest.raises(InputError, match="must be positive"):
+    with pytest.raises(InputError, match="must be a positive number"):
         certificates(two_point_curve, 10, budget=0.0)

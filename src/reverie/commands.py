@@ -19,7 +19,7 @@ from reverie.auditing.clean import free_folder
 from reverie.auditing.verdict import FINDINGS, Row
 from reverie.config import FitConfig
 from reverie.curve import LossCurve, measure
-from reverie.data import Scaler, load, save, shared_rows, some_rows
+from reverie.data import Dataset, Scaler, load, save, shared_rows, some_rows
 from reverie.demo import describe, run_demo
 from reverie.errors import InputError
 from reverie.files import read_json
@@ -163,10 +163,13 @@ def sample(command: cli.Sample, console: Console) -> int:
         values, plan = draw(run, *drawing, **options)
     written = save(command.out, values, run.scaler)
     data = {"written": str(written), "n": command.n, "refused": refused, "plan": plan.to_json()}
-    text = f"{written}: {command.n:,} samples, {command.steps} steps, {command.plan} plan"
+    text = f"{written}: {command.n:,} samples, {command.steps} steps, {plan.name} plan"
     text += "" if refused is None else f"; {refused:,} near-copies of training rows were refused"
     cli.print_result(command, text, data)
     return 0
+
+
+Cleaning = tuple[Dataset, Dataset, Dataset | None]  # training, held-out and sampled rows
 
 
 def audit(command: cli.Audit, console: Console) -> int:
@@ -187,7 +190,7 @@ def audit(command: cli.Audit, console: Console) -> int:
             raise InputError("give a run, or --train, --holdout and --samples, not both")
         if command.group or command.features:
             raise InputError("--group and --features go with --train, --holdout and --samples")
-        report = _audit_run(command, console)
+        report, cleaning = _audit_run(command, console)
     elif command.train is None or command.holdout is None:
         raise InputError(
             "audit needs a run, or --train and --holdout, and --samples of a generator"
@@ -195,7 +198,7 @@ def audit(command: cli.Audit, console: Console) -> int:
     elif command.samples is None:
         return _audit_split(command, console)
     else:
-        report = _audit_sets(command, console)
+        report, cleaning = _audit_sets(command, console)
     verdict, split = report.verdict, report.split
     assert verdict is not None
     assert split is not None
@@ -203,6 +206,8 @@ def audit(command: cli.Audit, console: Console) -> int:
     html, _ = write_report(folder, "audit", f"Audit of {report.name}", [report], [again()])
     lines = [verdict.summary(), "", f"split     {split.sentences()[0]}", "", str(html)]
     cli.print_result(command, "\n".join(lines), report.to_json())
+    if command.write_clean is not None:  # last: the verdict stands even if nothing is left
+        write_clean(command.write_clean, *cleaning, split, verdict.flagged_samples)
     return int(verdict.finding in command.fail_on)
 
 
@@ -222,7 +227,7 @@ def _audit_split(command: cli.Audit, console: Console) -> int:
     return 0
 
 
-def _audit_run(command: cli.Audit, console: Console) -> ModelReport:
+def _audit_run(command: cli.Audit, console: Console) -> tuple[ModelReport, Cleaning]:
     assert command.run is not None
     run = _open(command.run, console)
     if not len(run.holdout):
@@ -241,19 +246,18 @@ def _audit_run(command: cli.Audit, console: Console) -> ModelReport:
     if report.samples is not None:  # so that the sample numbers on the page can be looked up
         ending = ".csv" if run.scaler.kind == "table" else ".npy"
         save(folder / f"audit-samples{ending}", report.samples, run.scaler)
-        if command.write_clean is not None:
-            drawn = run.train.with_values(report.samples, run.train.source)
-            assert report.verdict is not None
-            flagged = report.verdict.flagged_samples
-            write_clean(command.write_clean, run.train, run.holdout, drawn, split, flagged)
-    return replace(report, split=split)
+        drawn = run.train.with_values(report.samples, run.train.source)
+        cleaning = (run.train, run.holdout, drawn)
+    else:
+        cleaning = (run.train, run.holdout, None)
+    return replace(report, split=split), cleaning
 
 
 def _judging(command: cli.Audit) -> dict[str, Any]:
     return {"alpha": command.alpha, "tol": command.tol, "randomised": command.randomised}
 
 
-def _audit_sets(command: cli.Audit, console: Console) -> ModelReport:
+def _audit_sets(command: cli.Audit, console: Console) -> tuple[ModelReport, Cleaning]:
     train, holdout, samples = (
         load(str(s), mixed=True) for s in (command.train, command.holdout, command.samples)
     )
@@ -265,14 +269,12 @@ def _audit_sets(command: cli.Audit, console: Console) -> ModelReport:
         train, holdout, samples, seed=command.seed, **_judging(command), **compared
     )
     space = common_space(train, holdout, samples, **compared)
-    if command.write_clean is not None:
-        flagged = verdict.flagged_samples
-        write_clean(command.write_clean, train, holdout, samples, split, flagged)
-    return ModelReport(
+    report = ModelReport(
         name=str(command.samples), n=len(train), split=split, verdict=verdict,
         train=space.sets[0], holdout=space.sets[1], samples=space.sets[2].values,
         scaler=Scaler.fit(train) if train.kind == "images" else None,
     )  # fmt: skip
+    return report, (train, holdout, samples)
 
 
 def plan(command: cli.PlanSteps, console: Console) -> int:

@@ -122,7 +122,7 @@ def _plan(plan: Plan, handed: Handover) -> str:
     levels = zip(handed.levels, handed.timesteps or [], strict=True)
     rows = [f"| {k} | {sigma:.4g} | {timestep} |" for k, (sigma, timestep) in enumerate(levels)]
     head = (
-        f"The {plan.method} plan of {plan.steps} steps ({plan.steps + 1} evaluations) for the "
+        f"The {plan.name} plan of {plan.steps} steps ({plan.steps + 1} evaluations) for the "
         f"ancestral sampler, read off the model's loss curve; it costs {plan.excess:.3g} nats "
         "more than infinitely many steps. Sigma is that of x + sigma e in standardised units; "
         f"whole timesteps moved log-SNR by at most {handed.rounding:.2g}."

@@ -183,10 +183,11 @@ def _principal(
     members: np.ndarray, held: np.ndarray, drawn: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """At most 64 columns: the principal ones of training and held-out rows together."""
-    if members.shape[1] <= COLUMNS:
-        return members, held, drawn
     pool = np.concatenate([members, held])
-    centre, vectors = pool.mean(0), np.linalg.eigh(np.cov(pool, rowvar=False))[1][:, -COLUMNS:]
+    centre = pool.mean(0)  # the kernel of KID sees where the origin lies
+    if members.shape[1] <= COLUMNS:
+        return members - centre, held - centre, drawn - centre
+    vectors = np.linalg.eigh(np.cov(pool, rowvar=False))[1][:, -COLUMNS:]
     return (members - centre) @ vectors, (held - centre) @ vectors, (drawn - centre) @ vectors
 
 

@@ -15,9 +15,11 @@ import numpy as np
 from reverie.auditing.common_space import CommonSpace
 from reverie.auditing.neighbours import nearest
 from reverie.auditing.rank_tests import ratios
+from reverie.data import row_codes
 
 NEIGHBOUR = 5
 TIE = 1 + 1e-12
+FEW_CELLS = 0.5  # cells per pool row: below it a discrete table is counted cell by cell
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,8 +73,9 @@ def closeness(space: CommonSpace) -> Closeness:
             np.concatenate(space.group_ids), return_index=True, return_inverse=True
         )
         is_member = row_is_member[first]
-    if space.cells is not None and space.group_ids is None:
-        spacing, neighbours = _cell_surroundings(pool, np.concatenate(space.cells[:2]))
+    cells = None if space.cells is None else np.concatenate(space.cells[:2])
+    if cells is not None and space.group_ids is None and _few(len(np.unique(cells)), len(pool)):
+        spacing, neighbours = _cell_surroundings(pool, cells)
     else:
         spacing, neighbours = _surroundings(pool, unit, len(is_member))
     to_samples, nearest_sample = _to_samples(space, pool)
@@ -87,11 +90,25 @@ def closeness(space: CommonSpace) -> Closeness:
 def _surroundings(pool: np.ndarray, unit: np.ndarray, units: int) -> tuple[np.ndarray, np.ndarray]:
     """Distances (N, 5) and indices (N, 5) of the nearest rows of other units."""
     if units == len(pool):
-        return nearest(pool, pool, NEIGHBOUR, skip_self=True)
+        return _distinct_surroundings(pool)
     spare = int(np.bincount(unit).max()) - 1
     distance, index = nearest(pool, pool, NEIGHBOUR + spare, skip_self=True)
     order = np.argsort(unit[index] == unit[:, None], axis=1, kind="stable")[:, :NEIGHBOUR]
     return np.take_along_axis(distance, order, 1), np.take_along_axis(index, order, 1)
+
+
+def _few(distinct: int, rows: int) -> bool:
+    """On a table of few cells every row has equals, and being equal is no evidence."""
+    return distinct <= FEW_CELLS * rows
+
+
+def _distinct_surroundings(pool: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The nearest rows that differ: a row that stands twice has surroundings too."""
+    _, rows, place = np.unique(row_codes(pool)[0], return_index=True, return_inverse=True)
+    if len(rows) <= NEIGHBOUR or _few(len(rows), len(pool)):
+        return nearest(pool, pool, NEIGHBOUR, skip_self=True)
+    distance, index = nearest(pool[rows], pool[rows], NEIGHBOUR, skip_self=True)
+    return distance[place], rows[index][place]
 
 
 def _cell_surroundings(pool: np.ndarray, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -164,7 +164,7 @@ def fidelity_sentence(rows: list[Row], alpha: float = 0.05) -> str:
     least = min(row.p_value for row in rows if row.p_value is not None)
     share = f"a classifier rightly sorts {told.value:.0%} of unseen rows, where guessing gets 50%"
     if least <= alpha / 2:
-        return f"The samples do not resemble held-out data: {share}."
+        return f"The samples can be told from held-out data: {share}."
     return f"The samples could not be told from held-out data: {share}."
 
 

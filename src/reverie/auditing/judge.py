@@ -13,7 +13,7 @@ from scipy import stats
 from reverie.auditing.alignment import Groups
 from reverie.auditing.calibrated import calibrated_rates
 from reverie.auditing.cell_test import CellTable, cell_table, cell_test, repeats
-from reverie.auditing.closeness import Closeness, closeness
+from reverie.auditing.closeness import FEW_CELLS, Closeness, closeness
 from reverie.auditing.common_space import CommonSpace, common_space
 from reverie.auditing.features import Features
 from reverie.auditing.fidelity import LEAST, fidelity, fidelity_sentence
@@ -35,7 +35,6 @@ from reverie.denoisers import Denoiser
 from reverie.errors import InputError
 
 NEEDED_SHARE = 0.01  # copies at this share of the samples must be visible, or it is inconclusive
-FEW_CELLS = 0.5  # cells per pool row: below it a discrete table is counted cell by cell
 
 
 def audit(
@@ -136,7 +135,7 @@ def weigh(
         rates = calibrated_rates(space.members, space.held, space.drawn, seed)
         likeness = _likeness(space, seed)
     return Verdict(
-        finding=_finding(joint, table, power, alpha),
+        finding=_finding(joint, table, power, alpha, len(space.drawn)),
         p_value=tests[0].p_value,
         table=[*joint, *_section("metrics", rates), *_section("fidelity", likeness)],
         records=found,
@@ -243,7 +242,9 @@ def _corrected(lines: list[Row], near: Row) -> list[Row]:
     return [*joint, replace(near, p_joint=max(tail.p_joint, near.p_value))]
 
 
-def _finding(lines: list[Row], table: CellTable | None, power: list[Power], alpha: float) -> str:
+def _finding(
+    lines: list[Row], table: CellTable | None, power: list[Power], alpha: float, samples: int
+) -> str:
     joint = {line.statistic: line.p_joint for line in lines if line.p_joint is not None}
     if joint["near-copies"] <= alpha:
         return "copies"
@@ -251,5 +252,5 @@ def _finding(lines: list[Row], table: CellTable | None, power: list[Power], alph
         return "copies"
     if min(joint.values()) <= alpha:
         return "dependence"
-    seen = [p.caught for p in power if p.share <= NEEDED_SHARE]
+    seen = [p.caught for p in power if p.copies <= round(NEEDED_SHARE * samples)]
     return "none" if seen and max(seen) >= 0.8 else "inconclusive"

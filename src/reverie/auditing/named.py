@@ -36,8 +36,7 @@ class Record:
 
     @property
     def named(self) -> bool:
-        """Stands out among held-out rows, and is nearly reproduced."""
-        return self.near_copy and self.adjusted_p <= DISCOVERY_RATE
+        return self.adjusted_p <= DISCOVERY_RATE
 
 
 def records(close: Closeness, seed: int) -> list[Record]:
@@ -46,9 +45,10 @@ def records(close: Closeness, seed: int) -> list[Record]:
     With groups, each group stands once, by its closest row.
     """
     rows, ratio = close.closest_rows(), close.unit_ratio(-1)
-    own = close.row_ratio(0)
-    held = np.sort(ratio[~close.is_member])
-    share = (1 + np.searchsorted(held, ratio, "right")) / (1 + len(held))
+    near = close.unit_ratio(0) < THIRD
+    score = np.where(near, ratio, np.inf)  # on both sides: only near-copies compete for a name
+    held = np.sort(score[~close.is_member])
+    share = (1 + np.searchsorted(held, score, "right")) / (1 + len(held))
     adjusted = np.ones(len(ratio))
     adjusted[close.is_member] = benjamini_hochberg(share[close.is_member])
     order = [u for u in tail_order(ratio, seed) if close.is_member[u]]
@@ -61,7 +61,7 @@ def records(close: Closeness, seed: int) -> list[Record]:
             ratio=float(ratio[u]),
             share_of_holdout=float(share[u]),
             adjusted_p=float(adjusted[u]),
-            near_copy=bool(own[rows[u]] < THIRD),
+            near_copy=bool(near[u]),
         )
         for u in order[:count]
     ]
@@ -73,8 +73,12 @@ def fewest_named(members: int, others: int) -> int:
 
 
 def flagged_samples(close: Closeness, found: list[Record], drawn: np.ndarray) -> list[int]:
-    """Every sample within a third of the way from a named near-copied row to its nearest row."""
-    rows = np.array([r.train_row for r in found if r.named and r.near_copy], dtype=int)
+    """Every sample within a third of the way from a named row to its nearest row.
+
+    Of a named group, all rows that are so close to a sample count.
+    """
+    units = close.unit[np.array([r.train_row for r in found if r.named], dtype=int)]
+    rows = np.flatnonzero(np.isin(close.unit, units) & (close.row_ratio(0) < THIRD))
     if len(rows) == 0:
         return []
     distance, place = (a[:, 0] for a in nearest(drawn, close.pool[rows], 1))

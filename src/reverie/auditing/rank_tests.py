@@ -174,7 +174,7 @@ class Effect:
     @property
     def place(self) -> str:
         """`within`, `beyond` or `unsure`: the 95% interval beside the tolerance."""
-        if self.p_within <= 0.05:
+        if self.p_within <= 0.025:  # the 95% interval lies within
             return "within"
         return (
             "beyond"

@@ -9,7 +9,15 @@ from typing import Any
 from reverie.auditing.named import Record
 from reverie.auditing.power import Power
 from reverie.auditing.rank_tests import Effect
-from reverie.auditing.wording import BLIND_SPOTS, CITATIONS, HEADLINES, SECTIONS, p_text, sentences
+from reverie.auditing.wording import (
+    BLIND_SPOTS,
+    CITATIONS,
+    HEADLINES,
+    SECTIONS,
+    headline,
+    p_text,
+    sentences,
+)
 from reverie.curve import Leak
 
 FINDINGS = tuple(HEADLINES)
@@ -55,7 +63,7 @@ class Verdict:
 
     @property
     def headline(self) -> str:
-        return HEADLINES[self.finding]
+        return headline(self)
 
     def row(self, statistic: str) -> Row | None:
         """The line of the table of that name, if there is one."""

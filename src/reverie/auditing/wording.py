@@ -24,6 +24,7 @@ SECTIONS = {
     "metrics": "Published metrics, beside their values for held-out rows",
     "fidelity": "Fidelity: do the samples resemble held-out data?",
 }
+OF_SAMPLES = ("tail", "share", "cell counts", "near-copies")  # what the samples themselves show
 BLIND_SPOTS = (
     "The null is that training and held-out rows are exchangeable: a random split, without "
     "duplicates or shared persons across it.",
@@ -48,12 +49,13 @@ CITATIONS = (
 
 def sentences(verdict: Verdict) -> list[str]:
     """Finding, p-value, what was found, its size, the power and the limits, one line each."""
-    lines = [verdict.headline, _chance(verdict)]
+    lines = [headline(verdict), _chance(verdict)]
     if verdict.finding == "copies":
         lines += _copies(verdict)
     elif verdict.finding == "dependence":
         lines.append(_why_not_copies(verdict))
-    lines += [_size(verdict), _power(verdict), _limit(verdict)]
+    lines += [_size(verdict), _power(verdict)]
+    lines += [_limit(verdict)] if verdict.fewest > 1 else []
     if verdict.leak is not None:
         lines.append(
             f"The model's curve knows a training record {verdict.leak.nats:.3g} nats better than "
@@ -63,7 +65,27 @@ def sentences(verdict: Verdict) -> list[str]:
     return lines
 
 
+def headline(verdict: Verdict) -> str:
+    """The finding in a sentence, which says where the dependence shows."""
+    lines = [row for row in verdict.table if (row.p_joint or 0) <= verdict.alpha]
+    rejecting = [row.statistic for row in lines if row.p_joint is not None]
+    if verdict.finding != "dependence" or set(rejecting) & set(OF_SAMPLES):
+        return HEADLINES[verdict.finding]
+    return (
+        "The model knows its training rows better than fresh ones (" + ", ".join(rejecting) + "), "
+        "but its samples show nothing of it."
+    )
+
+
 def _chance(verdict: Verdict) -> str:
+    if verdict.finding == "copies":
+        names = ("near-copies", "cell counts")
+        found = [row for name in names if (row := verdict.row(name)) is not None]
+        least = min(row.p_joint for row in found if row.p_joint is not None)
+        return (
+            "If training and held-out rows had been swapped at random, copies this clear would "
+            f"be found with probability {p_text(least)} (corrected over all tests)."
+        )
     return (
         "If training and held-out rows had been swapped at random, a result this extreme in any "
         f"of the tests would occur with probability {p_text(verdict.p_joint)}."
@@ -112,6 +134,8 @@ def _number(verdict: Verdict) -> str:
 def _why_not_copies(verdict: Verdict) -> str:
     near = verdict.row("near-copies")
     assert near is not None
+    if headline(verdict) != HEADLINES["dependence"]:
+        return f"It is not called copying: {near.detail}."
     return (
         f"It is not called copying: {near.detail}. Copies would bring many more training than "
         "held-out rows so close. Fitting the training set a little too closely, as every model "
@@ -123,8 +147,8 @@ def _size(verdict: Verdict) -> str:
     e = verdict.effect
     amount = f"{100 * abs(e.excess):.1f} percentage points {'more' if e.excess >= 0 else 'fewer'}"
     judged = {
-        "within": f"surely within the tolerance of {100 * e.tolerance:g} points",
-        "beyond": f"surely beyond the tolerance of {100 * e.tolerance:g} points",
+        "within": f"within the tolerance of {100 * e.tolerance:g} points",
+        "beyond": f"beyond the tolerance of {100 * e.tolerance:g} points",
         "unsure": f"not surely on either side of the tolerance of {100 * e.tolerance:g} points",
     }[e.place]
     return (
@@ -135,14 +159,17 @@ def _size(verdict: Verdict) -> str:
 
 def _power(verdict: Verdict) -> str:
     seen = [p for p in verdict.power if p.caught >= 0.8]
+    on_top = "" if verdict.finding in ("none", "inconclusive") else " on top of what is there"
     if not seen:
+        tried = ", ".join(f"{p.share:.2%}" for p in verdict.power)
         return (
-            "Power: planted copies were not called copies four times in five at any share tried."
+            f"Power: copies planted{on_top} were not called copies four times in five at any "
+            f"share of the samples tried ({tried})."
         )
     best = seen[0]
     return (
-        f"Power: copies planted as {best.share:.2%} of the samples ({best.copies}) would have "
-        f"been caught (called copies) {best.caught:.0%} of the time "
+        f"Power: copies planted{on_top} as {best.share:.2%} of the samples ({best.copies}) would "
+        f"have been caught (called copies) {best.caught:.0%} of the time "
         f"(\u00b1 {1.96 * best.stderr:.0%})."
     )
 

@@ -83,6 +83,10 @@ class Handover:
         _set(self.scheduler, self._order, device)
 
     def __enter__(self) -> Handover:
+        if "set_timesteps" in vars(self.scheduler):
+            raise InputError("this scheduler keeps a plan already: leave its `with` block first")
+        self.apply()
+
         def pinned(
             num_inference_steps: int | None = None,
             device: Any = None,
@@ -107,13 +111,17 @@ def hand_over(scheduler: Any, gamma: np.ndarray, *, force: bool = False) -> Hand
     """Make `scheduler` hold the signal-to-noise ratios `gamma` (K + 1,), increasing.
 
     force: write the arrays of schedulers that take no list, or whose settings would distort one.
-    Raises InputError on schedulers that cannot hold the levels, levels beyond the scheduler's own,
-    and when what it holds afterwards differs by more than 1e-3.
+    Levels are held as sigma / alpha: the scheduler must be the model's own, or made from its
+    config, or the model is told the timesteps of another table. Raises InputError on schedulers
+    that cannot hold the levels, levels beyond the scheduler's own, and when what it holds
+    afterwards differs by more than 1e-3.
     """
     levels = np.asarray(gamma, dtype=np.float64) ** -0.5
     if not hasattr(scheduler, "set_timesteps") or not hasattr(scheduler, "config"):
         name = type(scheduler).__name__
         raise InputError(f"to_diffusers takes a scheduler of diffusers, not {name}")
+    if isinstance(scheduler, type):
+        raise InputError(f"to_diffusers takes a scheduler, not the class {scheduler.__name__}")
     if "set_timesteps" in vars(scheduler):
         raise InputError("this scheduler keeps a plan already: leave its `with` block first")
     order = order_for(scheduler, levels, force)

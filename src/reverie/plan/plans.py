@@ -65,6 +65,11 @@ class Plan:
         return len(self.u) - 1
 
     @property
+    def name(self) -> str:
+        """The method, and the clock where it is not nats."""
+        return self.method if self.clock == "nats" else f"{self.method} ({self.clock} clock)"
+
+    @property
     def levels(self) -> np.ndarray:
         """Process times (K + 1,), noisiest first."""
         if self.t is None:

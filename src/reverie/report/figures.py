@@ -86,7 +86,7 @@ def plan_figure(plan: Plan) -> str:
     ax.legend(loc="upper left", frameon=False, fontsize=8)
     ax.set_ylabel("nats per e-fold of signal-to-noise")
     ax.set_xlabel("signal-to-noise ratio (noisy to clean)")
-    ax.set_title(f"{plan.method}, {plan.steps} steps", fontsize=9)
+    ax.set_title(f"{plan.name}, {plan.steps} steps", fontsize=9)
     return svg(figure)
 
 

@@ -51,6 +51,7 @@ class ModelReport:
             "n": self.n,
             "finding": verdict.finding if verdict else None,
             "p_value": verdict.p_value if verdict else None,
+            "p_joint": verdict.p_joint if verdict else None,
             "leak": leak.nats if leak else None,
             "leak_level": leak.level if leak else None,
             "plan": None if plan is None else plan.to_json(),

@@ -85,7 +85,8 @@ class PlanReport:
         if self.budget is None:
             return []
         found = f"more than {MOST}" if self.needed is None else f"{self.needed}"
-        return [f"{found} steps of the loss-adaptive plan add at most {self.budget:g} nats", ""]
+        plan = "the loss-adaptive plan in nats, ancestral sampler,"
+        return [f"{found} steps of {plan} add at most {self.budget:g} nats", ""]
 
     def _splits(self) -> list[str]:
         return [
@@ -99,7 +100,7 @@ class PlanReport:
         if self.no_certificate():
             return [self.no_certificate(), ""]
         shown = ", ".join(f"K = {steps}" for steps in self.bounds)
-        lines = [f"certificates at {shown} (- where vacuous):"]
+        lines = [f"certificates of the loss-adaptive plan in nats at {shown} (- where vacuous):"]
         for same in zip(*self.bounds.values(), strict=True):
             if any(bound.informative for bound in same):
                 first = same[0]
@@ -116,7 +117,7 @@ class PlanReport:
         for steps, plan in self.chosen.items():
             where, values = ("u", plan.u) if plan.t is None else ("t", plan.t)
             if values.ndim == 1:
-                lines += [f"{steps} steps of {plan.method}, {where} from noisy to clean:",
+                lines += [f"{steps} steps of {plan.name}, {where} from noisy to clean:",
                           "  " + " ".join(f"{value:.4g}" for value in values)]  # fmt: skip
         return lines
 

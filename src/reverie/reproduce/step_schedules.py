@@ -22,6 +22,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib import colormaps
+from matplotlib.figure import Figure
 from scipy import stats
 from torch import Tensor
 
@@ -34,7 +36,7 @@ from reverie.plan import METHODS, Plan, plan_steps
 from reverie.plan.align import TABLES
 from reverie.reproduce.feature_network import train_features
 from reverie.reproduce.schedule_sets import SETS, DataSet
-from reverie.reproduce.tables import Row, panels, save_figure, write_table
+from reverie.reproduce.tables import Row, save_figure, write_table
 from reverie.runs import Run
 from reverie.sampling import sample
 from reverie.training import fit
@@ -45,6 +47,7 @@ SAMPLES, NATS = "loss-adaptive in samples", "loss-adaptive in nats"
 RIVALS = tuple(  # density jumps over dead zones; the published tables are of three models only
     name for name in METHODS if name not in ("loss-adaptive", "density", *TABLES)
 )
+COLOURS = colormaps["tab20"]
 CLASSIFIED = (10,)  # steps at which a classifier is trained on the samples
 
 
@@ -240,25 +243,36 @@ def _half_the_steps(data: DataSet, grid: Grid, ends: str) -> list[Row]:
 
 
 def _figure(out: Path, shown: dict[str, tuple[DataSet, Grid]]) -> None:
-    """Energy distance against steps, for each data set and both pairs of ends."""
-    figure, axes = panels(2 * len(shown), width=3.6)
-    places = [(name, ends) for name in shown for ends in ENDS]
-    for axis, (name, ends) in zip(axes, places, strict=True):
-        data, grid = shown[name]
-        for label in (SAMPLES, NATS, *rivals(data)):
-            at = [grid["energy", ends, steps, "ancestral", label] for steps in data.steps]
-            ours = label in (SAMPLES, NATS)
-            axis.errorbar(
-                data.steps, [a.mean() for a in at], [_interval(a) for a in at], label=label,
-                lw=2.2 if ours else 0.9, ls="-" if ours else "--", capsize=2,
-            )  # fmt: skip
-        low, high = ENDS[ends]
-        axis.set(xscale="log", yscale="log", xlabel="steps K", title=f"{name}, {low} to {high}")
-        axis.set_xticks(data.steps, [str(k) for k in data.steps], minor=False)
-        axis.minorticks_off()
-    axes[0].set_ylabel("energy distance to held-out rows\n(data in its own deviations)")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=7)
+    """Energy distance against steps: a column for each data set, a row for each pair of ends."""
+    if not shown:
+        return
+    figure = Figure(figsize=(4.0 * len(shown) + 0.6, 7.2), layout="constrained")
+    axes = np.reshape(figure.subplots(len(ENDS), len(shown)), (len(ENDS), len(shown)))
+    for column, (name, (data, grid)) in enumerate(shown.items()):
+        for row, (ends, (low, high)) in enumerate(ENDS.items()):
+            _draw(axes[row, column], data, grid, ends)
+            axes[row, column].set_title(f"{name}, sigma {low:g} to {high:g}")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("energy distance to held-out rows\n(data in its own deviations)")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
     save_figure(figure, out / "schedules.png")
+
+
+def _draw(axis: Any, data: DataSet, grid: Grid, ends: str) -> None:
+    for place, label in enumerate((SAMPLES, NATS, *RIVALS)):
+        if label not in (SAMPLES, NATS, *rivals(data)):
+            continue
+        at = [grid["energy", ends, steps, "ancestral", label] for steps in data.steps]
+        mean = np.array([a.mean() for a in at])
+        mean[mean <= 0] = np.nan  # as close as fresh data: below what a logarithm shows
+        ours = label in (SAMPLES, NATS)
+        axis.errorbar(
+            data.steps, mean, [_interval(a) for a in at], label=label, color=COLOURS(place % 20),
+            lw=2.2 if ours else 0.9, ls="-" if ours else "--", capsize=2,
+        )  # fmt: skip
+    axis.set(xscale="log", yscale="log", xlabel="steps K")
+    axis.set_xticks(data.steps, [str(k) for k in data.steps], minor=False)
+    axis.minorticks_off()
 
 
 def run(

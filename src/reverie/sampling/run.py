@@ -167,9 +167,15 @@ def _visits(
 ) -> Visits:
     if sampler not in SOLVERS:
         raise InputError(f"no sampler is called {sampler!r}; choose {', '.join(SAMPLERS)}")
+    unknown = set(options) - set(Options.__annotations__)
+    if unknown:
+        raise InputError(
+            f"sample takes no {unknown.pop()!r}; it takes {', '.join(Options.__annotations__)}"
+        )
     settings = _settings(sampler, options)
     process, generator = denoiser.process, options.get("generator")
     times, state = plan_times(plan), options.get("init")
+    _check_range(times, process)
     if state is None and n < 1:
         raise InputError(f"n is {n}; draw at least one sample")
     if state is None:
@@ -199,6 +205,18 @@ def _visits(
         raise InputError(f"{sampler} needs a Gaussian process: use ancestral")
     with evaluating(denoiser):
         yield from visits
+
+
+ROUNDING = 1e-6  # of times that float32 has seen
+
+
+def _check_range(times: Tensor, process: Process) -> None:
+    low, high = process.t_range
+    if times[0] > high + ROUNDING or times[-1] < low - ROUNDING:
+        raise InputError(
+            f"the plan's times run from {float(times[0]):.4g} to {float(times[-1]):.4g}, but the "
+            f"process's from {high:.4g} to {low:.4g}: give process times, not sigmas"
+        )
 
 
 def _settings(sampler: str, options: Options) -> Settings:

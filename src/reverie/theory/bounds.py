@@ -99,8 +99,8 @@ def certificates(
     samplers than "ancestral" (see `NO_CERTIFICATE`). Raises InputError where the curve has several
     clocks or the budget is not positive.
     """
-    if budget is not None and not budget > 0:
-        raise InputError(f"the budget is {budget} nats; it must be positive")
+    if budget is not None and not 0 < budget < math.inf:
+        raise InputError(f"the budget is {budget} nats; it must be a positive number")
     if curve.columns > 1 or not curve.is_log:
         raise InputError("certificates need a curve with one positive clock")
     if sampler != "ancestral":
@@ -171,7 +171,7 @@ class _Bounds:
             "derived here",
             "limit",
             limit / self.steps,
-            None if self.budget is None else math.ceil(limit / self.budget),
+            None,
         )
 
     def derived(self) -> Iterator[Certificate]:
@@ -270,6 +270,7 @@ class _Bounds:
         value: float | None,
         steps: int | None,
     ) -> Certificate:
-        return Certificate(
-            name, statement, assumption, source, tag, value, steps, ceiling=self.ceiling
-        )
+        # the exact figure is never vacuous, and an unnamed constant gives no number of steps
+        ceiling = math.inf if tag == "measured" else self.ceiling
+        steps = None if tag == "order" else steps
+        return Certificate(name, statement, assumption, source, tag, value, steps, ceiling=ceiling)
