@@ -180,3 +180,17 @@ def test_bad_input_gets_one_sentence(generator):
         log_mass(TwoPoint(WIDE), x, draws=1)
     with pytest.raises(InputError, match="two rows"):
         guess_gap(gaussian(1.0), gaussian(2.0), x[:1])
+
+
+def test_two_denoisers_are_of_one_process(generator):
+    """Also where only the inside of the clock differs, and arrays are taken as tensors are."""
+    x = torch.randn(200, 2, generator=generator)
+    model = Linear.fit(EDM(0.02, 40), x)
+    for other in (Linear.fit(EDM(0.02, 40, 3.0), x), Linear.fit(VP(), x)):
+        with pytest.raises(InputError, match="on one process"):
+            log_density(model, x, other)
+        with pytest.raises(InputError, match="on one process"):
+            guess_gap(model, other, x)
+    assert guess_gap(model, model, x.double().numpy(), generator=generator).nats == 0
+    with pytest.raises(InputError, match="at least one row"):
+        guess_gap(model, model, x[:0])

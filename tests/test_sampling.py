@@ -156,3 +156,13 @@ def test_a_process_of_ones_own_samples_through_reverse(generator):
     assert torch.isfinite(drawn).all()
     with pytest.raises(InputError, match="Gaussian"):
         sample(Model(), 50, torch.linspace(1, 0, 20).double(), "heun", shape=(1,))
+
+
+def test_what_sample_does_not_take_is_refused():
+    """A keyword that is no option, and sigmas in the place of process times."""
+    model = Linear.fit(EDM(0.02, 40), torch.randn(50, 2, generator=torch.Generator()))
+    times = torch.tensor([1.0, 0.5, 0.0])
+    with pytest.raises(InputError, match="takes no 'seed'"):
+        sample(model, 5, times, shape=(2,), seed=1)
+    with pytest.raises(InputError, match="not sigmas"):
+        sample(model, 5, torch.tensor([80.0, 1.0, 0.02]), shape=(2,))

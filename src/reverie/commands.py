@@ -22,6 +22,7 @@ from reverie.curve import LossCurve, measure
 from reverie.data import Dataset, Scaler, load, save, shared_rows, some_rows
 from reverie.demo import describe, run_demo
 from reverie.errors import InputError
+from reverie.export import SCALER
 from reverie.files import read_json
 from reverie.forecast import predict as forecast
 from reverie.readings import (
@@ -303,6 +304,13 @@ def plan(command: cli.PlanSteps, console: Console) -> int:
     return 0
 
 
+def _scaler(path: Path) -> Scaler:
+    try:
+        return Scaler(**read_json(path))
+    except TypeError as error:
+        raise InputError(f"{path} is damaged: export the run again") from error
+
+
 def _counts(text: str) -> list[int]:
     """Numbers of steps: "10", or "5,10,20"."""
     parts = [part.strip() for part in text.split(",")]
@@ -333,9 +341,12 @@ def _measured(command: cli.PlanSteps, console: Console) -> tuple[LossCurve, floa
                          "--data FILE")  # fmt: skip
     denoiser = from_diffusers(command.model)
     values = load(command.data).values
-    if values.dtype == np.uint8:  # pixels, as diffusers has them
-        values = values / 127.5 - 1
-    rows = some_rows(torch.from_numpy(values.astype(np.float32)), COSTLY_ROWS, 0)
+    if (command.model / SCALER).exists():  # a pipeline of ours knows its data's units
+        points = _scaler(command.model / SCALER).to_model(values, command.data)
+    else:  # whole pixels are mapped as diffusers has them
+        pixels = values / 127.5 - 1 if values.dtype == np.uint8 else values
+        points = torch.from_numpy(pixels.astype(np.float32))
+    rows = some_rows(points, COSTLY_ROWS, 0)
     curve = measure(
         denoiser, rows, generator=torch.Generator().manual_seed(0), batch_size=64,
         label=f"model on {command.data}", progress=console.ticker("curve"),

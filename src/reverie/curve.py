@@ -348,7 +348,7 @@ def measure(
     over rows. Raises InputError on no rows or values that are not finite.
     """
     process = denoiser.process
-    data = _as_points(denoiser, data)
+    data = as_points(denoiser, data)
     if len(data) == 0:
         raise InputError("a loss curve needs at least one row of data")
     process.space.check(data)
@@ -384,7 +384,7 @@ def measure(
     )
 
 
-def _as_points(denoiser: Denoiser, data: torch.Tensor | np.ndarray) -> torch.Tensor:
+def as_points(denoiser: Denoiser, data: torch.Tensor | np.ndarray) -> torch.Tensor:
     """Data as points of the process's space, on the device of the denoiser's parameters.
 
     Coordinates take the parameters' type too; symbols stay integers.

@@ -7,7 +7,7 @@ from typing import Any
 
 from reverie.denoisers.handover import Handover
 from reverie.errors import InputError
-from reverie.files import new_folder, read_json, write_text
+from reverie.files import new_folder, read_json, write_json, write_text
 from reverie.plan import Plan
 from reverie.readings import sampling_plan
 from reverie.runs import Run
@@ -42,6 +42,9 @@ the rest. `reverie.from_diffusers({folder!r})` reads the folder back.
 """
 
 
+SCALER = "scaler.json"  # beside the pipeline: from the data's units to the model's
+
+
 def export(run: Run, folder: Path, license: str = "unknown") -> Path:
     """Write `run` as a pipeline into the new `folder`, in one rename; see `Run.to_diffusers`."""
     from reverie.denoisers.diffusers import library
@@ -57,6 +60,7 @@ def export(run: Run, folder: Path, license: str = "unknown") -> Path:
         pipeline = library().DDPMPipeline(unet, scheduler)
         pipeline.save_pretrained(place, safe_serialization=True)
         write_text(place / "README.md", card)
+        write_json(place / SCALER, run.scaler.to_json())  # so that rows can be measured on it
     return folder
 
 

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reverie.curve import Z95, LossCurve, level_rates, level_times
+from reverie.curve import Z95, LossCurve, as_points, level_rates, level_times
 from reverie.denoisers import Denoiser, Linear, evaluating
 from reverie.errors import InputError
 from reverie.processes import GaussianProcess
@@ -80,6 +80,7 @@ def log_density(
             "the reference must be a Linear denoiser, as of Linear.fit(process, data)"
         )
     _same_clock(denoiser, reference)
+    points = _checked(denoiser, points)
     extra = _over_draws(denoiser, reference, points, levels, draws, condition, generator)
     base = reference.log_density(points).cpu().numpy()
     return Estimate(base - extra.nats, extra.stderr)
@@ -149,6 +150,7 @@ def guess_gap(
     given = conditions if conditions is not None else (condition, condition)
     grid = _grid(first, levels)
     _same_clock(first, second)
+    data = _checked(first, data)
     totals = []
     for start in range(0, len(data), BLOCK):
         rows = data[start : start + BLOCK]
@@ -202,6 +204,14 @@ def _same_clock(first: Denoiser, second: Denoiser) -> None:
 
 
 @torch.no_grad()
+def _checked(denoiser: Denoiser, points: Any) -> Tensor:
+    """Rows as the denoiser takes them: arrays, integers and other precisions too."""
+    rows = as_points(denoiser, points)
+    if len(rows) == 0:
+        raise InputError("information about no points: give at least one row")
+    return rows
+
+
 def _over_draws(
     denoiser: Denoiser,
     reference: Denoiser | None,
@@ -214,7 +224,7 @@ def _over_draws(
     """Area (B,) under the pointwise rate of `points`, less the reference's on the same noise."""
     if draws < 2:
         raise InputError(f"draws is {draws}; an error bar needs at least two")
-    grid = _grid(denoiser, levels)
+    grid, points = _grid(denoiser, levels), _checked(denoiser, points)
     copies = points.repeat(draws, *(1,) * (points.ndim - 1))
     given = None if condition is None else condition.repeat(draws, *(1,) * (condition.ndim - 1))
     areas = []

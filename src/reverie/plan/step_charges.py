@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from reverie.curve import LossCurve, _as_points, level_times
+from reverie.curve import LossCurve, as_points, level_times
 from reverie.denoisers import Denoiser, evaluating
 from reverie.errors import InputError
 from reverie.plan.plans import Plan
@@ -134,7 +134,7 @@ def measure_steps(
     process = denoiser.process
     if not isinstance(process, JumpProcess):
         raise InputError("steps are measured on processes of jumps: plan others by plan_steps")
-    rows = process.space.check(_as_points(denoiser, data))
+    rows = process.space.check(as_points(denoiser, data))
     if nodes < 3 or nodes % 2 == 0:
         raise InputError(f"nodes is {nodes}; it must be odd, at least 3")
     if len(rows) < 2:
