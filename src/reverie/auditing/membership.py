@@ -116,7 +116,7 @@ def membership_rows(
             found.p_value,
             None,
             found.members + found.held,
-            found.sentence(),
+            found.sentence() + ("; ranks backwards here" if found.interval[1] < 0.5 else ""),
             "membership",
         )
         for name, found in rocs.items()
