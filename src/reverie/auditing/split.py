@@ -32,6 +32,7 @@ from reverie.auditing.common_space import encode, straddling
 from reverie.auditing.features import Features, features_of
 from reverie.auditing.neighbours import nearest
 from reverie.data import Dataset, row_codes
+from reverie.templates import render
 
 NEIGHBOURS, MIDDLE = 10, 5
 QUANTILES = (0.01, 0.03, 0.1, 0.5)
@@ -151,11 +152,7 @@ class SplitReport:
 
     def to_html(self) -> str:
         """The findings as an HTML fragment, everything in it escaped."""
-        from jinja2 import Environment
-
-        source = (Path(__file__).parent / "split.html").read_text()
-        environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-        return environment.from_string(source).render(split=self)
+        return render(Path(__file__).parent / "split.html", split=self)
 
 
 def audit_split(

@@ -19,6 +19,7 @@ from reverie.auditing.wording import (
     sentences,
 )
 from reverie.curve import Leak
+from reverie.templates import render
 
 FINDINGS = tuple(HEADLINES)
 
@@ -121,11 +122,7 @@ class Verdict:
 
     def to_html(self) -> str:
         """The verdict as an HTML fragment, everything in it escaped."""
-        from jinja2 import Environment
-
-        source = (Path(__file__).parent / "verdict.html").read_text()
-        environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-        environment.filters["p"] = p_text
-        return environment.from_string(source).render(
-            verdict=self, blind_spots=BLIND_SPOTS, citations=CITATIONS, titles=SECTIONS
-        )
+        return render(
+            Path(__file__).parent / "verdict.html", verdict=self, p_text=p_text,
+            blind_spots=BLIND_SPOTS, citations=CITATIONS, titles=SECTIONS,
+        )  # fmt: skip

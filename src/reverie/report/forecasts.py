@@ -7,6 +7,7 @@ from pathlib import Path
 from reverie.files import write_json, write_text
 from reverie.forecast import BLIND_SPOTS, Forecast
 from reverie.report.figures import forecast_curves_figure, kl_figure, spectrum_figure
+from reverie.report.frame import render_page
 
 
 def write_forecast(folder: Path, forecast: Forecast, again: str) -> tuple[Path, Path]:
@@ -14,13 +15,9 @@ def write_forecast(folder: Path, forecast: Forecast, again: str) -> tuple[Path, 
 
     again: the command line that makes the page again.
     """
-    from jinja2 import Environment
-
-    here = Path(__file__).parent
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    html = environment.from_string((here / "forecast.html").read_text()).render(
+    html = render_page(
+        "forecast.html",
         forecast=forecast,
-        style=(here / "page.css").read_text(),
         curves=forecast_curves_figure(forecast.curves),
         kl=kl_figure(
             forecast.sizes,

@@ -17,6 +17,7 @@ from reverie.files import write_json, write_text
 from reverie.plan import Plan
 from reverie.readings import PathKL
 from reverie.report.figures import curves_figure, plan_figure, png_data, svg
+from reverie.report.frame import render_page
 
 GALLERY = 12
 PAIRS = 12
@@ -73,14 +74,9 @@ def write_report(
 
     reproduce: command lines shown on the page, so that a reader can make it again.
     """
-    from jinja2 import Environment
-
-    here = Path(__file__).parent
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string((here / "page.html").read_text())
-    html = template.render(
+    html = render_page(
+        "page.html",
         title=title,
-        style=(here / "page.css").read_text(),
         models=[_view(model) for model in models],
         reproduce=reproduce,
         versions=_versions(),

@@ -19,6 +19,7 @@ from reverie.plan.charges import Warp, has_samples_clock
 from reverie.processes import GaussianProcess
 from reverie.readings import PathKL
 from reverie.report.figures import plan_figure
+from reverie.report.frame import render_page
 from reverie.theory.bounds import NO_CERTIFICATE, Certificate, Facts, certificates
 
 MOST = 500  # steps that are searched for a budget
@@ -208,14 +209,10 @@ def write_plans(folder: Path, report: PlanReport, again: str) -> list[Path]:
 
     again: the command line that makes the page again. Returns the paths, the page first.
     """
-    from jinja2 import Environment
-
-    here = Path(__file__).parent
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     figures = {k: plan_figure(p) for k, p in report.chosen.items() if p.u.ndim == 1}
-    html = environment.from_string((here / "plans.html").read_text()).render(
+    html = render_page(
+        "plans.html",
         report=report,
-        style=(here / "page.css").read_text(),
         figures=figures,
         most=MOST,
         again=again,

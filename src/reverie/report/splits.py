@@ -9,6 +9,7 @@ from reverie.auditing.split import SplitReport
 from reverie.data import Dataset, Scaler
 from reverie.files import write_json, write_text
 from reverie.report.figures import png_data
+from reverie.report.frame import render_page
 
 GROUPS, PICTURES = 12, 4
 
@@ -21,13 +22,9 @@ def write_split(
     train, holdout: for the title, and the pictures of groups of images. again: the command line
     that makes the page again.
     """
-    from jinja2 import Environment
-
-    here = Path(__file__).parent
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    html = environment.from_string((here / "split_page.html").read_text()).render(
+    html = render_page(
+        "split_page.html",
         title=f"The split of {train.source} and {holdout.source}",
-        style=(here / "page.css").read_text(),
         split=split.to_html(),
         pictures=_pictures(split, train, holdout),
         again=again,

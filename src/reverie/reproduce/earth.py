@@ -18,14 +18,12 @@ from torch import Tensor
 
 from reverie.denoisers import Denoiser
 from reverie.processes import Brownian
+from reverie.reproduce.earth_tables import SETS, places, unit_vectors
 from reverie.reproduce.manifold_fits import fit, score_rows, split_rows
-from reverie.reproduce.real_data import real_data
 from reverie.reproduce.tables import Row, panels, save_figure, write_table
 from reverie.sampling import sample
 from reverie.spaces import Sphere
 
-SETS = {"volcano": "volerup", "earthquake": "quakes_all", "flood": "flood", "fire": "fire"}
-SOURCE = "the four tables of the riemannian-score-sde repository"
 TAU_MIN = 1e-5
 TAUS = [1e-5, 1e-4, 1e-3, 1e-2, 1e-1]
 # all rows, mean of five splits: Riemannian score-based models (De Bortoli et al. 2022, the tables
@@ -49,13 +47,15 @@ def run(out: Path, seed: int = 0, full: bool = False) -> dict[str, Any]:
     figure, axes = panels(len(names), 6.0, 3.4)
     rows = []
     for axis, name in zip(axes, names, strict=True):
-        degrees = read_places(real_data(f"earth/{SETS[name]}.csv", SOURCE))
+        degrees = places(name).values
         once = np.unique(degrees, axis=0)
         rows.append(
             Row(f"{name}: share of rows that repeat another", 1 - len(once) / len(degrees))
         )
         for label, values in (("all rows", degrees), ("each once", once)):
-            splits = [split_rows(unit_vectors(values), seed + k) for k in range(count)]
+            splits = [
+                split_rows(torch.from_numpy(unit_vectors(values)), seed + k) for k in range(count)
+            ]
             fits = [fit(process, part, TAUS, steps, seed + k) for k, part in enumerate(splits)]
             lines = score_rows(f"{name}, {label}", [scores for scores, _ in fits])
             rows += lines
@@ -70,21 +70,6 @@ def run(out: Path, seed: int = 0, full: bool = False) -> dict[str, Any]:
     settings = {"splits": f"{count} random 80/10/10", "steps": steps}
     title = "Places on the earth: negative log-likelihood in nats, area of the unit sphere"
     return write_table(out, title, rows, seed, settings)
-
-
-def read_places(path: Path) -> np.ndarray:
-    """Latitude and longitude in degrees (n, 2) of a table whose header lines hold no numbers."""
-    rows = [line.split(",") for line in path.read_text().splitlines() if not line.startswith("#")]
-    return np.array([[float(a), float(b)] for a, b in rows if not a.strip().isalpha()])
-
-
-def unit_vectors(degrees: np.ndarray) -> Tensor:
-    """Points (n, 3) on the unit sphere from latitude and longitude (n, 2) in degrees."""
-    latitude, longitude = np.deg2rad(degrees).T
-    flat = np.cos(latitude)
-    return torch.from_numpy(
-        np.column_stack([flat * np.cos(longitude), flat * np.sin(longitude), np.sin(latitude)])
-    )
 
 
 def _map(axis: Any, title: str, network: Denoiser, test: Tensor, seed: int) -> None:

@@ -18,12 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from reverie.data import load, shared_rows
-from reverie.reproduce.real_data import real_data
+from reverie.data import shared_rows
+from reverie.reproduce.earth_tables import SETS, places, unit_vectors
+from reverie.reproduce.real_data import thirds
 from reverie.reproduce.tables import Row, panels, save_figure, write_table
 
-SETS = {"volcano": "volerup", "earthquake": "quakes_all", "flood": "flood", "fire": "fire"}
-SOURCE = "the four tables of the riemannian-score-sde repository"
 SPLITS = 5
 KAPPAS = np.geomspace(1, 1e9, 28)  # three a decade
 UNIFORM = (0.001, 0.003, 0.01, 0.03, 0.05)
@@ -52,8 +51,8 @@ def run(out: Path, seed: int = 0, full: bool = False) -> dict[str, Any]:
     """Write the figure and the table."""
     figure, axes = panels(len(SETS), 4.0, 3.9)
     rows = []
-    for place, (axis, (name, stem)) in enumerate(zip(axes, SETS.items(), strict=True)):
-        data = load(real_data(f"earth/{stem}.csv", SOURCE))
+    for place, (axis, name) in enumerate(zip(axes, SETS, strict=True)):
+        data = places(name)
         once = data.take(np.unique(data.values, axis=0, return_index=True)[1])
         repeated = 1 - len(once) / len(data)
         rows.append(Row(f"{name}: share of rows that repeat another", repeated))
@@ -78,13 +77,6 @@ def run(out: Path, seed: int = 0, full: bool = False) -> dict[str, Any]:
     settings = {"splits": f"{SPLITS} random 80/10/10", "units": "nats, area of the unit sphere"}
     title = "A benchmark that leaks: negative log-likelihood on the earth"
     return write_table(out, title, rows, seed, settings)
-
-
-def unit_vectors(degrees: np.ndarray) -> np.ndarray:
-    """Points (n, 3) on the unit sphere from latitude and longitude (n, 2) in degrees."""
-    latitude, longitude = np.deg2rad(degrees).T
-    flat = np.cos(latitude)
-    return np.column_stack([flat * np.cos(longitude), flat * np.sin(longitude), np.sin(latitude)])
 
 
 class Kernel:
@@ -115,12 +107,6 @@ def kernel_nll(points: np.ndarray, seed: int) -> float:
         log_density = kernel(float(kappa))
         best = min([best, *((_cost(log_density, w), float(kappa), w) for w in UNIFORM)])
     return _cost(Kernel(test, train)(best[1]), best[2])
-
-
-def thirds(n: int, seed: int) -> list[np.ndarray]:
-    """Random rows of training (80%), validation (10%) and test (10%)."""
-    order = np.random.default_rng(seed).permutation(n)
-    return np.split(order, [n - 2 * (n // 10), n - n // 10])
 
 
 def _cost(log_density: np.ndarray, share: float) -> float:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from reverie.denoisers import CorrectedKernel, KernelMixture
 from reverie.processes import Brownian
+from reverie.reproduce.real_data import thirds
 from reverie.reproduce.tables import Row
 from reverie.sampling.manifold_likelihood import flow_log_likelihood
 
@@ -44,9 +45,7 @@ class Split:
 
 def split_rows(points: Tensor, seed: int) -> Split:
     """One random split of points (n, *shape)."""
-    n = len(points)
-    order = np.random.default_rng(seed).permutation(n)
-    return Split(*(points[rows] for rows in np.split(order, [n - 2 * (n // 10), n - n // 10])))
+    return Split(*(points[rows] for rows in thirds(len(points), seed)))
 
 
 def fit(

@@ -1,9 +1,11 @@
-"""Where the real data of some reproductions stand: a folder named by REVERIE_DATA."""
+"""The real data of some reproductions: a folder named by REVERIE_DATA, and random splits."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+
+import numpy as np
 
 from reverie.errors import InputError
 
@@ -18,3 +20,9 @@ def real_data(name: str, source: str) -> Path:
         return Path(root) / name
     missing = f"{Path(root) / name} does not exist" if root else "REVERIE_DATA is not set"
     raise InputError(f"{missing}: name a folder that holds {name} ({source})")
+
+
+def thirds(n: int, seed: int) -> list[np.ndarray]:
+    """Random rows of training (80%), validation (10%) and test (10%)."""
+    order = np.random.default_rng(seed).permutation(n)
+    return np.split(order, [n - 2 * (n // 10), n - n // 10])

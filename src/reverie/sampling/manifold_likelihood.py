@@ -24,7 +24,7 @@ from reverie.denoisers import Denoiser, evaluating
 from reverie.denoisers.score_matching import implicit_integrand
 from reverie.errors import InputError
 from reverie.processes import Brownian
-from reverie.sampling.probability_flow import LogLikelihood, _integrate
+from reverie.sampling.probability_flow import LogLikelihood, integrate
 from reverie.spaces.divergence import divergence, probes
 
 
@@ -65,7 +65,7 @@ def flow_log_likelihood(
     ends = torch.tensor([process.tau_min, process.tau_max], dtype=torch.float64).log()
     start = (x.double(), x.new_zeros(len(x), dtype=torch.float64))
     with evaluating(denoiser):
-        end, spent = _integrate(slope, start, ends, tolerance)
+        end, spent = integrate(slope, start, ends, tolerance)
     nats = process.log_prior(space.project(end)) - spent
     error = torch.full_like(nats, 0.0 if directions is None else math.nan)
     return LogLikelihood(nats, error, evaluations)

@@ -42,7 +42,7 @@ def ode(levels: Levels, state: Tensor, guess: Guess, tolerance: float) -> Visits
         return _denoise(process, guess, -log_snr, y, state.dtype) - y
 
     alpha = levels.alpha.tolist()
-    y = _integrate(slope, state.double() / alpha[0], levels.log_snr[[0, -1]], tolerance)
+    y = integrate(slope, state.double() / alpha[0], levels.log_snr[[0, -1]], tolerance)
     state = (y * alpha[-1]).to(state.dtype)
     yield Visit(levels.t[-1], state, guess(state, levels.given[-1]))
 
@@ -95,7 +95,7 @@ def log_likelihood(
 
     with evaluating(denoiser):
         volume = x.new_zeros(len(x), 1 if probes is None else probes, dtype=torch.float64)
-        y, volume = _integrate(slope, (x.double(), volume), log_s, tolerance)
+        y, volume = integrate(slope, (x.double(), volume), log_s, tolerance)
     log_prior = _log_normal(y, float(log_s[1].exp()))
     stderr = torch.zeros_like(log_prior) if probes is None else _standard_error(volume)
     return LogLikelihood(log_prior + volume.mean(1), stderr, evaluations)
@@ -136,7 +136,7 @@ def _denoise(
     return guess(state, t.to(state).expand(len(y))).to(y)
 
 
-def _integrate(
+def integrate(
     slope: Callable[[Tensor, Any], Any], start: Any, ends: Tensor, tolerance: float
 ) -> Any:
     """The state at ends[1] > ends[0]; no evaluation lies outside the two."""
