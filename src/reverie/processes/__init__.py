@@ -7,6 +7,9 @@ from reverie.processes.chains import Uniform as Uniform
 from reverie.processes.gaussian import GaussianProcess as GaussianProcess
 from reverie.processes.jump import JumpProcess as JumpProcess
 from reverie.processes.masking import Masking as Masking
+from reverie.processes.named import default_process as default_process
+from reverie.processes.named import name_of as name_of
+from reverie.processes.named import process_on as process_on
 from reverie.processes.riemannian import Brownian as Brownian
 from reverie.processes.schedules import EDM as EDM
 from reverie.processes.schedules import PROCESSES as PROCESSES

@@ -6,7 +6,7 @@ t in [0, 1], 0 = data, 1 = noise. Each `t_range` keeps log gamma finite.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import torch
 from torch import Tensor
@@ -256,23 +256,29 @@ def build(spec: str, **settings: float) -> GaussianProcess:
 
     InputError names the choices.
     """
-    name, _, rest = spec.partition(":")
+    name = spec.partition(":")[0]
     if name not in PROCESSES:
         raise InputError(f"no process is called {name!r}; choose one of {', '.join(PROCESSES)}")
+    kind = PROCESSES[name]
+    known = kind().settings()  # type: ignore[call-arg]
+    return kind(**(settings_of(spec, known) | settings))  # type: ignore[arg-type]
+
+
+def settings_of(spec: str, known: Collection[str]) -> dict[str, float]:
+    """The settings in `name:key=value,...`; InputError on one that is not `known`."""
+    name, _, rest = spec.partition(":")
+    settings: dict[str, float] = {}
     for part in filter(None, rest.split(",")):
         key, _, value = part.partition("=")
         try:
             settings[key.strip()] = float(value)
         except ValueError as error:
             raise InputError(f"process setting {part!r} is not of the form key=number") from error
-    kind = PROCESSES[name]
-    known = set(kind().settings())  # type: ignore[call-arg]
-    unknown = set(settings) - known
+    unknown = sorted(set(settings) - set(known))
     if unknown:
-        raise InputError(
-            f"{name} has no setting {', '.join(sorted(unknown))}, only {', '.join(sorted(known))}"
-        )
-    return kind(**settings)  # type: ignore[arg-type]
+        only = f"only {', '.join(sorted(known))}" if known else "and takes none"
+        raise InputError(f"{name} has no setting {', '.join(unknown)}, {only}")
+    return settings
 
 
 def spec_of(process: GaussianProcess) -> str:
