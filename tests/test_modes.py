@@ -260,7 +260,7 @@ def test_every_sampler_reaches_the_law(planned, sampler):
     """Exact denoiser, 80 steps: the covariance within 5 standard errors and the last level."""
     if sampler == "ode":
         pytest.importorskip("torchdiffeq")
-    process, _, law, _ = planned
+    _, _, law, _ = planned
     n, generator = 1000, torch.Generator().manual_seed(3)
     times = torch.linspace(1, 0, 81, dtype=KIND)
     drawn = sample(law, n, times, sampler, generator=generator, dtype=KIND).flatten(1)

@@ -6,7 +6,7 @@ that a network trained on any of them is sampled, measured and audited alike.
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -57,13 +57,13 @@ class DenoisingFit:
         self.network, self.law = network, NoiseLaw(network.process, network.data_std)
         self.optimiser = torch.optim.Adam(network.parameters(), lr=lr, betas=(0.9, 0.99))
 
-    def step(self, x: Tensor, generator: torch.Generator) -> None:
-        """One step on clean points (B, *shape)."""
+    def step(self, x: Tensor, generator: torch.Generator, condition: Any = None) -> None:
+        """One step on clean points (B, *shape), with what the network is told of them."""
         network = self.network.train()
         t, weight, bins = self.law.draw(len(x), generator)
         state = network.process.corrupt(x, t, generator=generator)
         drawn = Regression(state, x, x.new_ones(()), network.process)
-        each = drawn.loss(network(state, t.to(x)), network.loss_weight(t, x))
+        each = drawn.loss(network(state, t.to(x), condition), network.loss_weight(t, x))
         self.law.learn(bins, each.detach())
         self.optimiser.zero_grad(set_to_none=True)
         (each * weight.to(each)).mean().backward()
