@@ -12,7 +12,7 @@ Denoiser with a condition, so that `measure`, `plan_steps` and `sample` read it 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -119,7 +119,7 @@ class Cascade(nn.Module):
     def sample(
         self,
         n: int,
-        plan: Plan | Tensor | Sequence[Plan | Tensor],
+        plan: Plan | Tensor | list[Plan],
         sampler: str = "ancestral",
         *,
         generator: torch.Generator | None = None,
@@ -129,7 +129,7 @@ class Cascade(nn.Module):
 
         Further options are those of `reverie.sample`. InputError on another number of plans.
         """
-        plans = list(plan) if isinstance(plan, list | tuple) else [plan] * (self.levels + 1)
+        plans = plan if isinstance(plan, list) else [plan] * (self.levels + 1)
         if len(plans) != self.levels + 1:
             raise InputError(f"{len(plans)} plans for {self.levels + 1} scales: give one for each")
         side = [size >> self.levels for size in self.shape[1:]]

@@ -4,8 +4,8 @@
 
 in the normalisation of Guth et al. 2022 (their critical beta is .68). Chains advance together:
 Metropolis steps on one colour of the checkerboard after the other, and flips of the signs of whole
-clusters (Swendsen & Wang 1987; embedded in phi^4 by Brower & Tamayo 1989), which keep chains moving
-at the critical point.
+clusters (Swendsen & Wang 1987; embedded in phi^4 by Brower & Tamayo 1989), which keep the chains
+moving at the critical point.
 """
 
 from __future__ import annotations
