@@ -31,7 +31,7 @@ from reverie.files import write_json, write_text
 from reverie.objectives import build_objective
 from reverie.previews import write_preview
 from reverie.processes import Process, default_process, name_of
-from reverie.processes.named import JUMPS
+from reverie.processes.on_spaces import JUMPS
 from reverie.runs import (
     Run,
     build_denoiser,

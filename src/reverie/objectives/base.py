@@ -7,7 +7,7 @@ sampled, measured and audited alike. For every other process, that the bound on 
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,15 +19,18 @@ from reverie.processes.bound import low_discrepancy
 
 
 class Regression(NamedTuple):
-    """State and target (B, *shape); gain broadcasts against them."""
+    """State and target (B, *shape); gain broadcasts against their modes."""
 
     state: Tensor
     target: Tensor
     gain: Tensor
+    process: GaussianProcess
 
     def loss(self, guess: Tensor, scale: Tensor) -> Tensor:
-        """scale * (gain * guess - target)^2, the mean over coordinates, per sample (B,)."""
-        return (scale * (self.gain * guess - self.target).square()).flatten(1).mean(1)
+        """scale * (gain * guess - target)^2, the mean over modes, per sample (B,)."""
+        to_modes = self.process.to_modes
+        missed = self.gain * to_modes(guess) - to_modes(self.target)
+        return (scale * missed.square()).flatten(1).mean(1)
 
 
 class Objective(Protocol):
@@ -57,7 +60,8 @@ class Standard:
         self.process = process
 
     def draw(self, rows: Tensor, x: Tensor, t: Tensor, generator: torch.Generator) -> Regression:
-        return Regression(self.process.corrupt(x, t, generator=generator), x, x.new_ones(()))
+        state = self.process.corrupt(x, t, generator=generator)
+        return Regression(state, x, x.new_ones(()), self.process)
 
 
 class Denoising:
@@ -106,13 +110,13 @@ class DenoisingFit:
         self.network, self.law = network, NoiseLaw(network.process, network.data_std)
         self.optimiser = torch.optim.Adam(network.parameters(), lr=lr, betas=(0.9, 0.99))
 
-    def step(self, x: Tensor, generator: torch.Generator) -> None:
-        """One step on clean points (B, *shape)."""
+    def step(self, x: Tensor, generator: torch.Generator, condition: Any = None) -> None:
+        """One step on clean points (B, *shape), with what the network is told of them."""
         network = self.network.train()
         t, weight, bins = self.law.draw(len(x), generator)
         state = network.process.corrupt(x, t, generator=generator)
-        drawn = Regression(state, x, x.new_ones(()))
-        each = drawn.loss(network(state, t.to(x)), network.loss_weight(t, x))
+        drawn = Regression(state, x, x.new_ones(()), network.process)
+        each = drawn.loss(network(state, t.to(x), condition), network.loss_weight(t, x))
         self.law.learn(bins, each.detach())
         self.optimiser.zero_grad(set_to_none=True)
         (each * weight.to(each)).mean().backward()

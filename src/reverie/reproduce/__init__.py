@@ -33,6 +33,8 @@ RESULTS = (
     "step-schedules",
     "earth",
     "torsions",
+    "wavelet-steps",
+    "phi4",
 )
 
 

@@ -13,8 +13,8 @@ from reverie.processes.chains import Ordinal, RateMatrix, Uniform
 from reverie.processes.gaussian import GaussianProcess
 from reverie.processes.jump import JumpProcess
 from reverie.processes.masking import Masking
+from reverie.processes.names import build, settings_of, spec_of
 from reverie.processes.riemannian import Brownian
-from reverie.processes.schedules import build, settings_of, spec_of
 from reverie.spaces import FiniteSet, Manifold, Space
 
 GAUSSIAN = "edm:sigma_min=0.02,sigma_max=40"
@@ -42,7 +42,7 @@ def process_on(space: Space, spec: str) -> Process:
     if name in (*JUMPS, "brownian"):
         fit = "symbols" if name in JUMPS else "sphere, torus, rotations or hyperbolic"
         raise InputError(f"{name} is no process on vectors: say where the data live, space {fit}")
-    return build(spec)
+    return build(spec, shape=space.shape)
 
 
 def name_of(process: Process) -> str:
