@@ -160,6 +160,8 @@ class ManifoldCoder(Scaler):
         if self.units == "degrees":
             rows = rows.deg2rad()
         points = rows.reshape(len(rows), *space.shape)
+        if isinstance(space, Torus):  # any angle is one
+            return space.project(points).float()
         off = space.residual(points)
         if not (off <= OFF).all():
             row = int((~(off <= OFF)).nonzero()[0, 0])
