@@ -31,12 +31,18 @@ class Measurement:
 
     function: (B, *shape) -> (B, *observed), row by row. shape: of one point. noise: standard
     deviation of e, a positive number or a tensor of the observed shape. Raises InputError on noise
-    that is not positive or of another shape, or a function that does not keep rows apart.
+    that is not positive or of another shape, or a function that fails or gives no row a point.
     """
 
     def __init__(self, function: Map, shape: tuple[int, ...], noise: float | Tensor) -> None:
         self.function, self.shape = function, tuple(shape)
-        probe = self(torch.zeros(2, *self.shape))
+        try:
+            probe = self(torch.zeros(2, *self.shape))
+        except (RuntimeError, IndexError, TypeError) as error:
+            raise InputError(
+                f"the measurement cannot be taken of points of shape {self.shape} in float32: "
+                f"{error}"
+            ) from error
         if probe.ndim < 1 or len(probe) != 2:
             raise InputError(
                 f"the measurement of 2 points has shape {tuple(probe.shape)}; "

@@ -19,9 +19,9 @@ from reverie.sampling import sample
 from reverie.training import fit
 
 NOISE = 0.2  # of an observed pixel, in deviations of the data
-STEPS, FIT_STEPS, SHOWN = 50, 2500, 10
+STEPS, FIT_STEPS, SHOWN = 40, 2000, 10
 VARIED = 0.25  # pixels with a smaller deviation are all but constant: their intervals mean nothing
-SETTINGS: dict[str, dict[str, Any]] = {"twisted-smc": dict(particles=512)}
+SETTINGS: dict[str, dict[str, Any]] = {"repaint": dict(resamplings=5)}
 
 
 def digits_rows(out: Path, seed: int, images: int) -> list[Row]:

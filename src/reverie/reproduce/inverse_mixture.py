@@ -100,8 +100,8 @@ def mixture_rows(out: Path, seed: int, observations: int) -> list[Row]:
 def _exact_draws(prior: GaussianMixture, y: Tensor, generator: torch.Generator) -> Tensor:
     """Draws guided by E[x | x_t, y] itself: only the steps are at fault."""
     posteriors = (prior.posterior(FIRST, v, NOISE) for v in y)
-    options = dict(shape=(2,), generator=generator, dtype=torch.float64)
-    return torch.stack([sample(p, DRAWS, TIMES, **options) for p in posteriors])  # type: ignore[arg-type]
+    options: Any = dict(shape=(2,), generator=generator, dtype=torch.float64)
+    return torch.stack([sample(p, DRAWS, TIMES, **options) for p in posteriors])
 
 
 def _scores(name: str, x: Tensor, y: Tensor, draws: Tensor) -> list[Row]:

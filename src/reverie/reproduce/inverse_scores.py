@@ -31,7 +31,9 @@ def draws_of(
     **settings: Any,
 ) -> Tensor:
     """DRAWS draws of each observation y (B, m): (B, DRAWS, *shape)."""
-    options = dict(method=method, plan=times, generator=generator, dtype=y.dtype, **settings)
+    options: dict[str, Any] = dict(
+        method=method, plan=times, generator=generator, dtype=y.dtype, **settings
+    )
     if method == "twisted-smc":
         each = (reconstruct(denoiser, measurement, v, DRAWS, **options).draws for v in y)
         return torch.stack(list(each))
