@@ -443,6 +443,29 @@ def test_every_method_draws_and_repeats_itself(method):
     assert (first.particles is not None) == (method == "twisted-smc")
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_takes_coordinates_with_their_own_speeds(generator, method):
+    """Two independent coordinates, one seen: its mean is the posterior's, the other's the prior's,
+    within 5 standard errors and .1 (repaint and dps take y to be exact or nearly so)."""
+    speeds, n = torch.tensor([1.0, 2.5], dtype=F64), 500
+    process = Custom(
+        lambda t: torch.ones(len(t), 2, dtype=F64),
+        lambda t: 8 * t[:, None] ** 2 * speeds,
+        t_range=(0.05, 1.0),
+        shape=(2,),
+    )
+    mean, variance = torch.tensor([1.0, -2.0], dtype=F64), torch.tensor([1.0, 0.5], dtype=F64)
+    prior = Linear(process, mean, variance, torch.eye(2, dtype=F64))
+    measurement = Inpainting(torch.tensor([True, False]), 0.2)
+    drawn = reconstruct(
+        prior, measurement, torch.tensor([0.2], dtype=F64), n, method=method, steps=40,
+        generator=generator, dtype=F64,
+    ).draws.mean(0)  # fmt: skip
+    seen = (1.0 + 0.2 / 0.2**2) / (1 + 1 / 0.2**2)
+    assert abs(float(drawn[0]) - seen) < 5 * 0.2 / math.sqrt(n) + 0.1
+    assert abs(float(drawn[1]) + 2) < 5 * 0.71 / math.sqrt(n) + 0.1
+
+
 class Cut(Denoiser):
     """A denoiser that automatic differentiation does not pass through."""
 

@@ -93,11 +93,13 @@ class MMPS(Guided):
     """Moment-matching posterior sampling: Cov[x | x_t] from the denoiser's own Jacobian.
 
     Exact for Gaussian data and a linear measurement when `iterations` reaches the number of
-    observed numbers; each iteration is one more derivative of the denoiser. Source: Rozet, Andry,
-    Lanusse & Louppe 2024, section 4.2 (there by conjugate gradients).
+    observed numbers; each iteration is one more derivative of the denoiser. Keep them few with a
+    network: its Jacobian is neither symmetric nor positive, and solving with it to the end makes
+    single draws diverge (`Reconstruction.misfit` shows them). Source: Rozet, Andry, Lanusse &
+    Louppe 2024 (there by conjugate gradients).
     """
 
-    def __init__(self, denoiser: Denoiser, measurement: Measurement, iterations: int = 5) -> None:
+    def __init__(self, denoiser: Denoiser, measurement: Measurement, iterations: int = 3) -> None:
         super().__init__(denoiser, measurement)
         if iterations < 1:
             raise InputError(f"iterations is {iterations}; it must be at least 1")

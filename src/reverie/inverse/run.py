@@ -115,7 +115,7 @@ def reconstruct(
     y: one observation, (*observed), or one for each draw, (n, *observed). plan: a Plan or process
     times; by default `steps` equal steps of process time. method and its settings:
 
-        mmps         iterations (5), sampler: exact for Gaussian data, the one to start with
+        mmps         iterations (3), sampler: exact for Gaussian data, the one to start with
         pigdm        data_std (1), sampler: takes coordinates given x_t to be independent
         tmpd         sampler: takes observed numbers given x_t to be independent
         dps          guidance_scale (1): a baseline, biased for Gaussian data too

@@ -46,11 +46,10 @@ class Task:
             raise InputError(
                 f"the measurement is of points of shape {shape}, but the denoiser's of {fixed}"
             )
+        state = self.y.new_zeros(1, *shape)
         try:
-            with torch.no_grad():
-                state = self.start(1)
-                found = tuple(self.denoiser(state, self.times[:1].to(state)).shape[1:])
-        except (RuntimeError, ValueError) as error:
+            found = tuple(self.denoiser(state, self.times[:1].to(state)).shape[1:])
+        except RuntimeError as error:
             raise InputError(
                 f"the denoiser takes no points of shape {shape}, which the measurement is of, in "
                 f"{self.y.dtype}"

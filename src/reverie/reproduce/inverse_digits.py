@@ -21,7 +21,11 @@ from reverie.training import fit
 NOISE = 0.2  # of an observed pixel, in deviations of the data
 STEPS, FIT_STEPS, SHOWN = 40, 2000, 10
 VARIED = 0.25  # pixels with a smaller deviation are all but constant: their intervals mean nothing
-SETTINGS: dict[str, dict[str, Any]] = {"repaint": dict(resamplings=5)}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "dps": dict(guidance_scale=1.0),
+    "repaint": dict(resamplings=5),
+    "twisted-smc": dict(particles=1024),
+}
 
 
 def digits_rows(out: Path, seed: int, images: int) -> list[Row]:
@@ -77,8 +81,9 @@ class _Study:
                 **SETTINGS.get(method, {}),
             )  # fmt: skip
             coverage = covered(x, draws)[:, self.judged].mean(1).numpy()
+            note = ", ".join(f"{key} {value:g}" for key, value in SETTINGS.get(method, {}).items())
             rows += [
-                mean_row(f"{name}: coverage of 90% intervals, {method}", coverage, right[0]),
+                mean_row(f"{name}: coverage of 90% intervals, {method}", coverage, right[0], note),
                 mean_row(f"{name}: misfit, {method}", misfits(self.measurement, y, draws),
                          right[1]),
                 mean_row(f"{name}: PSNR of the mean (dB), {method}", self._psnr(x, draws.mean(1))),

@@ -35,6 +35,11 @@ PROCESS = EDM(0.01, 20)
 TIMES = torch.linspace(1, 0, STEPS + 1, dtype=torch.float64)
 COUNTS = (8, 32, 128, 512, 2048)  # of particles
 SETTINGS: dict[str, dict[str, Any]] = {"dps": dict(guidance_scale=0.05)}  # best of .01 to 1
+NOTES = {
+    "tmpd": "one observed number: the same guess as mmps",
+    "dps": "guidance_scale 0.05, the best of 0.01 to 1",
+    "repaint": "takes y to be exact",
+}
 FIRST = torch.tensor([[1.0, 0.0]], dtype=torch.float64)  # the observed coordinate, as a matrix
 MEASUREMENT = Inpainting(torch.tensor([True, False]), NOISE)
 
@@ -113,7 +118,12 @@ def _scores(name: str, x: Tensor, y: Tensor, draws: Tensor) -> list[Row]:
         distances.append(energy_distance(found.numpy(), truth.numpy()))
     coverage = covered(x, draws).mean(1).numpy()
     return [
-        mean_row(f"mixture: energy distance to the posterior, {name}", np.array(distances), 0.0),
+        mean_row(
+            f"mixture: energy distance to the posterior, {name}",
+            np.array(distances),
+            0.0,
+            NOTES.get(name, ""),
+        ),
         mean_row(f"mixture: coverage of 90% intervals, {name}", coverage, 0.9),
         mean_row(f"mixture: misfit, {name}", misfits(MEASUREMENT, y, draws), 1.0),
     ]
@@ -123,7 +133,7 @@ def _many(
     prior: GaussianMixture, y: Tensor, name: str, generator: torch.Generator, n: int = 2000
 ) -> Tensor:
     """`n` draws of one observation, for the figure."""
-    settings = dict(particles=4 * n) if name == "twisted-smc" else SETTINGS.get(name, {})
+    settings: Any = dict(particles=4 * n) if name == "twisted-smc" else SETTINGS.get(name, {})
     return reconstruct(
         prior, MEASUREMENT, y, n, method=name, plan=TIMES, generator=generator,
         dtype=torch.float64, **settings,

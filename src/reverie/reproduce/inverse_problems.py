@@ -18,7 +18,7 @@ from reverie.reproduce.tables import write_table
 
 def run(out: Path, seed: int = 0, full: bool = False) -> dict[str, Any]:
     """Write two figures and the table; `full` takes four times as many observations."""
-    observations, images = (400, 100) if full else (100, 20)
+    observations, images = (400, 128) if full else (100, 32)
     rows = inverse_mixture.gaussian_rows(seed)
     rows += inverse_mixture.mixture_rows(out, seed, observations)
     rows += inverse_digits.digits_rows(out, seed, images)
