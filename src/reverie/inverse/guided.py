@@ -149,7 +149,8 @@ class PiGDM(Guided):
 class TMPD(Guided):
     """Tweedie moment projection: the diagonal that has the row sums of J Cov[x | x_t] J^T.
 
-    Row sums below zero, which no variance can be, count as zero. Source: Boys et al. 2023.
+    Row sums below zero, which no variance can be, count as zero: where observed numbers pull
+    against each other given x_t it overshoots, even for Gaussian data. Source: Boys et al. 2023.
     """
 
     def pull(

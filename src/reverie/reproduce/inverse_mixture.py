@@ -48,7 +48,8 @@ def gaussian_rows(seed: int) -> list[Row]:
     """Root mean square of |xhat_y - E[x | x_t, y]| on N(0, C) in 8 dimensions, 3 observed."""
     generator = torch.Generator().manual_seed(seed)
     root, matrix = (torch.randn(k, 8, generator=generator, dtype=torch.float64) for k in (8, 3))
-    covariance = (root @ root.T / 8)[None]
+    root = root / root.norm(dim=1, keepdim=True)  # unit variances, which pigdm supposes
+    covariance = (root @ root.T)[None]
     prior = GaussianMixture(PROCESS, torch.zeros(1, 8), covariance, torch.ones(1))
     measurement = LinearMeasurement(matrix, NOISE)
     guided = {"mmps": MMPS, "pigdm": PiGDM, "tmpd": TMPD}
