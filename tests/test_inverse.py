@@ -498,8 +498,8 @@ def test_bad_problems_get_one_sentence():
         Measurement(lambda x: x @ torch.ones(3, 1), (2,), 0.1)
     with pytest.raises(InputError, match="needs shape"):
         LinearMeasurement(torch.tanh, 0.1)
-    with pytest.raises(InputError, match="one row for each point"):
-        Measurement(torch.sum, (2,), 0.1)
+    with pytest.raises(InputError, match="one row of numbers for each point"):
+        Measurement(lambda x: x.sum(1), (2,), 0.1)
     with pytest.raises(InputError, match=r"y has shape \(2,\); this measurement gives \(1,\)"):
         reconstruct(prior, measurement, torch.zeros(2), 5)
     with pytest.raises(InputError, match="1 values that are not finite"):

@@ -43,10 +43,10 @@ class Measurement:
                 f"the measurement cannot be taken of points of shape {self.shape} in float32: "
                 f"{error}"
             ) from error
-        if probe.ndim < 1 or len(probe) != 2:
+        if probe.ndim < 2 or len(probe) != 2:
             raise InputError(
                 f"the measurement of 2 points has shape {tuple(probe.shape)}; "
-                "it must have one row for each point"
+                "it must have one row of numbers for each point"
             )
         self.observed = tuple(probe.shape[1:])
         self.noise = _noise(noise, self.observed)

@@ -190,6 +190,7 @@ def _picture(
     for place, name in enumerate(("mmps", "pigdm", "dps", "repaint")):
         error = float((drawn[name].mean(0) - goal).norm())
         ax.axhline(error, color=f"C{place}", lw=1, label="mmps, tmpd" if place == 0 else name)
+    ax.set_yticks([0.03, 0.1, 0.3], ["0.03", "0.1", "0.3"])
     ax.yaxis.set_minor_formatter(NullFormatter())
     ax.set(xlabel="particles", ylabel="error of the posterior mean (units of x)")
     ax.legend(frameon=False, fontsize=8)
