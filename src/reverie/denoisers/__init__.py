@@ -2,6 +2,7 @@
 
 from reverie.denoisers.base import Denoiser as Denoiser
 from reverie.denoisers.base import evaluating as evaluating
+from reverie.denoisers.choice import network_for as network_for
 from reverie.denoisers.conversions import PREDICTIONS as PREDICTIONS
 from reverie.denoisers.conversions import convert as convert
 from reverie.denoisers.gaussian_mixture import GaussianMixture as GaussianMixture

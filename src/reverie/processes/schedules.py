@@ -195,6 +195,48 @@ class Rectified(GaussianProcess):
         return 1 / (1 + _float64(u).reshape(-1).sqrt())
 
 
+class LogLinear(GaussianProcess):
+    """Variance preserving, with log gamma linear in t from `high` at t_min to `low` at t_max.
+
+    Source: Batzolis et al. 2022, arXiv 2207.09786 (from 10 to -10); Kingma et al. 2021, section 6.
+    """
+
+    def __init__(
+        self,
+        high: float = 10.0,
+        low: float = -10.0,
+        t_min: float = 1e-3,
+        t_max: float = 1.0,
+        shape: Shape = None,
+    ) -> None:
+        super().__init__((t_min, t_max), shape)
+        if not low < high:
+            raise InputError(f"log-SNR goes from high = {high} to low = {low}; need low < high")
+        self.high, self.low = high, low
+
+    def settings(self) -> dict[str, float]:
+        start, stop = self.t_range
+        return dict(high=self.high, low=self.low, t_min=start, t_max=stop)
+
+    def _log_gamma(self, t: Tensor) -> Tensor:
+        start, stop = self.t_range
+        return self.high + (self.low - self.high) * (t - start) / (stop - start)
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return self._log_gamma(t).sigmoid().sqrt()
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return (-self._log_gamma(t)).sigmoid().sqrt()
+
+    def gamma(self, t: Tensor) -> Tensor:
+        return self._log_gamma(t).exp()
+
+    def time(self, u: Tensor | float) -> Tensor:
+        start, stop = self.t_range
+        share = (_float64(u).reshape(-1).log() - self.high) / (self.low - self.high)
+        return start + (stop - start) * share
+
+
 class Custom(GaussianProcess):
     """A user's own alpha(t) and sigma(t); the clock is inverted by bisection to the last bit.
 
@@ -248,39 +290,5 @@ PROCESSES: dict[str, type[GaussianProcess]] = {
     "ve": VE,
     "edm": EDM,
     "rectified": Rectified,
+    "log-linear": LogLinear,
 }
-
-
-def build(spec: str, **settings: float) -> GaussianProcess:
-    """Build a process from its name, or `name:key=value,...` as in `edm:sigma_min=.02`.
-
-    InputError names the choices.
-    """
-    name, _, rest = spec.partition(":")
-    if name not in PROCESSES:
-        raise InputError(f"no process is called {name!r}; choose one of {', '.join(PROCESSES)}")
-    for part in filter(None, rest.split(",")):
-        key, _, value = part.partition("=")
-        try:
-            settings[key.strip()] = float(value)
-        except ValueError as error:
-            raise InputError(f"process setting {part!r} is not of the form key=number") from error
-    kind = PROCESSES[name]
-    known = set(kind().settings())  # type: ignore[call-arg]
-    unknown = set(settings) - known
-    if unknown:
-        raise InputError(
-            f"{name} has no setting {', '.join(sorted(unknown))}, only {', '.join(sorted(known))}"
-        )
-    return kind(**settings)  # type: ignore[arg-type]
-
-
-def spec_of(process: GaussianProcess) -> str:
-    """The text from which `build` makes this process again; InputError for a custom one."""
-    for name, kind in PROCESSES.items():
-        if type(process) is kind:
-            settings = ",".join(f"{k}={v!r}" for k, v in process.settings().items())
-            return f"{name}:{settings}"
-    raise InputError(
-        f"{type(process).__name__} cannot be written to a run: use one of {', '.join(PROCESSES)}"
-    )

@@ -34,6 +34,8 @@ RESULTS = (
     "step-schedules",
     "earth",
     "torsions",
+    "wavelet-steps",
+    "phi4",
 )
 
 
