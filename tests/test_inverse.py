@@ -19,10 +19,11 @@ from reverie.inverse import (
     PiGDM,
     reconstruct,
 )
+from reverie.inverse.guided import in_modes
 from reverie.inverse.krylov import gmres
 from reverie.inverse.repaint import renoise
 from reverie.inverse.twisted import effective_size, systematic
-from reverie.processes import EDM, VP, Brownian, Custom, Rectified
+from reverie.processes import EDM, VP, Brownian, Custom, ModalProcess, Rectified
 from reverie.spaces import Sphere
 
 F64 = torch.float64
@@ -183,6 +184,25 @@ def test_moment_matching_is_exact_where_coordinates_have_their_own_speeds(genera
     matrix, y = randn(generator, 2, 4), randn(generator, 6, 2)
     state, t = randn(generator, 6, 4), torch.tensor(0.5, dtype=F64)
     exact = conditional_mean(law, matrix, 0.2, y, state, torch.ones(4, dtype=F64), 0.5 * speeds)
+    found = MMPS(prior, LinearMeasurement(matrix, 0.2))(state, t, y)
+    assert (found - exact).abs().max() < 1e-10
+
+
+def test_moment_matching_is_exact_in_the_modes_of_a_basis(generator):
+    """The noise is diagonal in cosines, not in coordinates: the same three precisions."""
+    bands = torch.tensor([1.0, 2.0, 0.5, 1.5], dtype=F64)
+    process = ModalProcess(EDM(0.01, 20), shape=(4,), basis="dct", speed=bands, t_range=(0, 0.5))
+    law = gaussian_prior(generator, EDM(), 4)
+    prior = Linear(process, law.means[0], law.spectrum[0], law.basis[0])
+    matrix, y = randn(generator, 2, 4), randn(generator, 6, 2)
+    t, eye = torch.tensor(0.3, dtype=F64), torch.eye(4, dtype=F64)
+    state = process.corrupt(prior.mean + randn(generator, 6, 4), t, generator=generator)
+    alpha, sigma = process.levels(t, eye[:1])
+    by_state = in_modes(process, alpha / sigma**2, eye)
+    seen = in_modes(process, (alpha / sigma) ** 2, eye)
+    precision = torch.linalg.inv(law.covariances[0])
+    right = precision @ law.means[0] + state @ by_state + y @ matrix / 0.2**2
+    exact = torch.linalg.solve(precision + seen + matrix.T @ matrix / 0.2**2, right.T).T
     found = MMPS(prior, LinearMeasurement(matrix, 0.2))(state, t, y)
     assert (found - exact).abs().max() < 1e-10
 
@@ -464,6 +484,30 @@ def test_every_method_takes_coordinates_with_their_own_speeds(generator, method)
     seen = (1.0 + 0.2 / 0.2**2) / (1 + 1 / 0.2**2)
     assert abs(float(drawn[0]) - seen) < 5 * 0.2 / math.sqrt(n) + 0.1
     assert abs(float(drawn[1]) + 2) < 5 * 0.71 / math.sqrt(n) + 0.1
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_but_repaint_takes_the_modes_of_a_basis(generator, method):
+    """Gaussian data in cosines: the posterior mean, within 5 standard errors and .1."""
+    speeds, n = torch.tensor([1.0, 1.3, 0.8, 1.2], dtype=F64), 500
+    process = ModalProcess(EDM(0.01, 40), shape=(4,), basis="dct", speed=speeds, t_range=(0, 0.8))
+    eye = torch.eye(4, dtype=F64)
+    prior = Linear(process, torch.ones(4, dtype=F64), torch.ones(4, dtype=F64), eye)
+    measurement = Inpainting(torch.tensor([True, False, False, True]), 0.2)
+    y = torch.tensor([0.2, 1.5], dtype=F64)
+
+    def draw():
+        return reconstruct(
+            prior, measurement, y, n, method=method, steps=50, generator=generator, dtype=F64
+        ).draws.mean(0)
+
+    if method == "repaint":
+        with pytest.raises(InputError, match="modes of a basis"):
+            draw()
+        return
+    seen = (1.0 + y / 0.2**2) / (1 + 1 / 0.2**2)
+    exact = torch.stack([seen[0], eye[0, 0], eye[0, 0], seen[1]])
+    assert ((draw() - exact).abs() < 5 / math.sqrt(n) + 0.1).all()
 
 
 class Cut(Denoiser):

@@ -24,7 +24,7 @@ class GaussianMixture(Denoiser):
 
     means: (K, d). covariances: (K, d, d), symmetric without negative eigenvalues. weights: (K,),
     positive, normalised here. Raises InputError where the shapes disagree, a weight or an
-    eigenvalue is negative, or the process noises coordinates at different speeds.
+    eigenvalue is negative, or the process noises modes differently.
     """
 
     process: GaussianProcess
@@ -44,8 +44,8 @@ class GaussianMixture(Denoiser):
                 f"means {tuple(means.shape)} need covariances {(count, dim, dim)} and weights "
                 f"{(count,)}, not {tuple(covariances.shape)} and {tuple(weights.shape)}"
             )
-        if process.columns > 1:
-            raise InputError("a Gaussian mixture needs one noise level for all coordinates")
+        if not process.isotropic:
+            raise InputError("a Gaussian mixture needs one noise level for all modes")
         if not (weights > 0).all():
             raise InputError("the weights of a mixture must be positive")
         covariances = covariances.double()

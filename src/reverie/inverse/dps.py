@@ -15,7 +15,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from reverie.inverse.guided import differentiable_guess, positive
+from reverie.inverse.guided import differentiable_guess, in_modes, positive
 from reverie.inverse.task import Task
 
 
@@ -32,7 +32,7 @@ def dps(task: Task, guidance_scale: float = 1.0) -> Tensor:
         downhill = transposed(tangent.pull(direction))
         scale = _total(process.levels(t, state)) * _total(process.levels(s, state))
         moved = process.reverse(clean, state, t, s, generator=task.generator)
-        state = moved + zeta * scale * downhill
+        state = moved + in_modes(process, zeta * scale, downhill)
     return task.denoiser(state, _each(task.times[-1], state))
 
 

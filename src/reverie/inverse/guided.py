@@ -9,7 +9,7 @@ xhat, and a guess W of Cov[x | x_t]. Then, with (.)^T of xhat by automatic diffe
 
     MMPS    W = D (d xhat / d x_t)^T = Cov[x | x_t]: exact where the data are Gaussian and A linear
     PiGDM   W = r^2, r^2 = s^2 v / (s^2 + v), s = sigma / alpha, v the data's variance: exact for
-            data that are N(m, v) in every coordinate
+            data that are N(m, v) in every coordinate (mode by mode, where modes differ)
     TMPD    J W J^T replaced by the sums of its rows: exact where it is diagonal
 
 All drop the derivative of W, which is zero for Gaussian data only. The guess is that of no noised
@@ -56,10 +56,9 @@ class Guided(Denoiser):
         clean, transposed = differentiable_guess(self.denoiser, state, t)
         tangent = self.measurement.tangent(clean)
         alpha, sigma = self.process.levels(t, state)
-        by_score = sigma.square() / alpha
 
         def covariance(v: Tensor) -> Tensor:
-            return by_score * transposed(v)
+            return in_modes(self.process, sigma.square() / alpha, transposed(v))
 
         towards = self.pull(tangent, y - tangent.value, covariance, sigma / alpha)
         return clean + covariance(towards)
@@ -141,7 +140,7 @@ class PiGDM(Guided):
         remaining = remaining_variance(spread, self.data_std)
 
         def product(u: Tensor) -> Tensor:
-            return tangent.push(remaining * tangent.pull(u))
+            return tangent.push(in_modes(self.process, remaining, tangent.pull(u)))
 
         return tangent.pull(self.solve(product, residual, INNER_ITERATIONS))
 
@@ -169,6 +168,11 @@ def remaining_variance(spread: Tensor, data_std: float) -> Tensor:
     """Var[x | x_t] for data of variance data_std^2: s^2 v / (s^2 + v) at s = sigma / alpha."""
     square = spread.square()
     return square * data_std**2 / (square + data_std**2)
+
+
+def in_modes(process: GaussianProcess, factor: Tensor, x: Tensor) -> Tensor:
+    """x (B, *shape) with its modes multiplied by `factor`."""
+    return process.from_modes(factor * process.to_modes(x))
 
 
 def differentiable_guess(

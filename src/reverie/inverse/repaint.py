@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from reverie.errors import InputError
+from reverie.inverse.guided import in_modes
 from reverie.inverse.measurements import Inpainting
 from reverie.inverse.task import Task
 from reverie.processes import GaussianProcess
@@ -22,13 +23,19 @@ from reverie.processes import GaussianProcess
 def repaint(task: Task, resamplings: int = 10) -> Tensor:
     """Draws (n, *shape), with y itself where it was observed.
 
-    resamplings: how often each step is taken. Raises InputError on other measurements than masks.
+    resamplings: how often each step is taken. Raises InputError on other measurements
+    than masks, and where modes of a basis are noised differently.
     """
     if not isinstance(task.measurement, Inpainting):
         raise InputError("repaint needs an Inpainting measurement: use mmps for others")
     if resamplings < 1:
         raise InputError(f"resamplings is {resamplings}; it must be at least 1")
     process, state = task.process, task.start()
+    if not process.isotropic and not torch.equal(process.to_modes(state), state):
+        raise InputError(
+            "repaint needs noise that is independent between coordinates, and this process noises "
+            "the modes of a basis: use mmps"
+        )
     known, mask = task.measurement.adjoint(task.y), task.measurement.mask.to(task.y.device)
     for t, s in pairwise(task.times):
         for left in reversed(range(resamplings)):
@@ -55,4 +62,4 @@ def renoise(
     kept = alpha_t / alpha_s
     spread = (sigma_t.square() - (kept * sigma_s).square()).clamp(min=0).sqrt()
     noise = torch.randn(state.shape, generator=generator, dtype=state.dtype, device=state.device)
-    return kept * state + spread * noise
+    return in_modes(process, kept, state) + in_modes(process, spread, noise)

@@ -21,7 +21,12 @@ import torch
 from torch import Tensor
 
 from reverie.errors import InputError
-from reverie.inverse.guided import differentiable_guess, positive, remaining_variance
+from reverie.inverse.guided import (
+    differentiable_guess,
+    in_modes,
+    positive,
+    remaining_variance,
+)
 from reverie.inverse.measurements import log_normal
 from reverie.inverse.task import Task
 from reverie.sampling.levels import Levels
@@ -74,7 +79,7 @@ def twisted_smc(
     levels = Levels(task.process, task.times, state, task.generator)
     table = ddim(levels, 1.0)
     kept, weight, noise = map(levels.fit, (table.kept, table.weights[0], table.noise))
-    look = twist(state, 0)
+    to_modes, look = task.process.to_modes, twist(state, 0)
     log_weights, log_evidence, ess = look.twist, 0.0, []
     family = torch.arange(particles, device=state.device)
     for k in range(len(kept)):
@@ -85,8 +90,9 @@ def twisted_smc(
             state, look, family = state[rows], look.take(rows), family[rows]
             log_weights = torch.zeros_like(log_weights)
         z = levels.noise(state)
-        state = kept[k] * state + weight[k] * look.guided + noise[k] * z
-        shift = weight[k] / noise[k] * (look.guided - look.clean)
+        modes = kept[k] * to_modes(state) + weight[k] * to_modes(look.guided) + noise[k] * z
+        state = task.process.from_modes(modes)
+        shift = weight[k] / noise[k] * to_modes(look.guided - look.clean)
         # log p(x_s | x_t) - log q(x_s | x_t, y), two Gaussians of one spread
         odds = -(z * shift + 0.5 * shift.square()).double().flatten(1).sum(1)
         before, look = look.twist, twist(state, k + 1)
@@ -108,7 +114,7 @@ class _Twist:
         self.task = task
         alpha, sigma = task.process.alpha(task.times), task.process.sigma(task.times)
         remaining = remaining_variance(sigma / alpha, data_std)
-        # one number a level, also where coordinates are noised at their own speeds
+        # one number a level, also where modes are noised at their own speeds
         self.remaining = remaining.reshape(len(task.times), -1).mean(1).tolist()
         self.remaining[-1] = 0.0  # the last guess is the point itself
         first = task.denoiser(state, task.times[0].to(state).expand(len(state)))
@@ -124,7 +130,7 @@ class _Twist:
         variance = task.measurement.noise.to(state).square() + self.gain * self.remaining[k]
         alpha, sigma = task.process.levels(t, state)
         towards = transposed(tangent.pull(residual / variance))
-        guided = clean + sigma.square() / alpha * towards
+        guided = clean + in_modes(task.process, sigma.square() / alpha, towards)
         return _Look(clean, guided, log_normal(residual.double(), variance.double()))
 
 
