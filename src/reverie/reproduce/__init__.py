@@ -29,6 +29,7 @@ RESULTS = (
     "dominance",
     "minimax-rate",
     "constrained",
+    "inverse-problems",
     "distillation",
     "step-schedules",
     "earth",
