@@ -17,7 +17,7 @@ from reverie.errors import InputError
 
 BUILT_IN = ("digits", "wine", "breast-cancer", "fashion-mnist")
 FORMATS = (
-    ".npy, .npz, .csv (.gz), .parquet, .txt (a row a line), an idx file (MNIST format), a folder "
+    ".npy, .npz, .csv (.gz), .parquet, .txt (a row a line), .mat, an idx file (MNIST format), a folder "
     "of images, or one of " + ", ".join(BUILT_IN)
 )
 
@@ -26,7 +26,7 @@ def load(source: str | Path | np.ndarray | Tensor | Dataset, *, mixed: bool = Fa
     """Load a built-in name, a file, a folder of images, an array or a tensor.
 
     Files: `.npy`, `.npz` (one array, or `FILE.npz:KEY`), `.csv` or `.data`, also gzipped (a header
-    is recognised), `.parquet` (extra `tables`), `.txt` (every line a row of letters). mixed:
+    is recognised), `.parquet` (extra `tables`), `.txt` (every line a row of letters), `.mat`. mixed:
     tables may hold categories and missing cells (see `Column`), as audits and finite sets take
     them. Raises InputError: what is wrong, and where.
     """
@@ -56,6 +56,8 @@ def load(source: str | Path | np.ndarray | Tensor | Dataset, *, mixed: bool = Fa
         return read_parquet(path, mixed)
     if name.endswith(".txt"):
         return read_words(path)
+    if name.endswith((".mat", ".amat")):
+        return _read_mat(path)
     if name.endswith(".npy"):
         return _read_npy(path)
     if name.endswith(".npz"):
@@ -119,6 +121,20 @@ def _read_npz(path: Path, key: str) -> Dataset:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path} is not a NumPy archive ({_first_line(error)})") from error
+
+
+def _read_mat(path: Path) -> Dataset:
+    """The one array of a MATLAB file (version 5)."""
+    from scipy.io import loadmat
+
+    try:
+        found = {k: v for k, v in loadmat(path).items() if not k.startswith("__")}
+    except (ValueError, OSError, EOFError, NotImplementedError, TypeError) as error:
+        raise InputError(f"{path} is not a MATLAB 5 file ({_first_line(error)})") from error
+    arrays = {k: v for k, v in found.items() if v.dtype.kind in "fiub" and v.ndim >= 2}
+    if len(arrays) != 1:
+        raise InputError(f"{path} holds {len(arrays)} arrays of numbers; one is needed")
+    return _from_array(next(iter(arrays.values())), str(path))
 
 
 def _first_line(error: Exception) -> str:
