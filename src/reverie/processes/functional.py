@@ -1,0 +1,45 @@
+"""Noise that is a random function: x_t = alpha x + sigma xi with xi of covariance operator C.
+
+On a grid C is the matrix K of its kernel, whatever the quadrature weights, and the process is the
+modal one in the eigenvectors of K. Its rate is 1/2 |C^(-1/2) (x - xhat)|^2, the squared
+Cameron-Martin norm, which grows without bound as the grid is refined unless data are smoother than
+the noise (Kerrigan, Ley & Smyth 2023); see `objectives.functional`.
+"""
+
+from __future__ import annotations
+
+from reverie.processes.covariance import Covariance
+from reverie.processes.gaussian import GaussianProcess
+from reverie.processes.modes import ModalProcess
+from reverie.processes.schedules import EDM
+from reverie.spaces import Functions, KarhunenLoeve
+
+
+class FunctionNoise(ModalProcess):
+    """`schedule` (default EDM from .01 to 40) with noise of `covariance` on the grid of `space`.
+
+    nugget: the least variance of a mode, in units of the mean. A smooth kernel's variances fall
+    below rounding, and the clock divides by them. Costs n^3 once and n^2 a function, n points.
+    """
+
+    space: Functions
+
+    def __init__(
+        self,
+        space: Functions,
+        covariance: Covariance,
+        schedule: GaussianProcess | None = None,
+        nugget: float = 1e-6,
+    ) -> None:
+        basis = KarhunenLoeve(space.shape, covariance.on(space))
+        super().__init__(
+            EDM(0.01, 40.0) if schedule is None else schedule,
+            shape=space.shape,
+            basis=basis,
+            spectrum=basis.spectrum.clamp(min=nugget * float(basis.spectrum.mean())),
+        )
+        self.space, self.covariance, self.nugget = space, covariance, nugget
+
+    def on(self, space: Functions) -> FunctionNoise:
+        """The same noise on another grid."""
+        return FunctionNoise(space, self.covariance, self.schedule, self.nugget)
