@@ -17,15 +17,18 @@ from reverie.processes import GaussianProcess
 
 
 class Regression(NamedTuple):
-    """State and target (B, *shape); gain broadcasts against them."""
+    """State and target (B, *shape); gain broadcasts against their modes."""
 
     state: Tensor
     target: Tensor
     gain: Tensor
+    process: GaussianProcess
 
     def loss(self, guess: Tensor, scale: Tensor) -> Tensor:
-        """scale * (gain * guess - target)^2, the mean over coordinates, per sample (B,)."""
-        return (scale * (self.gain * guess - self.target).square()).flatten(1).mean(1)
+        """scale * (gain * guess - target)^2, the mean over modes, per sample (B,)."""
+        to_modes = self.process.to_modes
+        missed = self.gain * to_modes(guess) - to_modes(self.target)
+        return (scale * missed.square()).flatten(1).mean(1)
 
 
 class Objective(Protocol):
@@ -43,7 +46,8 @@ class Standard:
         self.process = process
 
     def draw(self, rows: Tensor, x: Tensor, t: Tensor, generator: torch.Generator) -> Regression:
-        return Regression(self.process.corrupt(x, t, generator=generator), x, x.new_ones(()))
+        state = self.process.corrupt(x, t, generator=generator)
+        return Regression(state, x, x.new_ones(()), self.process)
 
 
 class DenoisingFit:
@@ -58,7 +62,7 @@ class DenoisingFit:
         network = self.network.train()
         t, weight, bins = self.law.draw(len(x), generator)
         state = network.process.corrupt(x, t, generator=generator)
-        drawn = Regression(state, x, x.new_ones(()))
+        drawn = Regression(state, x, x.new_ones(()), network.process)
         each = drawn.loss(network(state, t.to(x)), network.loss_weight(t, x))
         self.law.learn(bins, each.detach())
         self.optimiser.zero_grad(set_to_none=True)
