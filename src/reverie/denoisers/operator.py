@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,8 @@ class FourierNeuralOperator(nn.Module):
     the modes, or x of another shape than the grid's.
     """
 
+    points: Tensor
+
     def __init__(
         self,
         space: Functions,
@@ -41,7 +44,9 @@ class FourierNeuralOperator(nn.Module):
         observations: bool = False,
     ) -> None:
         super().__init__()
-        self.settings = dict(modes=modes, width=width, depth=depth, observations=observations)
+        self.settings: dict[str, Any] = dict(
+            modes=modes, width=width, depth=depth, observations=observations
+        )
         self.space, self.observations = space, observations
         self.register_buffer("points", space.points.float(), persistent=False)
         inputs = 1 + space.axes + 2 * observations

@@ -48,13 +48,7 @@ def cameron_martin(process: FunctionNoise, data: Tensor | None = None) -> Square
                 "noise",
                 stacklevel=2,
             )
-    spectrum = process.variance
-
-    def norm(residual: Tensor) -> Tensor:
-        modes = process.to_modes(residual)
-        return (modes.square() / spectrum.to(modes)).flatten(1).sum(1)
-
-    return norm
+    return lambda residual: process.pool(process.to_modes(residual).square())
 
 
 def spectral_cameron_martin(space: Functions, noise: Covariance, terms: int = 256) -> SquareNorm:
@@ -103,7 +97,7 @@ def random_observations(x: Tensor, most: int, generator: torch.Generator) -> Ten
 
 
 class FunctionRegression(NamedTuple):
-    """State and target (B, *shape), the norm of what is missed, and the condition of these rows."""
+    """State and target (B, *shape), the norm of the error, and the condition of these rows."""
 
     state: Tensor
     target: Tensor

@@ -45,7 +45,7 @@ class Functions(Euclidean):
     @classmethod
     def regular(cls, shape: int | tuple[int, ...], *, ends: bool = False) -> Functions:
         """Midpoints of equal cells, `shape` of them; with `ends` the 1-D grid 0, ..., 1."""
-        sides = (shape,) if isinstance(shape, int) else tuple(shape)
+        sides: tuple[int, ...] = (shape,) if isinstance(shape, int) else shape
         if not sides or min(sides) < 2:
             raise InputError(f"a grid of shape {shape} needs at least two points on every side")
         if ends:
@@ -70,6 +70,7 @@ class Functions(Euclidean):
     def slopes(self, f: Tensor) -> Tensor:
         """Squared L2 norms (B,) of the gradients of functions (B, *shape), by differences.
 
+        Over the span of the points: half a cell is missing at each end of a regular grid.
         Raises InputError on scattered points of k > 1.
         """
         if self.axes == 1:
