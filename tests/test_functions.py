@@ -51,8 +51,9 @@ def two_lines(space, count, generator):
 def small_network(process, **settings):
     torch.manual_seed(0)
     space = process.space
-    settings = dict(modes=6, width=16, depth=2) | settings
-    return FunctionNetwork(process, FourierNeuralOperator(space, **settings))
+    settings = {"modes": 6, "width": 16, "depth": 2} | settings
+    body = FourierNeuralOperator(space, **settings)  # type: ignore[arg-type]
+    return FunctionNetwork(process, body)
 
 
 def trained(process, data, steps, norm=None, observe=0, **settings):

@@ -6,6 +6,7 @@ refined; a plain mean over the points would depend on where the points lie.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -51,7 +52,7 @@ class Functions(Euclidean):
         if ends:
             if len(sides) > 1:
                 raise InputError("a grid with its ends is one-dimensional: give one number")
-            return cls(torch.linspace(0, 1, sides[0], dtype=torch.float64))
+            return cls(torch.linspace(0, 1, math.prod(sides), dtype=torch.float64))
         return cls(_midpoints(sides))
 
     @property
