@@ -89,7 +89,7 @@ def _discretisation(axes: Any) -> list[Row]:
             for n, loss, value in zip(POINTS, losses, known, strict=True)
         ]
     axes.set(xscale="log", yscale="log", xlabel="points of the grid")
-    axes.set(ylabel="least Cameron-Martin loss at SNR 1 (2 nats per SNR)")
+    axes.set(ylabel="least Cameron-Martin loss (2 nats per SNR)")
     axes.set(xticks=POINTS, xticklabels=POINTS)
     axes.minorticks_off()
     axes.legend(frameon=False, title="noise: Matern-1/2")
@@ -145,22 +145,30 @@ def _across_grids(axes: Any, steps: int, seed: int) -> list[Row]:
     generator = torch.Generator().manual_seed(seed)
     process = FunctionNoise(Functions.regular(64), NOISE)
     network = fit(process, two_lines(process.space, 4000, generator), steps, seed)
+    scattered = torch.rand(150, generator=generator, dtype=torch.float64).sort().values
+    grids = {
+        "64 points": Functions.regular(64),
+        "256 points": Functions.regular(256),
+        "150 random points": Functions(scattered),
+    }
     found = {}
-    for points, marker in ((64, "o"), (256, "x")):
-        found[points] = l2_errors(network, process.on(Functions.regular(points)), generator)
-        means, errors = zip(*found[points], strict=True)
-        axes.errorbar(SIGMAS, means, errors, fmt=marker, ms=5, label=f"read on {points} points")
+    for (name, grid), marker in zip(grids.items(), "ox+", strict=True):
+        found[name] = l2_errors(network, process.on(grid), generator)
+        means, errors = zip(*found[name], strict=True)
+        axes.errorbar(SIGMAS, means, errors, fmt=marker, ms=6, label=f"read on {name}")
     axes.set(
         xscale="log", yscale="log", xlabel="noise level sigma (pointwise deviation of data 1)"
     )
     axes.set(ylabel="mean square L2 error of the guess")
     axes.legend(frameon=False, title="trained on 64 points")
     note = "reference: the same operator on 64 points"
-    return [
-        Row(f"L2 error at sigma = {sigma:g}, 256 points", fine[0], coarse[0], "D",
-            float(np.hypot(fine[1], coarse[1])), note)
-        for sigma, fine, coarse in zip(SIGMAS, found[256], found[64], strict=True)
-    ]  # fmt: skip
+    rows = []
+    for name in list(grids)[1:]:
+        for sigma, other, own in zip(SIGMAS, found[name], found["64 points"], strict=True):
+            error = float(np.hypot(other[1], own[1]))
+            quantity = f"L2 error at sigma = {sigma:g}, {name}"
+            rows.append(Row(quantity, other[0], own[0], "D", error, note))
+    return rows
 
 
 # --- real curves ---------------------------------------------------------------------------------
