@@ -29,12 +29,8 @@ class Network(Denoiser):
         super().__init__()
         self.process, self.body, self.data_std = process, body, float(data_std)
 
-    def levels(self, t: Tensor | float, like: Tensor) -> tuple[Tensor, Tensor]:
-        """The (alpha, sigma) that the scalings are made of, as `process.levels`."""
-        return self.process.levels(t, like)
-
     def forward(self, state: Tensor, t: Tensor, condition: Any = None) -> Tensor:
-        alpha, sigma = self.levels(t, state)
+        alpha, sigma = self.process.network_levels(t, state)
         spread = sigma / alpha
         total = (spread.square() + self.data_std**2).sqrt()
         level = 0.25 * spread.log().flatten(1).mean(1).expand(state.shape[0])
@@ -48,7 +44,7 @@ class Network(Denoiser):
 
     def loss_weight(self, t: Tensor, like: Tensor) -> Tensor:
         """1 / c_out^2 (B, ...): times (x - xhat)^2 of the modes it gives the loss of F itself."""
-        alpha, sigma = self.levels(t, like)
+        alpha, sigma = self.process.network_levels(t, like)
         spread = sigma / alpha
         return (spread.square() + self.data_std**2) / (spread * self.data_std).square()
 

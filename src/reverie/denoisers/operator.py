@@ -92,36 +92,15 @@ class FourierNeuralOperator(nn.Module):
         return self.leave(self.norm(h))[..., 0]
 
 
-class FunctionNetwork(Network):
-    """A `Network` whose scalings know the noise by its pointwise variance alone, not by modes.
+def on_grid(network: Network, process: FunctionNoise) -> Network:
+    """The same weights with noise on another grid (see `FunctionNoise.on`), for `sample` and all.
 
-    So they are the same on every grid, as the body's weights are, and modes in which the noise is
-    small weigh no more than others. process: FunctionNoise. body: a FourierNeuralOperator on the
-    same grid. data_std: of the functions' values. `on(process)` is the same network on another
-    grid. Raises InputError where the two grids disagree.
+    Raises InputError where the network's body is not an operator.
     """
-
-    process: FunctionNoise
-    body: FourierNeuralOperator
-
-    def __init__(
-        self, process: FunctionNoise, body: FourierNeuralOperator, data_std: float = 1.0
-    ) -> None:
-        if not torch.equal(process.space.points, body.space.points):
-            raise InputError(
-                f"the noise lives on {process.space} and the operator on {body.space}: "
-                "use operator.on(process.space)"
-            )
-        super().__init__(process, body, data_std)
-
-    def levels(self, t: Tensor | float, like: Tensor) -> tuple[Tensor, Tensor]:
-        alpha, sigma = (level.flatten(1) for level in self.process.levels(t, like))
-        whole = (-1, *(1,) * (like.ndim - 1))
-        return alpha[:, :1].reshape(whole), sigma.square().mean(1).sqrt().reshape(whole)
-
-    def on(self, process: FunctionNoise) -> FunctionNetwork:
-        """The same weights, with noise of the same operator on another grid."""
-        return FunctionNetwork(process, self.body.on(process.space), self.data_std)
+    if not isinstance(network.body, FourierNeuralOperator):
+        raise InputError("only a FourierNeuralOperator can be read on another grid")
+    body = network.body.on(process.space)
+    return type(network)(process, body, network.data_std).train(network.training)
 
 
 class Waves(nn.Module):

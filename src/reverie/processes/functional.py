@@ -8,6 +8,8 @@ the noise (Kerrigan, Ley & Smyth 2023); see `objectives.functional`.
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from reverie.processes.covariance import Covariance
 from reverie.processes.gaussian import GaussianProcess
 from reverie.processes.modes import ModalProcess
@@ -39,6 +41,15 @@ class FunctionNoise(ModalProcess):
             spectrum=basis.spectrum.clamp(min=nugget * float(basis.spectrum.mean())),
         )
         self.space, self.covariance, self.nugget = space, covariance, nugget
+
+    def network_levels(self, t: Tensor | float, like: Tensor) -> tuple[Tensor, Tensor]:
+        """One level for the function: its pointwise deviation, which is the same on all grids.
+
+        Level by level of the modes, a loss would weigh each alike, the finest of the grid as well.
+        """
+        alpha, sigma = (level.flatten(1) for level in self.levels(t, like))
+        whole = (-1, *(1,) * (like.ndim - 1))
+        return alpha[:, :1].reshape(whole), sigma.square().mean(1).sqrt().reshape(whole)
 
     def on(self, space: Functions) -> FunctionNoise:
         """The same noise on another grid."""

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from reverie.config import FitConfig
 from reverie.curve import measure
-from reverie.denoisers import FourierNeuralOperator, FunctionNetwork
+from reverie.denoisers import FourierNeuralOperator, Network, on_grid
 from reverie.objectives import FunctionLoss
 from reverie.objectives.functional import excess_roughness
 from reverie.processes import RBF, Covariance, Exponential, FunctionNoise, Matern
@@ -99,13 +99,11 @@ def _discretisation(axes: Any) -> list[Row]:
 # --- one operator, two grids ---------------------------------------------------------------------
 
 
-def fit(
-    process: FunctionNoise, data: Tensor, steps: int, seed: int, modes: int = 12
-) -> FunctionNetwork:
+def fit(process: FunctionNoise, data: Tensor, steps: int, seed: int, modes: int = 12) -> Network:
     """An operator of width 24 trained on functions (N, *shape) by the L2 loss."""
     torch.manual_seed(seed)
     body = FourierNeuralOperator(process.space, modes, width=24, depth=3)
-    network = FunctionNetwork(process, body, float(data.std()))
+    network = Network(process, body, float(data.std()))
     config = FitConfig(
         steps=steps, batch_size=64, lr=2e-3, check_every=steps, seed=seed, ema=0.995
     )
@@ -128,10 +126,10 @@ def two_lines(space: Functions, count: int, generator: torch.Generator) -> Tenso
 
 @torch.no_grad()
 def l2_errors(
-    network: FunctionNetwork, process: FunctionNoise, generator: torch.Generator
+    network: Network, process: FunctionNoise, generator: torch.Generator
 ) -> list[tuple[float, float]]:
     """Mean L2 denoising error and its standard error at each of SIGMAS, 2,000 fresh functions."""
-    own, found = network.on(process), []
+    own, found = on_grid(network, process), []
     for sigma in SIGMAS:
         x = two_lines(process.space, 2000, generator)
         t = process.time(sigma**-2)
@@ -187,11 +185,11 @@ def _phonemes() -> np.ndarray:
     return whole.reshape(len(whole), 64, 4).mean(2)
 
 
-def draw(network: FunctionNetwork, process: FunctionNoise, count: int, seed: int) -> np.ndarray:
+def draw(network: Network, process: FunctionNoise, count: int, seed: int) -> np.ndarray:
     """Samples (count, *shape) on the process's grid, 24 steps of DPM-Solver++ (2M)."""
     times = torch.linspace(1, 0, 25, dtype=torch.float64)
     generator = torch.Generator().manual_seed(seed)
-    own = network.on(process).eval()
+    own = on_grid(network, process)
     return sample(own, count, times, "dpm++2m", generator=generator).double().numpy()
 
 
