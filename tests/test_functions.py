@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from reverie import audit, measure, plan_steps, sample
+from reverie import Run, audit, fit, measure, plan_steps, sample
 from reverie.config import FitConfig
 from reverie.denoisers import (
     FourierNeuralOperator,
@@ -33,6 +33,8 @@ from reverie.processes import (
     FunctionNoise,
     Matern,
     PowerLaw,
+    build,
+    spec_of,
 )
 from reverie.reproduce import functional
 from reverie.reproduce.curve_scores import autocorrelation, curve_scores, statistics
@@ -115,6 +117,10 @@ def test_norms_are_those_of_functions_on_every_grid():
         (lambda: Functions(torch.rand(5, 2)).slopes(torch.rand(1, 5)), "regular grid"),
         (lambda: Matern(1.0, 0.1), "choose 0.5, 1.5 or 2.5"),
         (lambda: RBF(0.0), "must be positive"),
+        (lambda: build("functions:kernel=cubic,shape=8"), "no covariance is called 'cubic'"),
+        (lambda: build("functions:kernel=rbf"), "needs the shape of a point"),
+        (lambda: build("functions:shape=8,sigma_max=9"), "belong to a schedule"),
+        (lambda: spec_of(FunctionNoise(Functions([0.1, 0.4]), RBF(0.1))), "on a regular grid"),
         (lambda: PowerLaw(0.9, axes=2), "finite trace"),
         (lambda: FourierNeuralOperator(Functions.regular(16), modes=10), "needs 20 points"),
         (lambda: excess_roughness(torch.rand(3, 32), UNIT, RBF(0.1)), "too coarse"),
@@ -409,6 +415,26 @@ def test_fit_measure_plan_sample_and_audit_work_as_on_any_process(generator):
     assert audit(train, held, train[:40]).finding == "copies"
     exact = measure(Memoriser(process, train), train[:100], 32, generator=generator)
     assert exact.area() == pytest.approx(math.log(400), abs=4 * (exact.area_stderr() or 0) + 0.05)
+
+
+@pytest.mark.parametrize("kernel", ["rbf", "exponential", "matern-1/2", "matern-5/2"])
+def test_name_of_the_process_builds_it_again(kernel):
+    process = build(f"functions:kernel={kernel},length=0.3,variance=2,shape=4x5,schedule=vp")
+    again = build(spec_of(process))
+    assert isinstance(again, FunctionNoise)
+    assert type(again.schedule) is VP
+    assert again.space.shape == (4, 5)
+    assert torch.equal(again.covariance.on(again.space), process.covariance.on(process.space))
+    assert type(build("functions:", shape=(8,)).schedule) is EDM
+
+
+def test_a_run_directory_keeps_the_process(tmp_path, generator):
+    data = two_lines(UNIT, 60, generator).numpy()
+    fit(data, process="functions:shape=32,length=0.2", out=tmp_path / "run",
+        steps=4, check_every=4, width=8, depth=1, batch_size=8)  # fmt: skip
+    process = Run.load(tmp_path / "run").denoiser.process
+    assert isinstance(process, FunctionNoise)
+    assert process.spec()["length"] == "0.2"
 
 
 def test_exact_denoiser_samples_its_gaussian(generator):

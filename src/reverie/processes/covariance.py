@@ -49,8 +49,22 @@ class Covariance:
         return Eigenpairs(kept, functions.reshape(-1, *space.shape))
 
 
-class _Stationary(Covariance):
-    """variance * profile(|x - y| / length)."""
+def covariance_named(name: str, length: float = 0.1, variance: float = 1.0) -> Covariance:
+    """rbf, exponential, matern-1/2, matern-3/2 or matern-5/2; InputError on another name."""
+    kernels = {"rbf": RBF, "exponential": Exponential}
+    if name in kernels:
+        return kernels[name](length, variance)
+    smoothness = {f"matern-{twice}/2": twice / 2 for twice in (1, 3, 5)}
+    if name in smoothness:
+        return Matern(smoothness[name], length, variance)
+    known = ", ".join([*kernels, *smoothness])
+    raise InputError(f"no covariance is called {name!r}; choose one of {known}")
+
+
+class Stationary(Covariance):
+    """variance * profile(|x - y| / length); `name` is that of `covariance_named`."""
+
+    name: str
 
     def __init__(self, length: float, variance: float = 1.0) -> None:
         if not (length > 0 and variance > 0):
@@ -67,14 +81,16 @@ class _Stationary(Covariance):
         return self.variance * self.profile(torch.cdist(x, y, compute_mode=mode) / self.length)
 
 
-class RBF(_Stationary):
+class RBF(Stationary):
     """exp(-r^2 / 2): functions with derivatives of every order."""
+
+    name = "rbf"
 
     def profile(self, distance: Tensor) -> Tensor:
         return (-0.5 * distance.square()).exp()
 
 
-class Matern(_Stationary):
+class Matern(Stationary):
     """Matern kernel of smoothness `nu` = 1/2, 3/2 or 5/2: functions of any order below nu.
 
     Rasmussen & Williams 2006, eq. 4.16-4.17, with r = |x - y| / length.
@@ -85,6 +101,7 @@ class Matern(_Stationary):
         if nu not in (0.5, 1.5, 2.5):
             raise InputError(f"nu is {nu}; choose 0.5, 1.5 or 2.5 (beyond that, RBF)")
         self.nu = float(nu)
+        self.name = f"matern-{2 * self.nu:.0f}/2"
 
     def profile(self, distance: Tensor) -> Tensor:
         r = math.sqrt(2 * self.nu) * distance
@@ -97,6 +114,7 @@ class Exponential(Matern):
 
     def __init__(self, length: float, variance: float = 1.0) -> None:
         super().__init__(0.5, length, variance)
+        self.name = "exponential"
 
     def frequencies(self, count: int) -> Tensor:
         """Roots omega (count,), increasing: l omega tan(omega/2) = 1, l omega + tan(omega/2) = 0.

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from reverie.processes.covariance import Covariance
+from reverie.errors import InputError
+from reverie.processes.covariance import Covariance, Stationary
 from reverie.processes.gaussian import GaussianProcess
 from reverie.processes.modes import ModalProcess
 from reverie.processes.schedules import EDM
 from reverie.spaces import Functions, KarhunenLoeve
+
+NUGGET = 1e-6
 
 
 class FunctionNoise(ModalProcess):
@@ -31,7 +34,7 @@ class FunctionNoise(ModalProcess):
         space: Functions,
         covariance: Covariance,
         schedule: GaussianProcess | None = None,
-        nugget: float = 1e-6,
+        nugget: float = NUGGET,
     ) -> None:
         basis = KarhunenLoeve(space.shape, covariance.on(space))
         super().__init__(
@@ -50,6 +53,16 @@ class FunctionNoise(ModalProcess):
         alpha, sigma = (level.flatten(1) for level in self.levels(t, like))
         whole = (-1, *(1,) * (like.ndim - 1))
         return alpha[:, :1].reshape(whole), sigma.square().mean(1).sqrt().reshape(whole)
+
+    def spec(self) -> dict[str, str]:
+        if not isinstance(self.covariance, Stationary) or not self.space.uniform:
+            raise InputError(
+                "only noise of a named kernel on a regular grid can be written to a run"
+            )
+        length, variance = self.covariance.length, self.covariance.variance
+        written = {"kernel": self.covariance.name, "shape": "x".join(map(str, self.space.shape))}
+        numbers = {"length": length, "variance": variance, "nugget": self.nugget}
+        return written | {key: repr(value) for key, value in numbers.items()}
 
     def on(self, space: Functions) -> FunctionNoise:
         """The same noise on another grid."""
