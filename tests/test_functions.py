@@ -421,6 +421,7 @@ def test_fit_measure_plan_sample_and_audit_work_as_on_any_process(generator):
 def test_name_of_the_process_builds_it_again(kernel):
     process = build(f"functions:kernel={kernel},length=0.3,variance=2,shape=4x5,schedule=vp")
     again = build(spec_of(process))
+    assert isinstance(process, FunctionNoise)
     assert isinstance(again, FunctionNoise)
     assert type(again.schedule) is VP
     assert again.space.shape == (4, 5)

@@ -89,7 +89,7 @@ def _functions(
 ) -> FunctionNoise:
     own = {key: pairs.pop(key) for key in FUNCTION_SETTINGS if key in pairs}
     settings |= {key: _number(key, value) for key, value in pairs.items()}
-    schedule = build(own.pop("schedule"), **settings) if "schedule" in own else None
+    schedule = build(own.pop("schedule"), shape=None, **settings) if "schedule" in own else None
     if schedule is None and settings:
         raise InputError(f"functions: {', '.join(settings)} belong to a schedule; name it")
     shape = _shape(own, shape, "functions:kernel=exponential,shape=64")
