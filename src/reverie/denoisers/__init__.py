@@ -13,6 +13,8 @@ from reverie.denoisers.linear import Linear as Linear
 from reverie.denoisers.memoriser import Memoriser as Memoriser
 from reverie.denoisers.network import Network as Network
 from reverie.denoisers.network import ResidualMLP as ResidualMLP
+from reverie.denoisers.operator import FourierNeuralOperator as FourierNeuralOperator
+from reverie.denoisers.operator import on_grid as on_grid
 from reverie.denoisers.score_matching import denoising_loss as denoising_loss
 from reverie.denoisers.score_matching import implicit_loss as implicit_loss
 from reverie.denoisers.tangent import CorrectedKernel as CorrectedKernel

@@ -17,6 +17,9 @@ from reverie.objectives.constrained import dual_optimum as dual_optimum
 from reverie.objectives.constrained import train_constrained as train_constrained
 from reverie.objectives.distillation import Student as Student
 from reverie.objectives.distillation import distil as distil
+from reverie.objectives.functional import FunctionLoss as FunctionLoss
+from reverie.objectives.functional import cameron_martin as cameron_martin
+from reverie.objectives.functional import sobolev as sobolev
 from reverie.objectives.gap import GapNoise as GapNoise
 
 

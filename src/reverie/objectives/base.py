@@ -33,6 +33,15 @@ class Regression(NamedTuple):
         return (scale * missed.square()).flatten(1).mean(1)
 
 
+class Drawn(Protocol):
+    """A noised minibatch: the states to guess from, and what a guess costs."""
+
+    @property
+    def state(self) -> Tensor: ...
+
+    def loss(self, guess: Tensor, scale: Tensor) -> Tensor: ...
+
+
 class Objective(Protocol):
     """What a fit lowers. Its tensors in `state` are saved with the weights."""
 
@@ -48,7 +57,7 @@ class Objective(Protocol):
 class Noising(Protocol):
     """Noises a minibatch: rows (B,) are the places of x (B, *shape) in the training set."""
 
-    def draw(self, rows: Tensor, x: Tensor, t: Tensor, generator: torch.Generator) -> Regression:
+    def draw(self, rows: Tensor, x: Tensor, t: Tensor, generator: torch.Generator) -> Drawn:
         """States at times t (B,), and what the guess there should meet."""
         ...
 

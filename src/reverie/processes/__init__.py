@@ -4,6 +4,12 @@ from reverie.processes.base import Process as Process
 from reverie.processes.chains import Ordinal as Ordinal
 from reverie.processes.chains import RateMatrix as RateMatrix
 from reverie.processes.chains import Uniform as Uniform
+from reverie.processes.covariance import RBF as RBF
+from reverie.processes.covariance import Covariance as Covariance
+from reverie.processes.covariance import Exponential as Exponential
+from reverie.processes.covariance import Matern as Matern
+from reverie.processes.covariance import PowerLaw as PowerLaw
+from reverie.processes.functional import FunctionNoise as FunctionNoise
 from reverie.processes.gaussian import GaussianProcess as GaussianProcess
 from reverie.processes.jump import JumpProcess as JumpProcess
 from reverie.processes.masking import Masking as Masking

@@ -79,6 +79,14 @@ class GaussianProcess(Process):
         time = torch.as_tensor(t, dtype=torch.float64).reshape(-1)
         return _fit(self.alpha(time), like), _fit(self.sigma(time), like)
 
+    def network_levels(self, t: Tensor | float, like: Tensor) -> tuple[Tensor, Tensor]:
+        """The (alpha, sigma) that a network's input and output are scaled by: `levels` for most.
+
+        A process whose modes belong to a grid gives one level for all of them, so that a network
+        can be read on another grid.
+        """
+        return self.levels(t, like)
+
     def clock(self, t: Tensor | float) -> Tensor:
         time = _float64(t).reshape(-1)
         gamma = self.gamma(time)

@@ -6,11 +6,16 @@ import math
 from collections.abc import Collection
 
 from reverie.errors import InputError
+from reverie.processes.covariance import covariance_named
+from reverie.processes.functional import NUGGET, FunctionNoise
 from reverie.processes.gaussian import GaussianProcess
 from reverie.processes.modes import ModalProcess
 from reverie.processes.schedules import PROCESSES
+from reverie.spaces import Functions
 
 MODES = "modes"
+FUNCTIONS = "functions"
+FUNCTION_SETTINGS = ("schedule", "kernel", "shape", "length", "variance", "nugget")
 MODAL_SETTINGS = ("schedule", "basis", "shape", "speed", "spectrum", "from", "to")
 
 
@@ -21,17 +26,19 @@ def build(
 
     `modes:schedule=vp,basis=haar,shape=8x8,speed=1/2/4/4` makes a ModalProcess: speed and spectrum
     hold one number per band, from and to are the ends of its t_range, and the other settings are
-    its schedule's. shape: of a point, for modes where the text has none. InputError names the
-    choices.
+    its schedule's. `functions:kernel=matern-3/2,length=0.1,shape=64` makes a FunctionNoise on a
+    regular grid, of edm where no schedule is named. shape: of a point, where the text has none.
+    InputError names the choices.
     """
     name, _, rest = spec.partition(":")
     pairs = dict(_pair(part) for part in filter(None, rest.split(",")))
     if name == MODES:
         return _modal(pairs, shape, settings)
+    if name == FUNCTIONS:
+        return _functions(pairs, shape, settings)
     if name not in PROCESSES:
-        raise InputError(
-            f"no process is called {name!r}; choose one of {', '.join([*PROCESSES, MODES])}"
-        )
+        known = ", ".join([*PROCESSES, MODES, FUNCTIONS])
+        raise InputError(f"no process is called {name!r}; choose one of {known}")
     kind = PROCESSES[name]
     known = kind().settings()  # type: ignore[call-arg]
     return kind(**(settings_of(spec, known) | settings))  # type: ignore[arg-type]
@@ -50,15 +57,17 @@ def settings_of(spec: str, known: Collection[str]) -> dict[str, float]:
 
 def spec_of(process: GaussianProcess) -> str:
     """The text from which `build` makes this process again; InputError for a custom one."""
-    if type(process) is ModalProcess:
+    if type(process) in (ModalProcess, FunctionNoise):
+        assert isinstance(process, ModalProcess)
         schedule, _, rest = spec_of(process.schedule).partition(":")
         own = [f"{key}={value}" for key, value in process.spec().items()]
-        return f"{MODES}:" + ",".join([f"schedule={schedule}", *own, rest])
+        name = FUNCTIONS if isinstance(process, FunctionNoise) else MODES
+        return f"{name}:" + ",".join([f"schedule={schedule}", *own, rest])
     for name, kind in PROCESSES.items():
         if type(process) is kind:
             settings = ",".join(f"{k}={v!r}" for k, v in process.settings().items())
             return f"{name}:{settings}"
-    known = ", ".join([*PROCESSES, MODES])
+    known = ", ".join([*PROCESSES, MODES, FUNCTIONS])
     raise InputError(f"{type(process).__name__} cannot be written to a run: use one of {known}")
 
 
@@ -68,13 +77,7 @@ def _modal(
     own = {key: pairs.pop(key) for key in MODAL_SETTINGS if key in pairs}
     settings |= {key: _number(key, value) for key, value in pairs.items()}
     schedule = build(own.get("schedule", "vp"), shape=None, **settings)
-    if "shape" in own:
-        sizes = own["shape"].split("x")
-        if not all(size.isdigit() for size in sizes):
-            raise InputError(f"process setting shape={own['shape']} is not of the form 8x8")
-        shape = tuple(map(int, sizes))
-    if shape is None:
-        raise InputError("modes need the shape of a point, as in modes:basis=haar,shape=8x8")
+    shape = _shape(own, shape, "modes:basis=haar,shape=8x8")
     lists = {
         key: [_number(key, value) for value in own[key].split("/")]
         for key in ("speed", "spectrum")
@@ -85,6 +88,33 @@ def _modal(
     return ModalProcess(
         schedule, shape=shape, basis=own.get("basis", "identity"), t_range=ends, **lists
     )
+
+
+def _functions(
+    pairs: dict[str, str], shape: tuple[int, ...] | None, settings: dict[str, float]
+) -> FunctionNoise:
+    own = {key: pairs.pop(key) for key in FUNCTION_SETTINGS if key in pairs}
+    settings |= {key: _number(key, value) for key, value in pairs.items()}
+    schedule = build(own.pop("schedule"), shape=None, **settings) if "schedule" in own else None
+    if schedule is None and settings:
+        raise InputError(f"functions: {', '.join(settings)} belong to a schedule; name it")
+    shape = _shape(own, shape, "functions:kernel=exponential,shape=64")
+    numbers = {key: _number(key, own[key]) for key in ("length", "variance") if key in own}
+    covariance = covariance_named(own.get("kernel", "exponential"), **numbers)
+    nugget = _number("nugget", own["nugget"]) if "nugget" in own else NUGGET
+    return FunctionNoise(Functions.regular(shape), covariance, schedule, nugget)
+
+
+def _shape(own: dict[str, str], shape: tuple[int, ...] | None, example: str) -> tuple[int, ...]:
+    """The shape that the text names, or else the one given."""
+    if "shape" not in own:
+        if shape is None:
+            raise InputError(f"this process needs the shape of a point, as in {example}")
+        return shape
+    sizes = own["shape"].split("x")
+    if not all(size.isdigit() for size in sizes):
+        raise InputError(f"process setting shape={own['shape']} is not of the form 8x8")
+    return tuple(map(int, sizes))
 
 
 def _pair(part: str) -> tuple[str, str]:

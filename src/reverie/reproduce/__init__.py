@@ -36,6 +36,7 @@ RESULTS = (
     "torsions",
     "wavelet-steps",
     "phi4",
+    "functional",
 )
 
 

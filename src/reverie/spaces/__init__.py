@@ -11,6 +11,7 @@ from reverie.spaces.divergence import divergence as divergence
 from reverie.spaces.euclidean import Euclidean as Euclidean
 from reverie.spaces.finite import FiniteSet as FiniteSet
 from reverie.spaces.flat import Flat as Flat
+from reverie.spaces.functions import Functions as Functions
 from reverie.spaces.hyperbolic import Hyperbolic as Hyperbolic
 from reverie.spaces.manifold import Manifold as Manifold
 from reverie.spaces.names import space_named as space_named
