@@ -2,13 +2,21 @@
 
 from reverie.denoisers.base import Denoiser as Denoiser
 from reverie.denoisers.base import evaluating as evaluating
+from reverie.denoisers.conditions import Labels as Labels
+from reverie.denoisers.conditions import Values as Values
+from reverie.denoisers.conditions import build_condition as build_condition
+from reverie.denoisers.conditions import condition_of as condition_of
+from reverie.denoisers.conditions import condition_rows as condition_rows
+from reverie.denoisers.conditions import drop_conditions as drop_conditions
 from reverie.denoisers.conversions import PREDICTIONS as PREDICTIONS
 from reverie.denoisers.conversions import convert as convert
 from reverie.denoisers.guidance import ClassifierFreeGuidance as ClassifierFreeGuidance
 from reverie.denoisers.guidance import ClassifierGuidance as ClassifierGuidance
+from reverie.denoisers.joint import JointConditional as JointConditional
 from reverie.denoisers.kernel_mixture import KernelMixture as KernelMixture
 from reverie.denoisers.linear import Linear as Linear
 from reverie.denoisers.memoriser import Memoriser as Memoriser
+from reverie.denoisers.network import MaskedNetwork as MaskedNetwork
 from reverie.denoisers.network import Network as Network
 from reverie.denoisers.network import ResidualMLP as ResidualMLP
 from reverie.denoisers.score_matching import denoising_loss as denoising_loss
@@ -19,4 +27,6 @@ from reverie.denoisers.tokens import PosteriorHead as PosteriorHead
 from reverie.denoisers.tokens import RatioHead as RatioHead
 from reverie.denoisers.tokens import TokenMLP as TokenMLP
 from reverie.denoisers.tokens import TokenTransformer as TokenTransformer
+from reverie.denoisers.weights import WEIGHTS as WEIGHTS
+from reverie.denoisers.weights import loss_weight as loss_weight
 from reverie.denoisers.wrap import as_denoiser as as_denoiser

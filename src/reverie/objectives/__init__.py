@@ -8,12 +8,15 @@ from reverie.errors import InputError
 from reverie.objectives.base import Objective as Objective
 from reverie.objectives.base import Regression as Regression
 from reverie.objectives.base import Standard as Standard
+from reverie.objectives.conditional import Conditional as Conditional
+from reverie.objectives.conditional import Masked as Masked
 from reverie.objectives.constrained import Constrained as Constrained
 from reverie.objectives.constrained import dual_optimum as dual_optimum
 from reverie.objectives.constrained import train_constrained as train_constrained
 from reverie.objectives.distillation import Student as Student
 from reverie.objectives.distillation import distil as distil
 from reverie.objectives.gap import GapNoise as GapNoise
+from reverie.objectives.variational import VariationalFit as VariationalFit
 from reverie.processes import GaussianProcess
 
 

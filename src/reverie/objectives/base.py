@@ -6,7 +6,7 @@ that a network trained on any of them is sampled, measured and audited alike.
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +17,12 @@ from reverie.processes import GaussianProcess
 
 
 class Regression(NamedTuple):
-    """State and target (B, *shape); gain broadcasts against them."""
+    """State and target (B, *shape); gain broadcasts against them. condition: of these rows."""
 
     state: Tensor
     target: Tensor
     gain: Tensor
+    condition: Any = None
 
     def loss(self, guess: Tensor, scale: Tensor) -> Tensor:
         """scale * (gain * guess - target)^2, the mean over coordinates, per sample (B,)."""

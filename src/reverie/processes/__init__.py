@@ -6,6 +6,7 @@ from reverie.processes.chains import RateMatrix as RateMatrix
 from reverie.processes.chains import Uniform as Uniform
 from reverie.processes.gaussian import GaussianProcess as GaussianProcess
 from reverie.processes.jump import JumpProcess as JumpProcess
+from reverie.processes.learned import Learned as Learned
 from reverie.processes.masking import Masking as Masking
 from reverie.processes.riemannian import Brownian as Brownian
 from reverie.processes.schedules import EDM as EDM
