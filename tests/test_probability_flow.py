@@ -8,7 +8,7 @@ import torch
 
 from reverie.denoisers import Memoriser
 from reverie.errors import InputError
-from reverie.processes import EDM, VE, VP, Custom, Rectified
+from reverie.processes import EDM, VE, VP, Rectified
 from reverie.sampling import log_likelihood, sample
 from solver_laws import Mixture, gaussian, grid, variances
 
@@ -108,13 +108,6 @@ def test_probability_flow_refusals(monkeypatch):
     model, x = gaussian(EDM()), torch.zeros(2, 1)
     with pytest.raises(InputError, match="at least one"):
         log_likelihood(model, x, probes=0)
-    columns = Custom(
-        lambda t: torch.ones(len(t), 2, dtype=torch.float64),
-        lambda t: torch.stack([t, 2 * t], 1),
-        shape=(2,),
-    )
-    with pytest.raises(InputError, match="one noise level"):
-        log_likelihood(gaussian(columns, torch.eye(2).double()), torch.zeros(2, 2))
     monkeypatch.setitem(sys.modules, "torchdiffeq", None)
     for call in (
         lambda: log_likelihood(model, x),

@@ -98,8 +98,8 @@ def evidence_bound(
     `measure`. Raises InputError on a process that is not Gaussian, or fewer than two rows.
     """
     process = denoiser.process
-    if not isinstance(process, GaussianProcess):
-        raise InputError("the evidence bound is written for Gaussian processes")
+    if not isinstance(process, GaussianProcess) or not process.isotropic:
+        raise InputError("the evidence bound is written for Gaussian noise of one level")
     rows = as_points(denoiser, data)
     if len(rows) < 2:
         raise InputError(f"an error bar needs at least two rows, not {len(rows)}")
@@ -107,7 +107,7 @@ def evidence_bound(
     if steps is not None:
         low, high = process.t_range
         times = torch.linspace(high, low, steps + 1, dtype=torch.float64)
-        at = _one_clock(process).clock(times).numpy()
+        at = process.clock(times).numpy()
     told = condition_rows(condition, len(rows), rows)
     curve = measure(denoiser, rows, at, generator=generator, keep_samples=True, condition=told)
     assert curve.per_sample is not None
@@ -122,9 +122,3 @@ def evidence_bound(
     error = float((each + prior + decoded).std(ddof=1) / math.sqrt(len(rows)))
     dim = math.prod(rows.shape[1:])
     return Bound(float(prior.mean()), diffusion, float(decoded.mean()), error, dim)
-
-
-def _one_clock(process: GaussianProcess) -> GaussianProcess:
-    if process.columns > 1:
-        raise InputError("steps of the bound are counted for one noise level: leave steps out")
-    return process

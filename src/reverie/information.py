@@ -186,7 +186,7 @@ def _gaps(
 
 def _grid(denoiser: Denoiser, levels: int) -> _Grid:
     process = denoiser.process
-    if not isinstance(process, GaussianProcess) or process.columns > 1:
+    if not isinstance(process, GaussianProcess) or not process.isotropic:
         raise InputError("information is read here off Gaussian processes with one noise level")
     times = level_times(process, levels)
     clock = process.clock(torch.as_tensor(times)).numpy()

@@ -60,13 +60,13 @@ class Query:
 
     def state(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
         """alpha x + sigma e, or alpha x alone."""
-        alpha, sigma = self.process.levels(self.t, x)
-        return alpha * x if noise is None else alpha * x + sigma * noise
+        if noise is None:
+            noise = torch.zeros_like(x)
+        return self.process.corrupt(x, self.t, end=noise)
 
     def move(self, state: Tensor, t: Tensor) -> Tensor:
         """One deterministic (DDIM) step from here to `t`, in either direction."""
-        alpha, sigma = self.process.levels(t, state)
-        return alpha * self.clean(state) + sigma * self.noise(state)
+        return self.process.corrupt(self.clean(state), t, end=self.noise(state))
 
 
 Score = Callable[[Query, Tensor, torch.Generator | None], Tensor]
@@ -136,18 +136,20 @@ def flipd(
     if isinstance(query.denoiser, Memoriser):
         return _posterior_square(query.denoiser, query, x)
     state = query.state(x).detach().requires_grad_()
-    alpha, sigma = query.process.levels(query.t, state)
+    process = query.process
+    alpha, sigma = process.levels(query.t, state)
     with torch.enable_grad():
         guess = query.clean(state)
-        trace = _trace(guess, state, alpha, probes, generator)
-    return trace + _square((guess.detach() - x) * (alpha / sigma))
+        trace = _trace(query, guess, state, probes, generator)
+    return trace + _square(process.to_modes(guess.detach() - x) * (alpha / sigma))
 
 
 def _trace(
-    guess: Tensor, state: Tensor, alpha: Tensor, probes: int, generator: torch.Generator | None
+    query: Query, guess: Tensor, state: Tensor, probes: int, generator: torch.Generator | None
 ) -> Tensor:
-    """Trace (B,) of d guess / d (state / alpha), by reverse-mode products with probes."""
-    dim = state[0].numel()
+    """Trace (B,) of d guess / d (state / alpha) in modes, by reverse-mode products with probes."""
+    process, dim = query.process, state[0].numel()
+    alpha, _ = process.levels(query.t, state)
     exact = dim <= probes
     total = torch.zeros(len(state), dtype=torch.float64)
     for k in range(dim if exact else probes):
@@ -157,19 +159,22 @@ def _trace(
         else:
             sign = torch.randint(0, 2, state.shape, generator=generator)
             probe = (2 * sign - 1).to(state)
-        (product,) = torch.autograd.grad(guess, state, probe, retain_graph=True)
-        total += (product * alpha * probe).flatten(1).sum(1).double().detach().cpu()
+        vector = process.from_modes(probe)
+        (product,) = torch.autograd.grad(guess, state, vector, retain_graph=True)
+        each = process.to_modes(product) * alpha * probe
+        total += each.flatten(1).sum(1).double().detach().cpu()
     return total if exact else total / probes
 
 
 def _posterior_square(denoiser: Memoriser, query: Query, x: Tensor) -> Tensor:
     state, points = query.state(x).double(), denoiser.data.double()
-    alpha, sigma = query.process.levels(query.t, state)
-    weights = query.process.log_kernel(state, points, query.t).softmax(1)
+    process = query.process
+    alpha, sigma = process.levels(query.t, state)
+    weights = process.log_kernel(state, points, query.t).softmax(1)
     scale = (alpha / sigma).expand(1, *x.shape[1:]).flatten(1)
     square = torch.cdist(
-        x.double().flatten(1) * scale,
-        points.flatten(1) * scale,
+        process.to_modes(x.double()).flatten(1) * scale,
+        process.to_modes(points).flatten(1) * scale,
         compute_mode="donot_use_mm_for_euclid_dist",  # differences: no cancellation at a row
     ).square()
     return (weights * square).sum(1)

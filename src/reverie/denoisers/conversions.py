@@ -1,6 +1,6 @@
 """What networks predict, and the one linear solve that turns any of it into any other.
 
-With x = alpha c + sigma e, every prediction is value = p c + q e:
+With x = alpha c + sigma e, every prediction is value = p c + q e, mode by mode:
 
     clean     p = 1        q = 0
     noise     p = 0        q = 1
@@ -59,10 +59,11 @@ def convert(
     """
     if source == to and source in PREDICTIONS:
         return value
+    value, state = process.to_modes(value), process.to_modes(state)
     alpha, sigma = process.levels(t, state)
     p, q = _weights(source, process, t, state)
     clean = value if source == "clean" else (sigma * value - q * state) / (p * sigma - q * alpha)
-    if to == "clean":
-        return clean
-    p, q = _weights(to, process, t, state)
-    return p * clean + q * (state - alpha * clean) / sigma
+    if to != "clean":
+        p, q = _weights(to, process, t, state)
+        clean = p * clean + q * (state - alpha * clean) / sigma
+    return process.from_modes(clean)

@@ -91,7 +91,8 @@ class ClassifierGuidance(Denoiser):
         if condition is None:
             return clean
         alpha, sigma = self.process.levels(t, state)
-        push = sigma.square() / alpha * self._gradient(state, t, condition)
+        slope = self.process.to_modes(self._gradient(state, t, condition))
+        push = self.process.from_modes(sigma.square() / alpha * slope)
         return clean + self.guidance_scale * push
 
     def _gradient(self, state: Tensor, t: Tensor, condition: Any) -> Tensor:
@@ -112,6 +113,6 @@ class ClassifierGuidance(Denoiser):
 def _gaussian(process: Process, one_level: bool = False) -> GaussianProcess:
     if not isinstance(process, GaussianProcess):
         raise InputError("guidance of a score needs a Gaussian process")
-    if one_level and process.columns > 1:
+    if one_level and not process.isotropic:
         raise InputError("an interval of guidance needs one noise level for all coordinates")
     return process

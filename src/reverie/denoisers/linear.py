@@ -68,23 +68,33 @@ class Linear(Denoiser):
         return cls(process, mean.reshape(shape).to(data.dtype), spectrum, basis.to(data.dtype))
 
     def forward(self, state: Tensor, t: Tensor, condition: Any = None) -> Tensor:
+        if not self.process.isotropic:
+            return self._in_modes(state, torch.as_tensor(t))
         alpha, sigma = self.process.levels(t, state)
         offset = (state - alpha * self.mean.to(state)).flatten(1)
         basis = self.basis.to(state)
-        if self.process.columns > 1:
-            return (self._per_coordinate(offset, alpha, sigma)).reshape(state.shape) + self.mean
         alpha, sigma, spectrum = alpha.flatten(1), sigma.flatten(1), self.spectrum.to(state)
         gain = alpha * spectrum / (alpha.square() * spectrum + sigma.square())
         return ((offset @ basis * gain) @ basis.T).reshape(state.shape) + self.mean.to(state)
 
-    def _per_coordinate(self, offset: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """Sigma A (A Sigma A + S^2)^-1 (x_t - A mu): coordinates are noised at own speeds."""
-        basis = self.basis.to(offset)
-        covariance = basis * self.spectrum.to(offset) @ basis.T
-        scale = alpha.flatten(1)[:, :, None]
-        noised = scale * covariance * scale.mT + torch.diag_embed(sigma.flatten(1).square())
-        solved = torch.linalg.solve(noised, offset[:, :, None].expand(-1, -1, 1))
-        return (covariance @ (scale * solved))[:, :, 0]
+    def _in_modes(self, state: Tensor, t: Tensor) -> Tensor:
+        """mu + Sigma A (A Sigma A + S^2)^-1 (x_t - A mu), in the modes of the noise."""
+        process, mean = self.process, self.mean.to(state)
+        times, place = t.reshape(-1).unique(return_inverse=True)  # one solve per noise level
+        alpha, sigma = (level.flatten(1) for level in process.levels(times, state))
+        axes = self.basis.to(state).T.reshape(-1, *self.mean.shape)
+        basis = process.to_modes(axes).flatten(1).T
+        covariance = basis * self.spectrum.to(state) @ basis.T
+        noised = alpha[:, :, None] * covariance * alpha[:, None]
+        noised = noised + torch.diag_embed(sigma.square())
+        gain = torch.linalg.solve(noised, alpha[:, :, None] * covariance).mT
+        offset = process.to_modes(state).flatten(1)
+        offset = offset - alpha[place] * process.to_modes(mean[None]).flatten(1)
+        if len(times) == 1:
+            moved = offset @ gain[0].mT
+        else:
+            moved = (gain[place] @ offset[:, :, None])[:, :, 0]
+        return process.from_modes(moved.reshape(state.shape)) + mean
 
     def covariance(self) -> Tensor:
         """Covariance (d, d) of the law this denoiser is exact for."""
@@ -97,11 +107,12 @@ class Linear(Denoiser):
         mean: Tensor | None = None,
         covariance: Tensor | None = None,
     ) -> np.ndarray:
-        """Rate (L,) in nats per unit of gamma at `clock` (L,), without simulation.
+        """Rate (L,) in nats per unit of gamma at `clock` (L,): isotropic noise, no simulation.
 
         Default: on its own law, 1/2 sum_j lam_j / (1 + gamma lam_j). With `mean` and `covariance`
         of other data it is the exact rate on those (Merger & Goldt setting, both moments enter).
         """
+        self._check_isotropic()
         gamma = np.asarray(clock, dtype=np.float64)[:, None]
         spectrum = self.spectrum.cpu().numpy()
         shrink = 1 / (1 + gamma * spectrum)
@@ -117,8 +128,13 @@ class Linear(Denoiser):
 
     def information(self, clock: np.ndarray) -> np.ndarray:
         """I(x; x_t) in nats of its own law at each clock value: 1/2 sum log(1 + gamma lam)."""
+        self._check_isotropic()
         gamma = np.asarray(clock, dtype=np.float64)[:, None]
         return 0.5 * np.log1p(gamma * self.spectrum.cpu().numpy()).sum(1)
+
+    def _check_isotropic(self) -> None:
+        if not self.process.isotropic:
+            raise InputError("exact rates are written for one noise level in all coordinates")
 
     def log_density(self, x: Tensor) -> Tensor:
         """Log-density (B,) in nats of clean points under the fitted Gaussian (full rank only)."""

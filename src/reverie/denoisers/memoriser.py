@@ -41,7 +41,7 @@ class Memoriser(Denoiser):
         self.process = process
         self.chunk = chunk
         self.register_buffer("data", process.space.check(data), persistent=False)
-        self._by_products = isinstance(process, GaussianProcess) and process.columns == 1
+        self._by_products = isinstance(process, GaussianProcess) and process.isotropic
         if self._by_products:
             self._prepare()
 

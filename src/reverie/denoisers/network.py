@@ -4,7 +4,8 @@ With y = x_t / alpha and s = sigma / alpha (the variance-exploding view of any G
 
     xhat = c_skip y + c_out F(c_in y, c_noise)          Karras et al. 2022, eq. 7 and table 1
 
-so that one network F serves every schedule, and its loss is near 1 at every level.
+so that one network F serves every schedule, and its loss is near 1 at every level. Where modes are
+noised differently, the scalings act on them, and F sees and gives points.
 """
 
 from __future__ import annotations
@@ -37,13 +38,16 @@ class Network(Denoiser):
         spread = sigma / alpha
         total = (spread.square() + self.data_std**2).sqrt()
         level = 0.25 * spread.log().flatten(1).mean(1).expand(state.shape[0])
-        view = state / alpha
+        view = self.process.to_modes(state) / alpha
         extra = () if condition is None else (condition,)
-        raw = self.body(view / total, level, *extra)
-        return view * (self.data_std / total) ** 2 + raw * (spread * self.data_std / total)
+        raw = self.process.to_modes(
+            self.body(self.process.from_modes(view / total), level, *extra)
+        )
+        clean = view * (self.data_std / total) ** 2 + raw * (spread * self.data_std / total)
+        return self.process.from_modes(clean)
 
     def loss_weight(self, t: Tensor, like: Tensor) -> Tensor:
-        """1 / c_out^2 (B, ...): multiplied with |x - xhat|^2 it gives the loss of F itself."""
+        """1 / c_out^2 (B, ...): times (x - xhat)^2 of the modes it gives the loss of F itself."""
         alpha, sigma = self.process.levels(t, like)
         spread = sigma / alpha
         return (spread.square() + self.data_std**2) / (spread * self.data_std).square()

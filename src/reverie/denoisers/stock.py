@@ -40,7 +40,7 @@ def as_stock(network: Network) -> tuple[Any, Any]:
             f"diffusers has no model like this {type(body).__name__}: only runs of the network "
             "'unet' can be exported"
         )
-    if network.data_std != 1.0 or network.process.columns > 1:
+    if network.data_std != 1.0 or not network.process.isotropic:
         raise InputError("only networks on standardised data with one noise level are exported")
     if body.size != body.shape[1:]:
         raise InputError(

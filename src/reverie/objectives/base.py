@@ -17,16 +17,19 @@ from reverie.processes import GaussianProcess
 
 
 class Regression(NamedTuple):
-    """State and target (B, *shape); gain broadcasts against them. condition: of these rows."""
+    """State and target (B, *shape); gain broadcasts against their modes; what rows are told."""
 
     state: Tensor
     target: Tensor
     gain: Tensor
+    process: GaussianProcess
     condition: Any = None
 
     def loss(self, guess: Tensor, scale: Tensor) -> Tensor:
-        """scale * (gain * guess - target)^2, the mean over coordinates, per sample (B,)."""
-        return (scale * (self.gain * guess - self.target).square()).flatten(1).mean(1)
+        """scale * (gain * guess - target)^2, the mean over modes, per sample (B,)."""
+        to_modes = self.process.to_modes
+        missed = self.gain * to_modes(guess) - to_modes(self.target)
+        return (scale * missed.square()).flatten(1).mean(1)
 
 
 class Objective(Protocol):
@@ -44,23 +47,26 @@ class Standard:
         self.process = process
 
     def draw(self, rows: Tensor, x: Tensor, t: Tensor, generator: torch.Generator) -> Regression:
-        return Regression(self.process.corrupt(x, t, generator=generator), x, x.new_ones(()))
+        state = self.process.corrupt(x, t, generator=generator)
+        return Regression(state, x, x.new_ones(()), self.process)
 
 
 class DenoisingFit:
     """Adam on denoising score matching, one minibatch at a time, for loops that own their data."""
 
-    def __init__(self, network: Network, lr: float) -> None:
+    def __init__(self, network: Network, lr: float, objective: Objective | None = None) -> None:
+        self.objective = objective or Standard(network.process)
         self.network, self.law = network, NoiseLaw(network.process, network.data_std)
         self.optimiser = torch.optim.Adam(network.parameters(), lr=lr, betas=(0.9, 0.99))
 
-    def step(self, x: Tensor, generator: torch.Generator) -> None:
-        """One step on clean points (B, *shape)."""
+    def step(self, x: Tensor, generator: torch.Generator, rows: Tensor | None = None) -> None:
+        """One step on clean points (B, *shape); rows (B,) are their places in the training set."""
         network = self.network.train()
         t, weight, bins = self.law.draw(len(x), generator)
-        state = network.process.corrupt(x, t, generator=generator)
-        drawn = Regression(state, x, x.new_ones(()))
-        each = drawn.loss(network(state, t.to(x)), network.loss_weight(t, x))
+        rows = torch.arange(len(x)) if rows is None else rows
+        drawn = self.objective.draw(rows, x, t, generator)
+        guess = network(drawn.state, t.to(x), drawn.condition)
+        each = drawn.loss(guess, network.loss_weight(t, x))
         self.law.learn(bins, each.detach())
         self.optimiser.zero_grad(set_to_none=True)
         (each * weight.to(each)).mean().backward()

@@ -61,7 +61,7 @@ def distil(
     Raises InputError on other processes, or when the student's points do not fit the teacher.
     """
     process = teacher.process
-    if not isinstance(process, GaussianProcess) or process.columns > 1:
+    if not isinstance(process, GaussianProcess) or not process.isotropic:
         raise InputError("distillation needs a teacher with one Gaussian noise level per point")
     if steps < 1 or critic_steps < 1 or warmup < 0 or lr <= 0:
         raise InputError("steps and critic_steps must be >= 1, warmup >= 0 and lr positive")

@@ -62,7 +62,9 @@ class GapNoise:
         state, noise, gain = carry(self.process, before, t, s, generator=generator)
         alpha, sigma = self.process.levels(t, x)
         # (alpha / sigma) (gain xhat - target) = xi - c eps: no division by a gap that may vanish
-        return Regression(state, (gain * state - sigma * noise) / alpha, gain)
+        to_modes = self.process.to_modes
+        target = (gain * to_modes(state) - sigma * to_modes(noise)) / alpha
+        return Regression(state, self.process.from_modes(target), gain, self.process)
 
 
 def fixed_noise(data: Tensor, seed: int) -> Tensor:
@@ -79,13 +81,14 @@ def carry(
     *,
     generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Noise x_s (B, *shape) up to t >= s: returns x_t, the xi that did it, and c."""
+    """Noise x_s (B, *shape) up to t >= s: returns x_t, the xi that did it, and c of each mode."""
     alpha_s, sigma_s = process.levels(s, state)
     alpha_t, sigma_t = process.levels(t, state)
     ratio = alpha_t / alpha_s
     gain = (1 - (ratio * sigma_s / sigma_t).square()).clamp(min=0).sqrt()
     noise = torch.randn(state.shape, generator=generator, dtype=state.dtype, device=state.device)
-    return ratio * state + gain * sigma_t * noise, noise, gain
+    moved = ratio * process.to_modes(state) + gain * sigma_t * process.to_modes(noise)
+    return process.from_modes(moved), noise, gain
 
 
 def floor(process: GaussianProcess, t: Tensor | float, s: Tensor | float) -> Tensor:
@@ -101,7 +104,7 @@ def fixed_optimum(
     sum_j v_j (x_t - a x_s^j) / sigma_{t|s}, v = softmax(-|x_t - a x_s^j|^2 / (2 sigma_{t|s}^2)),
     a = alpha_t / alpha_s: the memoriser of the noisy sample. Returns (B, *shape), like `state`.
     """
-    if process.columns > 1:
+    if not process.isotropic:
         raise InputError("the fixed optimum is written for one noise level per point")
     if s >= t:
         raise InputError(f"s is {s}, t is {t}: s must come before t")

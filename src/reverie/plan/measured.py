@@ -118,7 +118,7 @@ class _Flow:
 
     def __init__(self, denoiser: Denoiser, condition: Any) -> None:
         process = denoiser.process
-        if not isinstance(process, GaussianProcess) or process.columns > 1:
+        if not isinstance(process, GaussianProcess) or not process.isotropic:
             raise InputError("this plan needs a Gaussian process with one noise level per point")
         self.denoiser, self.process, self.condition = denoiser, process, condition
 

@@ -144,7 +144,7 @@ class Plan:
         from reverie.denoisers.handover import hand_over
 
         process = self.curve.process
-        if not isinstance(process, GaussianProcess) or self.curve.columns > 1:
+        if not isinstance(process, GaussianProcess) or not process.isotropic:
             raise InputError(
                 "only plans of Gaussian noise with one level for all coordinates go to diffusers: "
                 "plan a curve that was measured on such a process"

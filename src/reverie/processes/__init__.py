@@ -8,6 +8,9 @@ from reverie.processes.gaussian import GaussianProcess as GaussianProcess
 from reverie.processes.jump import JumpProcess as JumpProcess
 from reverie.processes.learned import Learned as Learned
 from reverie.processes.masking import Masking as Masking
+from reverie.processes.modes import ModalProcess as ModalProcess
+from reverie.processes.names import build as build
+from reverie.processes.names import spec_of as spec_of
 from reverie.processes.riemannian import Brownian as Brownian
 from reverie.processes.schedules import EDM as EDM
 from reverie.processes.schedules import PROCESSES as PROCESSES
@@ -17,6 +20,4 @@ from reverie.processes.schedules import Cosine as Cosine
 from reverie.processes.schedules import Custom as Custom
 from reverie.processes.schedules import Rectified as Rectified
 from reverie.processes.schedules import SubVP as SubVP
-from reverie.processes.schedules import build as build
-from reverie.processes.schedules import spec_of as spec_of
 from reverie.processes.tabulated import Tabulated as Tabulated

@@ -2,7 +2,9 @@
 
 The information clock is the signal-to-noise ratio gamma = alpha^2 / sigma^2 and the rate is
 1/2 |x - xhat|^2 (I-MMSE: Guo, Shamai & Verdu 2005; dI/dgamma = mmse/2). `alpha(t)` and `sigma(t)`
-may differ per coordinate; then the clock and the rate have one column per coordinate.
+may differ per coordinate, or per mode of an orthonormal basis: all noise is diagonal between
+`to_modes` and `from_modes`, which are the identity here. Modes of one speed share a column of the
+clock and of the rate.
 
 The reverse step is the posterior of the bridge x_s | x_t, xhat: DDPM's small-variance step, the
 first-order stochastic solver for which the path KL of K steps is exact.
@@ -33,7 +35,7 @@ class GaussianProcess(Process):
     """x_t = alpha(t) x + sigma(t) e; subclasses give `alpha`, `sigma` and the exact inverse clock.
 
     `alpha(t)` and `sigma(t)` take t of shape (B,) and return (B,), or (B, *shape) when they differ
-    per coordinate (then `columns` is the number of coordinates).
+    per mode. `columns` is the number of clocks.
     """
 
     def __init__(
@@ -46,6 +48,19 @@ class GaussianProcess(Process):
         self.t_range = (float(low), float(high))
         self.space = Euclidean(shape)
         self.columns = columns
+
+    @property
+    def isotropic(self) -> bool:
+        """Whether all modes have the same alpha and sigma, which then are (B,)."""
+        return self.columns == 1
+
+    def to_modes(self, x: Tensor) -> Tensor:
+        """Modes (B, *shape) of points or states (B, *shape); an orthonormal map."""
+        return x
+
+    def from_modes(self, modes: Tensor) -> Tensor:
+        """Points or states (B, *shape) of modes (B, *shape): the inverse of `to_modes`."""
+        return modes
 
     def alpha(self, t: Tensor) -> Tensor:
         """Scale of the signal at time t."""
@@ -60,7 +75,7 @@ class GaussianProcess(Process):
         raise InputError(f"{type(self).__name__} cannot be written to a run directory")
 
     def levels(self, t: Tensor | float, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (alpha, sigma) at t, shaped to broadcast against `like` (B, *shape)."""
+        """Return (alpha, sigma) at t, to broadcast against modes of the shape of `like`."""
         time = torch.as_tensor(t, dtype=torch.float64).reshape(-1)
         return _fit(self.alpha(time), like), _fit(self.sigma(time), like)
 
@@ -104,7 +119,7 @@ class GaussianProcess(Process):
             raise InputError("this process has no fixed shape: pass shape=(...) of one point")
         noise = torch.randn((n, *shape), generator=generator, dtype=dtype, device=device)
         _, sigma = self.levels(self.t_range[1] if t is None else t, noise)
-        return sigma * noise
+        return self.from_modes(sigma * noise)
 
     def corrupt(
         self,
@@ -117,7 +132,7 @@ class GaussianProcess(Process):
         alpha, sigma = self.levels(t, x)
         if end is None:
             end = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
-        return alpha * x + sigma * end
+        return self.from_modes(alpha * self.to_modes(x) + sigma * self.to_modes(end))
 
     def corrupt_pair(
         self, x: Tensor, t: Tensor | float, *, generator: torch.Generator | None = None
@@ -127,6 +142,7 @@ class GaussianProcess(Process):
 
     def log_kernel(self, state: State, x: Tensor, t: Tensor | float) -> Tensor:
         alpha, sigma = self.levels(t, state)
+        state, x = self.to_modes(state), self.to_modes(x)
         count = math.prod(state.shape[1:])
         scaled = (state / sigma).flatten(1)
         centre = (alpha / sigma).expand(state.shape[0], *alpha.shape[1:])
@@ -145,8 +161,12 @@ class GaussianProcess(Process):
         return x
 
     def rate(self, prediction: Tensor, x: Tensor, state: State, t: Tensor | float) -> Tensor:
-        square = 0.5 * (x - prediction).square().flatten(1)
-        return square if self.columns > 1 else square.sum(1)
+        return self.pool(0.5 * self.to_modes(x - prediction).square())
+
+    def pool(self, squares: Tensor) -> Tensor:
+        """Sum half squared errors of modes (B, *shape) by clock: (B,), or (B, J)."""
+        squares = squares.flatten(1)
+        return squares if self.columns > 1 else squares.sum(1)
 
     def step(self, t: Tensor | float, s: Tensor | float, eta: float = 1.0) -> Step:
         """Coefficients in float64 of the DDIM(eta) step t -> s; eta = 1 is ancestral.
@@ -175,11 +195,12 @@ class GaussianProcess(Process):
         generator: torch.Generator | None = None,
     ) -> State:
         kept, guess, noise = (_fit(c, state) for c in self.step(t, s))
-        moved = kept * state + guess * prediction
-        if not noise.any():
-            return moved
-        z = torch.randn(state.shape, generator=generator, dtype=state.dtype, device=state.device)
-        return moved + noise * z
+        moved = kept * self.to_modes(state) + guess * self.to_modes(prediction)
+        if noise.any():
+            shape, kind = state.shape, state.dtype
+            z = torch.randn(shape, generator=generator, dtype=kind, device=state.device)
+            moved = moved + noise * z
+        return self.from_modes(moved)
 
 
 def _float64(value: Tensor | float) -> Tensor:

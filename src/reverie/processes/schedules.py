@@ -249,38 +249,3 @@ PROCESSES: dict[str, type[GaussianProcess]] = {
     "edm": EDM,
     "rectified": Rectified,
 }
-
-
-def build(spec: str, **settings: float) -> GaussianProcess:
-    """Build a process from its name, or `name:key=value,...` as in `edm:sigma_min=.02`.
-
-    InputError names the choices.
-    """
-    name, _, rest = spec.partition(":")
-    if name not in PROCESSES:
-        raise InputError(f"no process is called {name!r}; choose one of {', '.join(PROCESSES)}")
-    for part in filter(None, rest.split(",")):
-        key, _, value = part.partition("=")
-        try:
-            settings[key.strip()] = float(value)
-        except ValueError as error:
-            raise InputError(f"process setting {part!r} is not of the form key=number") from error
-    kind = PROCESSES[name]
-    known = set(kind().settings())  # type: ignore[call-arg]
-    unknown = set(settings) - known
-    if unknown:
-        raise InputError(
-            f"{name} has no setting {', '.join(sorted(unknown))}, only {', '.join(sorted(known))}"
-        )
-    return kind(**settings)  # type: ignore[arg-type]
-
-
-def spec_of(process: GaussianProcess) -> str:
-    """The text from which `build` makes this process again; InputError for a custom one."""
-    for name, kind in PROCESSES.items():
-        if type(process) is kind:
-            settings = ",".join(f"{k}={v!r}" for k, v in process.settings().items())
-            return f"{name}:{settings}"
-    raise InputError(
-        f"{type(process).__name__} cannot be written to a run: use one of {', '.join(PROCESSES)}"
-    )

@@ -193,7 +193,7 @@ def grid_text(plan: Plan) -> str:
     Gaussian process of one noise level, the clock alone.
     """
     process = plan.curve.process
-    if plan.t is None or not isinstance(process, GaussianProcess) or process.columns > 1:
+    if plan.t is None or not isinstance(process, GaussianProcess) or not process.isotropic:
         return "# u\n" + "".join(
             f"{value:.12g}\n" for value in plan.u.reshape(plan.steps + 1, -1)[:, 0]
         )

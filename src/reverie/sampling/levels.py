@@ -1,5 +1,7 @@
 """What every solver stands on: the levels of a plan, what is passed on the way, one step's sum.
 
+States and guesses are those of the process's modes, in which noise is diagonal.
+
 A solver is a generator of `Visit`s along the levels of a plan. Its coefficients are computed once,
 in float64, before the first step; from then on a step is a weighted sum of tensors, with no branch
 on a tensor's values.
@@ -58,7 +60,7 @@ class Levels:
         return list(times.to(self.state)[:, None].expand(-1, len(self.state)).unbind())
 
     def fit(self, values: Tensor) -> list[Number]:
-        """A list over levels: floats for one speed, tensors (1, *shape) for one per coordinate."""
+        """A list over levels: floats for one speed, tensors (1, *shape) for one per mode."""
         if values.ndim == 1:
             return values.tolist()
         return [v.to(self.state).reshape(1, *self.state.shape[1:]) for v in values]

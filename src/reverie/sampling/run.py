@@ -193,8 +193,7 @@ def _visits(
         return denoiser(state, t, condition)
 
     if isinstance(process, GaussianProcess):
-        levels = Levels(process, times, state, generator)
-        visits = SOLVERS[sampler].run(levels, state, guess, settings)
+        visits = _modal(process, times, state, guess, SOLVERS[sampler], settings, generator)
     elif sampler == "ancestral":
         visits = _markov(process, times, state, guess, generator)
     elif sampler == "predictor-corrector" and isinstance(process, Brownian):
@@ -227,6 +226,25 @@ def _settings(sampler: str, options: Options) -> Settings:
             takers = [key for key, solver in SOLVERS.items() if name in solver.takes]
             raise InputError(f"{sampler} takes no {name}; it belongs to {', '.join(takers)}")
     return Settings(**given)  # type: ignore[arg-type]
+
+
+def _modal(
+    process: GaussianProcess,
+    times: Tensor,
+    state: Tensor,
+    guess: Guess,
+    solver: Solver,
+    settings: Settings,
+    generator: torch.Generator | None,
+) -> Visits:
+    """Follow a solver in the process's modes, where its coefficients are diagonal."""
+
+    def modal(modes: Tensor, t: Tensor) -> Tensor:
+        return process.to_modes(guess(process.from_modes(modes), t))
+
+    levels = Levels(process, times, state, generator)
+    for t, modes, clean in solver.run(levels, process.to_modes(state), modal, settings):
+        yield Visit(t, process.from_modes(modes), process.from_modes(clean))
 
 
 def _markov(

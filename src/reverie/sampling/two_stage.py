@@ -64,9 +64,10 @@ def heun(levels: Levels, state: Tensor, guess: Guess, churn: Churn) -> Visits:
 
 def dpm_2s(levels: Levels, state: Tensor, guess: Guess) -> Visits:
     process, lam, h = levels.process, levels.log_snr, levels.h
-    times = process.time((2 * lam[:-1] + h).exp())
+    clock = process.clock(levels.times)
+    times = process.time((clock[:-1] * clock[1:]).sqrt())
     share = torch.full_like(h, 0.5)
-    if process.columns > 1:  # half-way on average only: each coordinate has its own share
+    if process.columns > 1:  # half-way on average only: each mode has its own share
         share = ((process.alpha(times) / process.sigma(times)).log() - lam[:-1]) / h
     alpha, sigma = process.alpha(times), process.sigma(times)
     ahead = (sigma / levels.sigma[:-1], -alpha * torch.expm1(-share * h))
@@ -99,7 +100,7 @@ def _run(levels: Levels, state: Tensor, guess: Guess, stages: Stages, lift: Lift
 def _lift(levels: Levels, churn: Churn) -> Lift:
     process = levels.process
     if process.columns > 1:
-        raise InputError("churn needs one noise level for all coordinates")
+        raise InputError("churn needs one clock for all coordinates")
     here, alpha = levels.spread[:-1], levels.alpha[:-1]
     grow = min(churn.amount / len(here), math.sqrt(2) - 1)
     chosen = (churn.low <= here) & (here <= churn.high)

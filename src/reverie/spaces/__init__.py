@@ -1,6 +1,12 @@
 """Where data live: geometry only."""
 
 from reverie.spaces.base import Space as Space
+from reverie.spaces.bases import Basis as Basis
+from reverie.spaces.bases import Frequencies as Frequencies
+from reverie.spaces.bases import Identity as Identity
+from reverie.spaces.bases import KarhunenLoeve as KarhunenLoeve
+from reverie.spaces.bases import Wavelet as Wavelet
+from reverie.spaces.bases import basis_named as basis_named
 from reverie.spaces.divergence import divergence as divergence
 from reverie.spaces.euclidean import Euclidean as Euclidean
 from reverie.spaces.finite import FiniteSet as FiniteSet

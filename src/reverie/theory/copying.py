@@ -40,7 +40,8 @@ class PerturbedScore(Denoiser):
     def forward(self, state: Tensor, t: Tensor, condition: Any = None) -> Tensor:
         alpha, sigma = self.process.levels(t, state)
         clean = self.denoiser(state, t, condition)
-        return clean + sigma.square() / alpha * self.error(state, t)
+        error = self.process.to_modes(self.error(state, t))
+        return clean + self.process.from_modes(sigma.square() / alpha * error)
 
 
 class Smoothed(Denoiser):
@@ -55,9 +56,10 @@ class Smoothed(Denoiser):
 
     def __init__(self, memoriser: Denoiser, bandwidth: float) -> None:
         super().__init__()
-        if not isinstance(memoriser.process, GaussianProcess) or bandwidth <= 0:
-            raise InputError("smoothing needs a Gaussian process and a positive bandwidth")
-        self.process, self.memoriser, self.bandwidth = memoriser.process, memoriser, bandwidth
+        process = memoriser.process
+        if not isinstance(process, GaussianProcess) or not process.isotropic or bandwidth <= 0:
+            raise InputError("smoothing needs isotropic Gaussian noise and a positive bandwidth")
+        self.process, self.memoriser, self.bandwidth = process, memoriser, bandwidth
 
     def forward(self, state: Tensor, t: Tensor, condition: Any = None) -> Tensor:
         alpha, sigma = self.process.levels(t, state)

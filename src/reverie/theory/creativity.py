@@ -66,7 +66,7 @@ class ScoreMachine(Denoiser):
             raise InputError(f"boundary={boundary!r}: choose one of {', '.join(BOUNDARIES)}")
         if patch is None and equivariant and boundary == "zero":
             raise InputError("whole images have no shifts on a zero-padded frame: use circular")
-        if process.columns > 1:
+        if not process.isotropic:
             raise InputError("a score machine needs one noise level for all pixels")
         self.process, self.patch = process, patch
         self.equivariant, self.boundary, self.chunk = equivariant, boundary, chunk

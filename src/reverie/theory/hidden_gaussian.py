@@ -182,7 +182,7 @@ def gaussian_map(linear: Linear, t: float) -> AffineMap:
     Source: Li, Dai & Qu 2024, theorem 1. Raises InputError when coordinates differ in noise.
     """
     process = linear.process
-    if process.columns > 1:
+    if not process.isotropic:
         raise InputError("the Gaussian map needs one noise level for all coordinates")
     mean, basis = linear.mean.double().flatten(), linear.basis.double()
     alpha, sigma = (v.reshape(()) for v in process.levels(t, mean[None]))

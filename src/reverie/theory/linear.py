@@ -75,7 +75,7 @@ class LinearTheory:
         if len(self._few.values) > MANY:
             self._few = compress(self.population)
         self.process = VP() if process is None else process
-        if self.process.columns > 1:
+        if not self.process.isotropic:
             raise InputError("linear theory needs one noise level for all coordinates")
         self.mean = mean
         self._measured: SampleMeasure | None = None

@@ -1,0 +1,96 @@
+"""Gaussian processes by name: `build(spec_of(process))` is the same process again."""
+
+from __future__ import annotations
+
+import math
+
+from reverie.errors import InputError
+from reverie.processes.gaussian import GaussianProcess
+from reverie.processes.modes import ModalProcess
+from reverie.processes.schedules import PROCESSES
+
+MODES = "modes"
+MODAL_SETTINGS = ("schedule", "basis", "shape", "speed", "spectrum", "from", "to")
+
+
+def build(
+    spec: str, *, shape: tuple[int, ...] | None = None, **settings: float
+) -> GaussianProcess:
+    """Build a process from its name, or `name:key=value,...` as in `edm:sigma_min=.02`.
+
+    `modes:schedule=vp,basis=haar,shape=8x8,speed=1/2/4/4` makes a ModalProcess: speed and spectrum
+    hold one number per band, from and to are the ends of its t_range, and the other settings are
+    its schedule's. shape: of a point, for modes where the text has none. InputError names the
+    choices.
+    """
+    name, _, rest = spec.partition(":")
+    pairs = dict(_pair(part) for part in filter(None, rest.split(",")))
+    if name == MODES:
+        return _modal(pairs, shape, settings)
+    if name not in PROCESSES:
+        raise InputError(
+            f"no process is called {name!r}; choose one of {', '.join([*PROCESSES, MODES])}"
+        )
+    settings |= {key: _number(key, value) for key, value in pairs.items()}
+    kind = PROCESSES[name]
+    known = set(kind().settings())  # type: ignore[call-arg]
+    unknown = set(settings) - known
+    if unknown:
+        raise InputError(
+            f"{name} has no setting {', '.join(sorted(unknown))}, only {', '.join(sorted(known))}"
+        )
+    return kind(**settings)  # type: ignore[arg-type]
+
+
+def spec_of(process: GaussianProcess) -> str:
+    """The text from which `build` makes this process again; InputError for a custom one."""
+    if type(process) is ModalProcess:
+        schedule, _, rest = spec_of(process.schedule).partition(":")
+        own = [f"{key}={value}" for key, value in process.spec().items()]
+        return f"{MODES}:" + ",".join([f"schedule={schedule}", *own, rest])
+    for name, kind in PROCESSES.items():
+        if type(process) is kind:
+            settings = ",".join(f"{k}={v!r}" for k, v in process.settings().items())
+            return f"{name}:{settings}"
+    known = ", ".join([*PROCESSES, MODES])
+    raise InputError(f"{type(process).__name__} cannot be written to a run: use one of {known}")
+
+
+def _modal(
+    pairs: dict[str, str], shape: tuple[int, ...] | None, settings: dict[str, float]
+) -> ModalProcess:
+    own = {key: pairs.pop(key) for key in MODAL_SETTINGS if key in pairs}
+    settings |= {key: _number(key, value) for key, value in pairs.items()}
+    schedule = build(own.get("schedule", "vp"), shape=None, **settings)
+    if "shape" in own:
+        sizes = own["shape"].split("x")
+        if not all(size.isdigit() for size in sizes):
+            raise InputError(f"process setting shape={own['shape']} is not of the form 8x8")
+        shape = tuple(map(int, sizes))
+    if shape is None:
+        raise InputError("modes need the shape of a point, as in modes:basis=haar,shape=8x8")
+    lists = {
+        key: [_number(key, value) for value in own[key].split("/")]
+        for key in ("speed", "spectrum")
+        if key in own
+    }
+    low, high = schedule.t_range
+    ends = (_number("from", own.get("from", repr(low))), _number("to", own.get("to", repr(high))))
+    return ModalProcess(
+        schedule, shape=shape, basis=own.get("basis", "identity"), t_range=ends, **lists
+    )
+
+
+def _pair(part: str) -> tuple[str, str]:
+    key, _, value = part.partition("=")
+    return key.strip(), value.strip()
+
+
+def _number(key: str, value: str) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if math.isnan(number):
+        raise InputError(f"process setting {key}={value!r} is not of the form key=number")
+    return number
