@@ -13,6 +13,8 @@ from reverie.denoisers.conversions import convert as convert
 from reverie.denoisers.guidance import ClassifierFreeGuidance as ClassifierFreeGuidance
 from reverie.denoisers.guidance import ClassifierGuidance as ClassifierGuidance
 from reverie.denoisers.joint import JointConditional as JointConditional
+from reverie.denoisers.joint import annealed_level as annealed_level
+from reverie.denoisers.joint import speed_to as speed_to
 from reverie.denoisers.kernel_mixture import KernelMixture as KernelMixture
 from reverie.denoisers.linear import Linear as Linear
 from reverie.denoisers.memoriser import Memoriser as Memoriser

@@ -26,9 +26,10 @@ from reverie.processes import GaussianProcess
 class JointConditional(Denoiser):
     """E[x | x_t, y_t] with y_t drawn afresh at every call from the condition y (B, c, *rest).
 
-    joint: a denoiser of points z = (x, y) joined along their first axis, x first. process: that of
-    x alone, with the levels that `joint.process` gives to x. generator: of y's noise. Raises
-    InputError where the two processes noise x differently, or without a condition.
+    joint: a denoiser of points z = (x, y) joined along their first axis, x first; as a rule on a
+    `ModalProcess` whose speeds are 1 for x and `speed_to` for y. process: that of x alone.
+    generator: of y's noise. Raises InputError where a clock of x is none of the joint process's,
+    and without a condition.
     """
 
     process: GaussianProcess
@@ -41,28 +42,30 @@ class JointConditional(Denoiser):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        if not isinstance(joint.process, GaussianProcess):
-            raise InputError("a joint denoiser needs a Gaussian process")
+        times = torch.linspace(*process.t_range, 9, dtype=torch.float64)
+        ours, theirs = (p.clock(times).log().reshape(9, -1) for p in (process, joint.process))
+        apart = (ours[:, :, None] - theirs[:, None]).abs().amax(0)
+        if (apart.amin(1) > 1e-6).any():
+            raise InputError("the process of x noises it otherwise than the joint process")
         self.joint, self.process, self.generator = joint, process, generator
 
     def forward(self, state: Tensor, t: Tensor, condition: Any = None) -> Tensor:
         if condition is None:
             raise InputError("a joint model is sampled given y: pass condition=y")
-        size, process = state.shape[1], self.joint.process
-        assert isinstance(process, GaussianProcess)
-        both = torch.cat([torch.zeros_like(state), condition.to(state)], 1)
-        alpha, sigma = (level.expand_as(both) for level in process.levels(t, both))
-        self._check(alpha[:, :size], sigma[:, :size], state, t)
-        noised = alpha[:, size:] * condition + sigma[:, size:] * torch.randn(
-            condition.shape, generator=self.generator, dtype=state.dtype, device=state.device
-        )
-        return self.joint(torch.cat([state, noised], 1), t)[:, :size]
+        size = state.shape[1]
+        clean = torch.cat([torch.zeros_like(state), condition], 1)
+        noised = self.joint.process.corrupt(clean, t, generator=self.generator)
+        return self.joint(torch.cat([state, noised[:, size:]], 1), t)[:, :size]
 
-    def _check(self, alpha: Tensor, sigma: Tensor, state: Tensor, t: Tensor) -> None:
-        mine = self.process.levels(t, state)
-        for own, given in zip(mine, (alpha, sigma), strict=True):
-            if not torch.allclose(own.expand_as(given), given, rtol=1e-4):
-                raise InputError("the process of x noises it otherwise than the joint process")
+
+def speed_to(schedule: GaussianProcess, level: float) -> float:
+    """The speed at which a mode of a `ModalProcess` on `schedule` ends at this sigma / alpha."""
+    low, high = schedule.t_range
+    clock = torch.tensor(level, dtype=torch.float64) ** -2
+    speed = (float(schedule.time(clock)) - low) / (high - low)
+    if speed <= 0:
+        raise InputError(f"sigma / alpha = {level:g} lies below the schedule's cleanest level")
+    return speed
 
 
 def annealed_level(step: int, start: float, end: float, until: int) -> float:

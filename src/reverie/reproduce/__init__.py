@@ -33,6 +33,8 @@ RESULTS = (
     "step-schedules",
     "earth",
     "torsions",
+    "conditional-bias",
+    "unified-view",
 )
 
 
