@@ -58,6 +58,6 @@ def loss_weight(
 def _slope(process: GaussianProcess, t: Tensor, like: Tensor) -> Tensor:
     """dgamma/dt by forward differentiation, shaped to broadcast against `like`."""
     time = t.to(torch.float64).reshape(-1).contiguous()  # an expanded tensor has no tangent
-    _, slope = torch.func.jvp(process.gamma, (time,), (torch.ones_like(time),))
+    slope: Tensor = torch.func.jvp(process.gamma, (time,), (torch.ones_like(time),))[1]  # type: ignore
     rest = like.shape[1:] if slope.ndim > 1 else (1,) * (like.ndim - 1)
     return slope.to(like).reshape(-1, *rest)

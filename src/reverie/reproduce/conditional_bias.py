@@ -185,15 +185,15 @@ def _train(
             fitting = DenoisingFit(network, 2e-3)
         for group in fitting.optimiser.param_groups:
             group["lr"] = 2e-3 * 0.5 * (1 + math.cos(math.pi * step / steps)) + 1e-6
-        rows = torch.randint(len(data), (512,), generator=generator)
+        rows = torch.randint(len(data), (256,), generator=generator)
         fitting.step(data[rows], generator, rows)
     network.eval()
 
 
 def run(out: Path, seed: int = 0, full: bool = False) -> dict[str, Any]:
     """Write the figure and the table; `full` draws as many samples in as many steps as theirs."""
-    n, steps = (SIMULATED_DRAWS, SIMULATED_STEPS) if full else (20_000, 500)
-    fit_steps = 6000 if full else 1500
+    n, steps = (SIMULATED_DRAWS, SIMULATED_STEPS) if full else (20_000, 300)
+    fit_steps = 6000 if full else 1000
     rows, sampled = _exact_rows(n, steps, seed)
     learned, information = _learned(fit_steps, seed)
     for name, law in learned.items():
@@ -236,7 +236,7 @@ def _learned(steps: int, seed: int) -> tuple[dict[str, Law], Row]:
         "CDiffE": learn_joint(x, y, HIGH, steps, seed),
     }
     laws = {
-        name: sampled_law(model, 10_000, 250, torch.Generator().manual_seed(seed))
+        name: sampled_law(model, 5000, 150, torch.Generator().manual_seed(seed))
         for name, model in models.items()
     }
     return laws, _information(given, generator)
@@ -244,10 +244,10 @@ def _learned(steps: int, seed: int) -> tuple[dict[str, Law], Row]:
 
 def _information(given: Network, generator: torch.Generator) -> Row:
     """I(x; y) from the curves of one network without and with its condition."""
-    x, y = pairs(4000, generator)
+    x, y = pairs(2000, generator)
     free, told = (
         measure(
-            given, x, 48, condition=c, keep_samples=True,
+            given, x, 32, condition=c, keep_samples=True,
             generator=torch.Generator().manual_seed(0),
         )
         for c in (None, y)
