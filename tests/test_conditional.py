@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from reverie.auditing import audit
+from reverie.auditing.scores import score
 from reverie.curve import measure
 from reverie.denoisers import (
     ClassifierFreeGuidance,
@@ -193,6 +195,29 @@ def test_a_conditional_model_is_planned_and_sampled_with_one_condition_for_all(g
     error = std / math.sqrt(len(drawn))
     assert float(drawn.mean()) == pytest.approx(mean, abs=4 * error + 0.002)
     assert float(drawn.std()) == pytest.approx(std, rel=0.04)  # 200 steps are 2% too narrow
+
+
+def test_a_conditional_model_is_audited_with_its_conditions(generator):
+    """Rows, and what the model is told about them, stay together through scores and leak."""
+    x, y = bias.pairs(400, generator)
+    model = bias.ExactGiven()
+    sides = (x[:200], y[:200]), (x[200:], y[200:])
+    drawn = sample(
+        model, 300, torch.linspace(1, 0, 40), shape=(1,), condition=y[:300], generator=generator
+    )
+    told = (sides[0][1], sides[1][1])
+    verdict = audit(x[:200], x[200:], drawn, model, conditions=told, metrics=False)
+    leaks = [
+        measure(model, a, condition=b, generator=torch.Generator().manual_seed(0))
+        for a, b in sides
+    ]
+    assert verdict.leak.nats == pytest.approx(leaks[0].leak(leaks[1]).nats, rel=1e-6)
+    row = verdict.row("membership by loss (AUC)")
+    assert row.interval[0] < 0.5 < row.interval[1]
+    noise = [torch.Generator().manual_seed(0) for _ in range(2)]
+    one = score("SimA", model, x, 0.3, noise[0], condition=y)
+    other = score("SimA", model, x.flip(0), 0.3, noise[1], condition=y.flip(0))
+    assert torch.allclose(one, other.flip(0))
 
 
 # --- masks ---------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from reverie.curve import LossCurve, level_times, measure
 from reverie.denoisers import WEIGHTS, Denoiser, Linear, Network, ResidualMLP, loss_weight
 from reverie.errors import InputError
 from reverie.evidence import evidence_bound, prior_divergence, reconstruction
+from reverie.noise_law import NoiseLaw
 from reverie.objectives import VariationalFit
 from reverie.plan import plan_steps
 from reverie.processes import VE, VP, Cosine, Custom, Learned
@@ -222,6 +223,24 @@ def test_weights_are_those_of_the_other_targets(process):
 def test_an_unknown_weight_is_refused():
     with pytest.raises(InputError, match="no loss weight is called 'flat'"):
         loss_weight("flat", VP(), torch.tensor([0.5]), torch.zeros(1, 1))
+
+
+def test_a_loss_of_uniform_times_is_estimated_from_any_law_of_times(generator):
+    """int_0^1 w(t) E (x - xhat)^2 dt by quadrature, and from the draws of a NoiseLaw."""
+    process = polynomial(2.0)
+    law = NoiseLaw(process, math.sqrt(VARIANCE))
+    t, weight, _ = law.draw(4000, generator)
+
+    def integrand(t):
+        gamma = process.gamma(t)
+        w = loss_weight("sigmoid", process, t, torch.zeros(len(t), 1, dtype=torch.float64))[:, 0]
+        return w * VARIANCE / (1 + gamma * VARIANCE)
+
+    fine = torch.linspace(0, 1, 20_001, dtype=torch.float64)
+    exact = float(torch.trapezoid(integrand(fine), fine))
+    values = weight * integrand(t) / law.density(t)
+    assert float(values.mean()) == pytest.approx(exact, rel=2e-3)  # 4000 strata
+    assert float(torch.trapezoid(law.density(fine), fine)) == pytest.approx(1.0, abs=2e-3)
 
 
 # --- learning ------------------------------------------------------------------------------------

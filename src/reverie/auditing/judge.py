@@ -44,6 +44,7 @@ def audit(
     denoiser: Denoiser | None = None,
     *,
     curves: tuple[LossCurve, LossCurve] | None = None,
+    conditions: tuple[Any, Any] | None = None,
     features: Features | None = None,
     groups: Groups | None = None,
     extra: Sequence[Row] = (),
@@ -57,7 +58,8 @@ def audit(
 
     train, holdout, samples: arrays, tensors, files or built-in names with rows of one shape, mixed
     tables included; any generator at all. denoiser: adds the leak and membership tests (train and
-    holdout are then in its own space), or give the two curves already measured. features: compare
+    holdout are then in its own space), or give the two curves already measured. conditions: what a
+    conditional denoiser is told about the training and the held-out rows. features: compare
     these instead of the rows (see `features_of`). groups: the column, or the two arrays, that name
     each row's group; rows of one group (a person) count as one, and no group may stand on both
     sides. extra: further lines of the table (see `weigh`). alpha: level of the joint decision.
@@ -79,8 +81,8 @@ def audit(
     space = common_space(train, holdout, samples, features=features, groups=groups)
     lines = list(extra)
     if denoiser is not None:
-        lines += membership_rows(denoiser, *_points(space), seed=seed)
-    leak = _leak(denoiser, space, curves, seed)
+        lines += membership_rows(denoiser, *_points(space), seed=seed, conditions=conditions)
+    leak = _leak(denoiser, space, curves, conditions, seed)
     return weigh(
         space, leak=leak, extra=lines, alpha=alpha, tol=tol, randomised=randomised,
         metrics=metrics, seed=seed,
@@ -196,6 +198,7 @@ def _leak(
     denoiser: Denoiser | None,
     space: CommonSpace,
     curves: tuple[LossCurve, LossCurve] | None,
+    conditions: tuple[Any, Any] | None,
     seed: int,
 ) -> Leak | None:
     if curves is not None:
@@ -203,8 +206,8 @@ def _leak(
     if denoiser is None:
         return None
     first, second = (
-        measure(denoiser, rows, generator=torch.Generator().manual_seed(seed))
-        for rows in _points(space)
+        measure(denoiser, rows, condition=told, generator=torch.Generator().manual_seed(seed))
+        for rows, told in zip(_points(space), conditions or (None, None), strict=True)
     )
     return first.leak(second)
 
