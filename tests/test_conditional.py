@@ -100,6 +100,8 @@ def test_dropping_takes_whole_rows_at_the_given_share(generator):
     assert float(lost[:, 0].float().mean()) == pytest.approx(0.1, abs=4 * 0.3 / 141)
     labels = drop_conditions(torch.zeros(50, dtype=torch.long), 0.5, generator)
     assert set(labels.tolist()) == {-1, 0}
+    counts = drop_conditions(torch.ones(50, 2, dtype=torch.long), 0.5, generator)
+    assert set(counts.isnan().sum(1).tolist()) == {0, 2}
 
 
 def test_one_condition_serves_all_rows_and_other_counts_are_refused():
@@ -356,6 +358,19 @@ def test_a_joint_model_asks_for_its_condition_and_for_one_noise_of_x():
         JointConditional(model.joint, VE(5e-3, 10))
     with pytest.raises(InputError, match="cleanest level"):
         speed_to(VE(0.1, 10), 0.05)
+
+
+def test_the_curve_of_a_joint_model_is_the_posterior_variance_in_closed_form(generator):
+    """1/2 Var[x | x_t, y_t] of the Gaussian pair, with y noised up to 5."""
+    x, y = bias.pairs(2000, generator)
+    noise = torch.Generator().manual_seed(1)
+    curve = measure(bias.exact(5.0, noise), x, 12, condition=y, generator=generator)
+    process, speed = bias.schedule(), speed_to(bias.schedule(), 5.0)
+    t = process.time(torch.as_tensor(curve.u))
+    var_x, var_y = (process.sigma(s * t).numpy() ** 2 for s in (1.0, speed))
+    one, other = 1 + var_x, 1 + var_y
+    left = 1 - (other + bias.RHO**2 * (one - 2)) / (one * other - bias.RHO**2)
+    assert (np.abs(curve.rate - 0.5 * left) < 4.5 * curve.stderr).all()
 
 
 def test_the_annealed_level_is_linear_in_its_inverse():

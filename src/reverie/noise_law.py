@@ -52,7 +52,7 @@ class NoiseLaw:
         def level(at: Tensor) -> Tensor:
             return self.process.clock(at).log().reshape(len(at), -1).mean(1)
 
-        place, slope = torch.func.jvp(level, (time,), (torch.ones_like(time),))
+        place, slope = torch.func.jvp(level, (time,), (torch.ones_like(time),))[:2]
         bins = (torch.searchsorted(self.edges, place.detach()) - 1).clamp(0, BINS - 1)
         return -slope * self.target[bins] / (self.edges[1] - self.edges[0])
 

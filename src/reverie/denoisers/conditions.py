@@ -114,15 +114,16 @@ def condition_of(conditions: Tensor) -> Encoder:
 
     Raises InputError on a negative label, or on infinite values.
     """
-    if not conditions.is_floating_point() and conditions.ndim == 1:
+    if _are_labels(conditions):
         if (conditions < NO_LABEL).any():
             raise InputError(f"labels count from 0; {int(conditions.min())} is none")
         return Labels(int(conditions.max()) + 1)
     if conditions.ndim < 2:
         raise InputError("conditions of one number per row have shape (n, 1), not (n,)")
-    if conditions.isinf().any():
+    values = conditions.float()
+    if values.isinf().any():
         raise InputError("a condition holds infinite values; use NaN for what is missing")
-    return Values(tuple(conditions.shape[1:])).learn(conditions.float())
+    return Values(tuple(values.shape[1:])).learn(values)
 
 
 def drop_conditions(
@@ -130,9 +131,15 @@ def drop_conditions(
 ) -> Tensor:
     """Take the condition from each row with chance `share`, as classifier-free guidance needs."""
     lost = torch.rand(len(conditions), generator=generator, device=conditions.device) < share
-    missing = math.nan if conditions.is_floating_point() else NO_LABEL
+    if _are_labels(conditions):
+        return conditions.masked_fill(lost, NO_LABEL)
     lost = lost.reshape(-1, *(1,) * (conditions.ndim - 1))
-    return conditions.masked_fill(lost, missing)
+    values = conditions if conditions.is_floating_point() else conditions.float()
+    return values.masked_fill(lost, math.nan)
+
+
+def _are_labels(conditions: Tensor) -> bool:
+    return conditions.ndim == 1 and not conditions.is_floating_point()
 
 
 def condition_rows(condition: Any, count: int, like: Tensor) -> Any:
