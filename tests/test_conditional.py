@@ -279,11 +279,11 @@ def test_one_masked_network_knows_every_conditional_of_a_gaussian(generator):
     data = torch.cat([x, y], 1)
     torch.manual_seed(0)
     network = MaskedNetwork(VE(0.01, 30), ResidualMLP((2,), 64, 2, condition=Values((2,))))
-    fitting = DenoisingFit(network, 2e-3, Masked(Standard(network.process)))
+    fitting, law = DenoisingFit(network, 2e-3), Masked(Standard(network.process))
     for step in range(1500):
         fitting.optimiser.param_groups[0]["lr"] = 2e-3 * (1 - step / 1500)
         rows = torch.randint(len(data), (512,), generator=generator)
-        fitting.step(data[rows], generator, rows)
+        fitting.step(data[rows], generator, law.tell(data[rows], generator))
     network.eval()
     times = network.process.time(torch.logspace(-2.9, 3.9, 200, dtype=torch.float64))
 
@@ -389,10 +389,10 @@ def test_a_conditional_fit_learns_the_conditional_denoiser(generator):
     x, y = bias.pairs(5000, generator)
     torch.manual_seed(0)
     network = Network(bias.schedule(), ResidualMLP((1,), 32, 1, condition=condition_of(y)))
-    fitting = DenoisingFit(network, 5e-3, Conditional(Standard(network.process), y))
+    fitting, told = DenoisingFit(network, 5e-3), Conditional(Standard(network.process), y)
     for _ in range(250):
         rows = torch.randint(len(x), (256,), generator=generator)
-        fitting.step(x[rows], generator, rows)
+        fitting.step(x[rows], generator, told.tell(rows, generator))
     x, y = bias.pairs(1000, generator)
     t = network.process.time(torch.tensor(1.0)).expand(1000)  # sigma = 1
     state = network.process.corrupt(x, t, generator=generator)

@@ -54,19 +54,17 @@ class Standard:
 class DenoisingFit:
     """Adam on denoising score matching, one minibatch at a time, for loops that own their data."""
 
-    def __init__(self, network: Network, lr: float, objective: Objective | None = None) -> None:
-        self.objective = objective or Standard(network.process)
+    def __init__(self, network: Network, lr: float) -> None:
         self.network, self.law = network, NoiseLaw(network.process, network.data_std)
         self.optimiser = torch.optim.Adam(network.parameters(), lr=lr, betas=(0.9, 0.99))
 
-    def step(self, x: Tensor, generator: torch.Generator, rows: Tensor | None = None) -> None:
-        """One step on clean points (B, *shape); rows (B,) are their places in the training set."""
+    def step(self, x: Tensor, generator: torch.Generator, condition: Any = None) -> None:
+        """One step on clean points (B, *shape), with what the network is told of them."""
         network = self.network.train()
         t, weight, bins = self.law.draw(len(x), generator)
-        rows = torch.arange(len(x)) if rows is None else rows
-        drawn = self.objective.draw(rows, x, t, generator)
-        guess = network(drawn.state, t.to(x), drawn.condition)
-        each = drawn.loss(guess, network.loss_weight(t, x))
+        state = network.process.corrupt(x, t, generator=generator)
+        drawn = Regression(state, x, x.new_ones(()), network.process)
+        each = drawn.loss(network(state, t.to(x), condition), network.loss_weight(t, x))
         self.law.learn(bins, each.detach())
         self.optimiser.zero_grad(set_to_none=True)
         (each * weight.to(each)).mean().backward()

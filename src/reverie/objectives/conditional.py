@@ -29,8 +29,11 @@ class Conditional:
 
     def draw(self, rows: Tensor, x: Tensor, t: Tensor, generator: torch.Generator) -> Regression:
         drawn = self.objective.draw(rows, x, t, generator)
-        told = drop_conditions(self.conditions[rows], self.dropped, generator)
-        return drawn._replace(condition=told)
+        return drawn._replace(condition=self.tell(rows, generator))
+
+    def tell(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        """Conditions (B, ...) of the rows (B,), some of them lost."""
+        return drop_conditions(self.conditions[rows], self.dropped, generator)
 
 
 class Masked:
@@ -50,7 +53,11 @@ class Masked:
 
     def draw(self, rows: Tensor, x: Tensor, t: Tensor, generator: torch.Generator) -> Regression:
         drawn = self.objective.draw(rows, x, t, generator)
-        return drawn._replace(condition=x.masked_fill(~self.observed(x, generator), math.nan))
+        return drawn._replace(condition=self.tell(x, generator))
+
+    def tell(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """The points x (B, *shape), NaN where they are not observed."""
+        return x.masked_fill(~self.observed(x, generator), math.nan)
 
     def observed(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """A mask like x (B, *shape): the coordinates that are given."""

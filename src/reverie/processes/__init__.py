@@ -18,6 +18,7 @@ from reverie.processes.schedules import VE as VE
 from reverie.processes.schedules import VP as VP
 from reverie.processes.schedules import Cosine as Cosine
 from reverie.processes.schedules import Custom as Custom
+from reverie.processes.schedules import LogLinear as LogLinear
 from reverie.processes.schedules import Rectified as Rectified
 from reverie.processes.schedules import SubVP as SubVP
 from reverie.processes.tabulated import Tabulated as Tabulated

@@ -35,6 +35,8 @@ RESULTS = (
     "torsions",
     "conditional-bias",
     "unified-view",
+    "wavelet-steps",
+    "phi4",
 )
 
 

@@ -143,8 +143,8 @@ def pairs(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
 def learn_given(x: Tensor, y: Tensor, steps: int, seed: int) -> Network:
     """CDE: a network that is told y."""
     network = _network(schedule(), (1,), seed, condition_of(y))
-    objective = Conditional(Standard(network.process), y)
-    _train(network, x, steps, seed, objective=objective)
+    told = Conditional(Standard(network.process), y)
+    _train(network, x, steps, seed, told=told)
     return network
 
 
@@ -172,12 +172,12 @@ def _train(
     steps: int,
     seed: int,
     *,
-    objective: Conditional | None = None,
+    told: Conditional | None = None,
     level: float | None = None,
 ) -> None:
     """Denoising score matching with a cosine learning rate; `level`: anneal y's noise to it."""
     generator = torch.Generator().manual_seed(seed)
-    fitting = DenoisingFit(network, 2e-3, objective)
+    fitting = DenoisingFit(network, 2e-3)
     for step in range(steps):
         if level is not None and step % (steps // 20) == 0:
             # the first half of the training anneals, the second refines
@@ -186,7 +186,8 @@ def _train(
         for group in fitting.optimiser.param_groups:
             group["lr"] = 2e-3 * 0.5 * (1 + math.cos(math.pi * step / steps)) + 1e-6
         rows = torch.randint(len(data), (256,), generator=generator)
-        fitting.step(data[rows], generator, rows)
+        condition = None if told is None else told.tell(rows, generator)
+        fitting.step(data[rows], generator, condition)
     network.eval()
 
 
