@@ -234,7 +234,7 @@ def _digits(
     note = f"pixels apart, by their histograms: {_histogram_bits(train, held):.3f} bits"
     rows.append(_bits("digits: the same, schedule learned with it", learned, held, note))
     clean = float(learned.process.clock(0.0).log())
-    note = f"from {DIGITS_CLEAN:g}: below it the decoder, which knows the grid, costs less"
+    note = f"from {DIGITS_CLEAN:g}: between, the decoder's grid is cheaper than the network"
     rows.append(Row("digits: learned log ratio of the clean end", clean, note=note))
     note = f"before training, on an even schedule: {before:.3g}"
     rows.append(Row("digits: variance of the loss / mean^2, learned", after, note=note))
