@@ -24,14 +24,16 @@ from reverie.denoisers import (
     condition_of,
     condition_rows,
     drop_conditions,
+    network_for,
     speed_to,
 )
 from reverie.errors import InputError
 from reverie.information import guess_gap, mutual_information
-from reverie.objectives import Conditional, Masked, Standard
+from reverie.noise_law import NoiseLaw
+from reverie.objectives import Conditional, Masked, Standard, build_objective
 from reverie.objectives.base import DenoisingFit
 from reverie.plan import plan_steps
-from reverie.processes import VE, VP, ModalProcess
+from reverie.processes import VE, VP, Masking, ModalProcess
 from reverie.reproduce import conditional_bias as bias
 from reverie.sampling import sample
 
@@ -404,3 +406,44 @@ def test_a_conditional_fit_learns_the_conditional_denoiser(generator):
     assert float(untold) > 0.4
     with pytest.raises(InputError, match=r"must lie in \[0, 1\)"):
         Conditional(Standard(network.process), y, dropped=1.0)
+
+
+def test_what_fit_builds_tells_a_network_its_condition(generator):
+    """The same loss from the parts and from the objective that a fit is given."""
+    x, y = bias.pairs(64, generator)
+    network = network_for(VP(), (1,), width=16, depth=1, condition=condition_of(y))
+    for parameter in network.parameters():
+        parameter.data.normal_(std=0.3, generator=generator)
+    objective = build_objective("standard", network, x, 0, conditions=y)
+    rows = torch.arange(64)
+    losses = objective.losses(rows, x, torch.Generator().manual_seed(3))
+    noise = torch.Generator().manual_seed(3)
+    t, weight, _ = NoiseLaw(network.process).draw(64, noise)
+    state = network.process.corrupt(x, t, generator=noise)
+    told = drop_conditions(y, 0.1, noise)
+    missed = network(state, t.float(), told) - x
+    expected = (network.loss_weight(t, x) * missed.square()).mean(1) * weight
+    assert torch.allclose(losses, expected.float(), rtol=1e-5)
+    masked = network_for(VP(), (2,), width=16, depth=1, masked=True)
+    assert isinstance(masked, MaskedNetwork)
+    assert isinstance(build_objective("standard", masked, x, 0).noising, Masked)
+    with pytest.raises(InputError, match="no loss weight"):
+        build_objective("standard", network, x, 0, weight="flat")
+    symbols = Masking(2, (3,))
+    with pytest.raises(InputError, match="told a condition"):
+        network_for(symbols, (3,), condition=Labels(2))
+    with pytest.raises(InputError, match="networks of Gaussian noise"):
+        build_objective("standard", network_for(symbols, (3,)), x, 0, conditions=y)
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 2)])
+def test_the_elbo_weight_makes_the_loss_of_a_fit_the_area_of_the_curve(shape, generator):
+    """In nats, up to the mean over coordinates; the network is an untrained one."""
+    network = network_for(VP(), shape, width=16, depth=1)
+    x = torch.randn(4000, *shape, generator=generator)
+    objective = build_objective("standard", network, x, 0, weight="elbo")
+    with torch.no_grad():
+        losses = objective.losses(torch.arange(4000), x, generator) * math.prod(shape)
+    area = measure(network, x, 64, generator=generator)
+    error = math.hypot(float(losses.std()) / math.sqrt(4000), area.area_stderr())
+    assert float(losses.mean()) == pytest.approx(area.area(), abs=4 * error)

@@ -2,6 +2,7 @@
 
 from reverie.denoisers.base import Denoiser as Denoiser
 from reverie.denoisers.base import evaluating as evaluating
+from reverie.denoisers.choice import network_for as network_for
 from reverie.denoisers.conditions import Labels as Labels
 from reverie.denoisers.conditions import Values as Values
 from reverie.denoisers.conditions import build_condition as build_condition

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from reverie.denoisers import WEIGHTS, Denoiser, MaskedNetwork, Network
 from reverie.errors import InputError
+from reverie.objectives.base import Bound as Bound
+from reverie.objectives.base import Denoising as Denoising
+from reverie.objectives.base import Noising as Noising
 from reverie.objectives.base import Objective as Objective
 from reverie.objectives.base import Regression as Regression
 from reverie.objectives.base import Standard as Standard
@@ -17,13 +21,39 @@ from reverie.objectives.distillation import Student as Student
 from reverie.objectives.distillation import distil as distil
 from reverie.objectives.gap import GapNoise as GapNoise
 from reverie.objectives.variational import VariationalFit as VariationalFit
-from reverie.processes import GaussianProcess
 
 
-def build_objective(name: str, process: GaussianProcess, data: Tensor, seed: int) -> Objective:
-    """The objective called `name` (config.OBJECTIVES) on training points (n, *shape)."""
-    if name == "standard":
-        return Standard(process)
-    if name in ("gap", "gap-fixed"):
-        return GapNoise(process, data, resample=name == "gap", seed=seed)
-    raise InputError(f"no objective is called {name!r}; choose standard, gap or gap-fixed")
+def build_objective(
+    name: str,
+    denoiser: Denoiser,
+    data: Tensor,
+    seed: int,
+    *,
+    conditions: Tensor | None = None,
+    weight: str = "edm",
+) -> Objective:
+    """The objective called `name` (config.OBJECTIVES) on training points (n, *shape).
+
+    conditions: (n, ...) of the same rows, for a network that is told them; a `MaskedNetwork` is
+    told its own points. weight: one of `WEIGHTS`. Raises InputError on an unknown name, and on the
+    gap's, conditions and weights where the noise is not Gaussian.
+    """
+    if name not in ("standard", "gap", "gap-fixed"):
+        raise InputError(f"no objective is called {name!r}; choose standard, gap or gap-fixed")
+    if weight not in WEIGHTS:
+        raise InputError(f"no loss weight is called {weight!r}; choose {', '.join(WEIGHTS)}")
+    if not isinstance(denoiser, Network):
+        if name != "standard":
+            raise InputError(f"the objective {name} is for Gaussian noise on vectors and images")
+        if conditions is not None or weight != "edm":
+            raise InputError("conditions and loss weights are for networks of Gaussian noise")
+        return Bound(denoiser)
+    process = denoiser.process
+    noising: Noising = Standard(process)
+    if name != "standard":
+        noising = GapNoise(process, data, resample=name == "gap", seed=seed)
+    if isinstance(denoiser, MaskedNetwork):
+        noising = Masked(noising)
+    elif conditions is not None:
+        noising = Conditional(noising, conditions)
+    return Denoising(denoiser, noising, weight)

@@ -1,7 +1,8 @@
-"""What one minibatch asks of a denoiser: that gain * xhat(x_t) meets a target.
+"""What one minibatch asks of a denoiser.
 
-Every objective here is a weighted regression whose conditional mean is the same clean guess, so
-that a network trained on any of them is sampled, measured and audited alike.
+For Gaussian noise, that gain * xhat(x_t) meets a target: a weighted regression whose conditional
+mean is the same clean guess whatever the noising, so that a network trained on any of them is
+sampled, measured and audited alike. For every other process, that the bound on -log p(x) falls.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from reverie.denoisers import Network
+from reverie.denoisers import Denoiser, Network, loss_weight
 from reverie.noise_law import NoiseLaw
 from reverie.processes import GaussianProcess
+from reverie.processes.bound import low_discrepancy
 
 
 class Regression(NamedTuple):
@@ -33,6 +35,18 @@ class Regression(NamedTuple):
 
 
 class Objective(Protocol):
+    """What a fit lowers. Its tensors in `state` are saved with the weights."""
+
+    def losses(self, rows: Tensor, x: Tensor, generator: torch.Generator) -> Tensor:
+        """The loss of each row of a minibatch, (B,); rows (B,) are their places in the data."""
+        ...
+
+    def state(self) -> dict[str, Tensor]: ...
+
+    def restore(self, state: dict[str, Tensor]) -> None: ...
+
+
+class Noising(Protocol):
     """Noises a minibatch: rows (B,) are the places of x (B, *shape) in the training set."""
 
     def draw(self, rows: Tensor, x: Tensor, t: Tensor, generator: torch.Generator) -> Regression:
@@ -49,6 +63,56 @@ class Standard:
     def draw(self, rows: Tensor, x: Tensor, t: Tensor, generator: torch.Generator) -> Regression:
         state = self.process.corrupt(x, t, generator=generator)
         return Regression(state, x, x.new_ones(()), self.process)
+
+
+class Denoising:
+    """Regression at noise levels that are drawn by importance.
+
+    weight: one of `WEIGHTS`. "edm" weighs the levels as the law of times does; the others as their
+    own loss for uniform times, of which each loss is then an estimate.
+    """
+
+    def __init__(self, network: Network, noising: Noising, weight: str = "edm") -> None:
+        self.network, self.noising, self.weight = network, noising, weight
+        self.law = NoiseLaw(network.process, network.data_std)
+
+    def losses(self, rows: Tensor, x: Tensor, generator: torch.Generator) -> Tensor:
+        t, weight, bins = self.law.draw(len(x), generator)
+        drawn = self.noising.draw(rows, x, t, generator)
+        guess = self.network(drawn.state, t.to(x.device), drawn.condition)
+        each = drawn.loss(guess.float(), self._scale(t, x))
+        self.law.learn(bins, each.detach().cpu())
+        return each * weight.to(each)
+
+    def _scale(self, t: Tensor, x: Tensor) -> Tensor:
+        if self.weight == "edm":
+            return self.network.loss_weight(t, x)
+        weight = loss_weight(self.weight, self.network.process, t, x, self.network.data_std)
+        density = self.law.density(t).to(weight).reshape(-1, *(1,) * (weight.ndim - 1))
+        return weight / density
+
+    def state(self) -> dict[str, Tensor]:
+        return self.law.state()
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        self.law.restore(state)
+
+
+class Bound:
+    """The denoiser's own losses, at one time in each of B equal strata of t."""
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        self.denoiser = denoiser
+
+    def losses(self, rows: Tensor, x: Tensor, generator: torch.Generator) -> Tensor:
+        t = low_discrepancy(len(x), self.denoiser.process.t_range, generator)
+        return self.denoiser.losses(rows, x, t, generator=generator)
+
+    def state(self) -> dict[str, Tensor]:
+        return {}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Nothing is learned on the way."""
 
 
 class DenoisingFit:

@@ -1,4 +1,4 @@
-"""Training with conditions: objectives that tell the network something about each row.
+"""Training with conditions: noisings that tell the network something about each row.
 
 Conditional   the row's own condition, lost now and then (CDE; Ho & Salimans 2022 for the loss)
 Masked        the row itself at random coordinates (Simformer: Gloeckler et al. 2024)
@@ -13,22 +13,22 @@ from torch import Tensor
 
 from reverie.denoisers import drop_conditions
 from reverie.errors import InputError
-from reverie.objectives.base import Objective, Regression
+from reverie.objectives.base import Noising, Regression
 
 DROPPED = 0.1  # of the rows, as in classifier-free guidance (Ho & Salimans 2022, table 1)
 SHARES = (0.3, 0.7)  # of coordinates observed (Gloeckler et al. 2024, code)
 
 
 class Conditional:
-    """Any objective, with the conditions (n, ...) of the training rows; `dropped` of them lost."""
+    """Any noising, with the conditions (n, ...) of the training rows; `dropped` of them lost."""
 
-    def __init__(self, objective: Objective, conditions: Tensor, dropped: float = DROPPED) -> None:
+    def __init__(self, noising: Noising, conditions: Tensor, dropped: float = DROPPED) -> None:
         if not 0 <= dropped < 1:
             raise InputError(f"dropped is {dropped}; it must lie in [0, 1)")
-        self.objective, self.conditions, self.dropped = objective, conditions, dropped
+        self.noising, self.conditions, self.dropped = noising, conditions, dropped
 
     def draw(self, rows: Tensor, x: Tensor, t: Tensor, generator: torch.Generator) -> Regression:
-        drawn = self.objective.draw(rows, x, t, generator)
+        drawn = self.noising.draw(rows, x, t, generator)
         return drawn._replace(condition=self.tell(rows, generator))
 
     def tell(self, rows: Tensor, generator: torch.Generator) -> Tensor:
@@ -37,7 +37,7 @@ class Conditional:
 
 
 class Masked:
-    """Any objective, on the coordinates that are left when others are observed.
+    """Any noising, on the coordinates that are left when others are observed.
 
     parameters: a mask (*shape) of those that a posterior is asked about; then every row is, with
     equal odds, of the kind joint (none observed), posterior (the others observed), likelihood
@@ -46,13 +46,13 @@ class Masked:
     batch, ours per row. Raises InputError on a mask that is all or nothing.
     """
 
-    def __init__(self, objective: Objective, parameters: Tensor | None = None) -> None:
+    def __init__(self, noising: Noising, parameters: Tensor | None = None) -> None:
         if parameters is not None and bool(parameters.all() | (~parameters).all()):
             raise InputError("the mask of parameters must hold some coordinates, and not all")
-        self.objective, self.parameters = objective, parameters
+        self.noising, self.parameters = noising, parameters
 
     def draw(self, rows: Tensor, x: Tensor, t: Tensor, generator: torch.Generator) -> Regression:
-        drawn = self.objective.draw(rows, x, t, generator)
+        drawn = self.noising.draw(rows, x, t, generator)
         return drawn._replace(condition=self.tell(x, generator))
 
     def tell(self, x: Tensor, generator: torch.Generator) -> Tensor:
