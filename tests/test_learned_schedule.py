@@ -258,17 +258,17 @@ def test_the_learned_interior_is_even_in_information_for_a_gaussian(generator):
         return float(drawn.var() / drawn.mean() ** 2)
 
     before = spread()
-    for rate in (0.03,) * 150 + (0.005,) * 150:
+    for rate in (0.03,) * 100 + (0.005,) * 60:
         fitting.optimiser.param_groups[0]["lr"] = rate
-        rows = torch.randint(len(x), (512,), generator=generator)
+        rows = torch.randint(len(x), (400,), generator=generator)
         fitting.step(x[rows], generator)
     t = torch.linspace(0, 1, 21, dtype=torch.float64)
     nats = information(process.clock(t).log().numpy())
     share = (nats - nats[-1]) / (nats[0] - nats[-1])
-    assert np.abs(share - np.linspace(1, 0, 21)).max() < 0.05
+    assert np.abs(share - np.linspace(1, 0, 21)).max() < 0.06
     # the variance of chi^2 over its squared mean is 2 at the optimum; 3.2 to begin with
     assert before > 2.8
-    assert spread() < 2.2
+    assert spread() < 2.25
 
 
 def test_learned_ends_lower_the_bound_to_the_entropy(generator):
@@ -281,8 +281,8 @@ def test_learned_ends_lower_the_bound_to_the_entropy(generator):
         return evidence_bound(model, x, values=GRID, levels=32, generator=noise)
 
     before = total()
-    fitting = VariationalFit(model, values=GRID, schedule_lr=0.07)
-    for _ in range(150):
+    fitting = VariationalFit(model, values=GRID, schedule_lr=0.1)
+    for _ in range(100):
         rows = torch.randint(len(x), (128,), generator=generator)
         fitting.step(x[rows], generator)
     after = total()

@@ -1,7 +1,7 @@
 """Training with conditions: noisings that tell the network something about each row.
 
-    Conditional   the row's own condition, lost now and then (CDE; Ho & Salimans 2022 for the loss)
-    Masked        the row itself at random coordinates (Simformer: Gloeckler et al. 2024)
+Conditional   the row's own condition, lost now and then (CDE; Ho & Salimans 2022 for the loss)
+Masked        the row itself at random coordinates (Simformer: Gloeckler et al. 2024)
 """
 
 from __future__ import annotations
