@@ -26,6 +26,7 @@ _HOMES = {
     "score_optimal_plan": "reverie.plan",
     "Estimate": "reverie.information",
     "entropy": "reverie.information",
+    "evidence_bound": "reverie.evidence",
     "guess_gap": "reverie.information",
     "kl_divergence": "reverie.information",
     "log_density": "reverie.information",
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
     from reverie.denoisers import as_denoiser as as_denoiser
     from reverie.denoisers.diffusers import from_diffusers as from_diffusers
     from reverie.errors import InputError as InputError
+    from reverie.evidence import evidence_bound as evidence_bound
     from reverie.forecast import predict as predict
     from reverie.information import Estimate as Estimate
     from reverie.information import entropy as entropy

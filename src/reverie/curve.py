@@ -19,7 +19,7 @@ import torch
 from scipy.interpolate import PchipInterpolator
 from scipy.optimize import isotonic_regression
 
-from reverie.denoisers import Denoiser, evaluating
+from reverie.denoisers import Denoiser, condition_rows, evaluating
 from reverie.errors import InputError
 from reverie.processes import Process
 
@@ -346,8 +346,9 @@ def measure(
     """Measure the loss curve of `denoiser` on `data` (n, *shape), an array or a tensor.
 
     levels: how many equal strata of log-SNR over the process's range, or clock values. Every row
-    is noised at every level with one antithetic pair. `condition` (n, ...) goes row by row. The
-    rows stream through in blocks of `batch_size`; with `keep_samples` the rates (n, L) are kept.
+    is noised at every level with one antithetic pair. `condition` (n, ...) goes row by row, or is
+    one row for all: the areas without it and with it differ by I(x; condition). The rows stream
+    through in blocks of `batch_size`; with `keep_samples` the rates (n, L) are kept.
     Returns a LossCurve in nats per unit of clock, summed over dimensions, with standard errors
     over rows. Raises InputError on no rows or values that are not finite.
     """
@@ -356,6 +357,7 @@ def measure(
     if len(data) == 0:
         raise InputError("a loss curve needs at least one row of data")
     process.space.check(data)
+    condition = condition_rows(condition, len(data), data)
     times = level_times(process, levels)
     clock = process.clock(torch.as_tensor(times)).numpy()
     weights = LossCurve(clock, np.ones_like(clock)).weights

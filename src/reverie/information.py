@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from reverie.curve import Z95, LossCurve, as_points, level_rates, level_times
-from reverie.denoisers import Denoiser, Linear, evaluating
+from reverie.denoisers import Denoiser, Linear, condition_rows, evaluating
 from reverie.errors import InputError
 from reverie.processes import GaussianProcess
 
@@ -151,6 +151,7 @@ def guess_gap(
     grid = _grid(first, levels)
     _same_clock(first, second)
     data = _checked(first, data)
+    given = [condition_rows(c, len(data), data) for c in given]
     totals = []
     for start in range(0, len(data), BLOCK):
         rows = data[start : start + BLOCK]
@@ -226,6 +227,7 @@ def _over_draws(
         raise InputError(f"draws is {draws}; an error bar needs at least two")
     grid, points = _grid(denoiser, levels), _checked(denoiser, points)
     copies = points.repeat(draws, *(1,) * (points.ndim - 1))
+    condition = condition_rows(condition, len(points), points)
     given = None if condition is None else condition.repeat(draws, *(1,) * (condition.ndim - 1))
     areas = []
     for start in range(0, len(copies), BLOCK):

@@ -42,6 +42,20 @@ class NoiseLaw:
         raw = raw / raw.sum()
         return (2 * raw + self.target) / 3
 
+    def density(self, t: Tensor) -> Tensor:
+        """Density (B,) at times t (B,) of the law that the weighted draws stand for.
+
+        A loss of uniform times is the mean of its values over this density (see `loss_weight`).
+        """
+        time = t.to(torch.float64).reshape(-1).contiguous()
+
+        def level(at: Tensor) -> Tensor:
+            return self.process.clock(at).log().reshape(len(at), -1).mean(1)
+
+        place, slope = torch.func.jvp(level, (time,), (torch.ones_like(time),))[:2]
+        bins = (torch.searchsorted(self.edges, place.detach()) - 1).clamp(0, BINS - 1)
+        return -slope * self.target[bins] / (self.edges[1] - self.edges[0])
+
     def draw(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Times (B,), weights (B,) and bins (B,) of one batch."""
         chance = self.probabilities()

@@ -46,6 +46,7 @@ def audit(
     denoiser: Denoiser | None = None,
     *,
     curves: tuple[LossCurve, LossCurve] | None = None,
+    conditions: tuple[Any, Any] | None = None,
     features: Features | None = None,
     groups: Groups | None = None,
     space: str | Scaler | None = None,
@@ -60,7 +61,8 @@ def audit(
 
     train, holdout, samples: arrays, tensors, files or built-in names with rows of one shape, mixed
     tables included; any generator at all. denoiser: adds the leak and membership tests (train and
-    holdout are then in its own space), or give the two curves already measured. features: compare
+    holdout are then in its own space), or give the two curves already measured. conditions: what a
+    conditional denoiser is told about the training and the held-out rows. features: compare
     these instead of the rows (see `features_of`). groups: the column, or the two arrays, that name
     each row's group; rows of one group (a person) count as one, and no group may stand on both
     sides. space: where the rows live, if they are no vectors (see `reverie.data.coder_for`), or a
@@ -84,8 +86,8 @@ def audit(
     common = common_space(train, holdout, samples, features=features, groups=groups, space=space)
     lines = list(extra)
     if denoiser is not None and isinstance(denoiser.process, GaussianProcess):
-        lines += membership_rows(denoiser, *_points(common), seed=seed)
-    leak = _leak(denoiser, common, curves, seed)
+        lines += membership_rows(denoiser, *_points(common), seed=seed, conditions=conditions)
+    leak = _leak(denoiser, common, curves, conditions, seed)
     return weigh(
         common, leak=leak, extra=lines, alpha=alpha, tol=tol, randomised=randomised,
         metrics=metrics, seed=seed,
@@ -204,6 +206,7 @@ def _leak(
     denoiser: Denoiser | None,
     space: CommonSpace,
     curves: tuple[LossCurve, LossCurve] | None,
+    conditions: tuple[Any, Any] | None,
     seed: int,
 ) -> Leak | None:
     if curves is not None:
@@ -211,8 +214,8 @@ def _leak(
     if denoiser is None:
         return None
     first, second = (
-        measure(denoiser, rows, generator=torch.Generator().manual_seed(seed))
-        for rows in _points(space)
+        measure(denoiser, rows, condition=told, generator=torch.Generator().manual_seed(seed))
+        for rows, told in zip(_points(space), conditions or (None, None), strict=True)
     )
     return first.leak(second)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from reverie.auditing.scores import gaussian_process, score, spreads
 from reverie.auditing.verdict import Row
 from reverie.curve import level_times
 from reverie.data import some_rows
-from reverie.denoisers import Denoiser, Memoriser
+from reverie.denoisers import Denoiser, Memoriser, condition_rows
 from reverie.processes import GaussianProcess
 
 ROWS = 1000
@@ -72,13 +73,23 @@ def membership_rocs(
     names: tuple[str, ...] = TABLE,
     rows: int = ROWS,
     seed: int = 0,
+    conditions: tuple[Any, Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Roc]:
     """ROC of every score in `names`, on at most `rows` rows of each split.
 
     train, holdout: (n, *shape) in the denoiser's space. spread: the level sigma / alpha, fixed
-    beforehand (default: `level` of the pool). InputError on a process that is not Gaussian.
+    beforehand (default: `level` of the pool). conditions: of the rows of each. InputError on a
+    process that is not Gaussian.
     """
+    told = None
+    if conditions is not None:  # the same rows are picked: `some_rows` depends on the count alone
+        told = torch.cat(
+            [
+                some_rows(condition_rows(given, len(points), points), rows, seed)
+                for given, points in zip(conditions, (train, holdout), strict=True)
+            ]
+        )
     train, held = (some_rows(points, rows, seed) for points in (train, holdout))
     both = torch.cat([train, held])
     process = gaussian_process(denoiser)
@@ -86,7 +97,7 @@ def membership_rocs(
     result = {}
     for index, name in enumerate(names):
         generator = torch.Generator().manual_seed(seed)
-        values = score(name, denoiser, both, spread, generator).numpy()
+        values = score(name, denoiser, both, spread, generator, condition=told).numpy()
         result[name] = roc(values[: len(train)], values[len(train) :])
         if progress is not None:
             progress(index + 1, len(names))
@@ -99,14 +110,17 @@ def membership_rows(
     holdout: Tensor,
     seed: int = 0,
     rows: int = ROWS,
+    conditions: tuple[Any, Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Row]:
     """Lines of the audit's table: the AUC of every score, and the epsilon they bound from below.
 
-    train, holdout: (n, *shape) in the denoiser's space; at most `rows` of each are scored. p_joint
-    is left to the caller.
+    train, holdout: (n, *shape) in the denoiser's space; at most `rows` of each are scored, given
+    their `conditions`. p_joint is left to the caller.
     """
-    rocs = membership_rocs(denoiser, train, holdout, rows=rows, seed=seed, progress=progress)
+    rocs = membership_rocs(
+        denoiser, train, holdout, rows=rows, seed=seed, conditions=conditions, progress=progress
+    )
     lines = [
         Row(
             f"membership by {name} (AUC)",

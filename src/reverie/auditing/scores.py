@@ -20,12 +20,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from reverie.denoisers import Denoiser, Memoriser, convert, evaluating
+from reverie.denoisers import Denoiser, Memoriser, condition_rows, convert, evaluating
 from reverie.errors import InputError
 from reverie.processes import GaussianProcess
 
@@ -40,6 +41,7 @@ class Query:
 
     denoiser: Denoiser
     t: Tensor  # () in float64
+    condition: Any = None  # of the rows that are scored
 
     @property
     def process(self) -> GaussianProcess:
@@ -48,11 +50,11 @@ class Query:
 
     def at(self, t: Tensor | float) -> Query:
         """The same denoiser at another time."""
-        return Query(self.denoiser, torch.as_tensor(t, dtype=torch.float64))
+        return replace(self, t=torch.as_tensor(t, dtype=torch.float64))
 
     def clean(self, state: Tensor) -> Tensor:
         """The guess xhat (B, *shape)."""
-        return self.denoiser(state, self.t.expand(len(state)))
+        return self.denoiser(state, self.t.expand(len(state)), self.condition)
 
     def noise(self, state: Tensor) -> Tensor:
         """The guess of the noise, ehat (B, *shape)."""
@@ -200,20 +202,27 @@ def score(
     rows: Tensor,
     spread: float,
     generator: torch.Generator | None = None,
+    *,
+    condition: Any = None,
 ) -> Tensor:
     """Score `name` (a key of SCORES) of rows (n, *shape): (n,) in float64, small for members.
 
-    spread: the noise level sigma / alpha, in units of the data. InputError on an unknown name, a
-    process that is not Gaussian, or a level outside the process's range.
+    spread: the noise level sigma / alpha, in units of the data. condition (n, ...) goes row by
+    row. InputError on an unknown name, a process that is not Gaussian, or a level outside the
+    process's range.
     """
     if name not in SCORES:
         raise InputError(f"no score is called {name!r}; choose {', '.join(SCORES)}")
     query = Query(denoiser, _time(gaussian_process(denoiser), spread))
     weight = next(denoiser.parameters(), rows)
+    condition = condition_rows(condition, len(rows), weight)
     parts = []
     with evaluating(denoiser), torch.no_grad():
-        for part in rows.split(BATCH):
-            parts.append(SCORES[name](query, part.to(weight), generator))
+        for start in range(0, len(rows), BATCH):
+            part = slice(start, start + BATCH)
+            told = None if condition is None else condition[part]
+            asked = replace(query, condition=told)
+            parts.append(SCORES[name](asked, rows[part].to(weight), generator))
     return torch.cat(parts)
 
 

@@ -7,8 +7,9 @@ import math
 from torch import Tensor, nn
 
 from reverie.denoisers.base import Denoiser
+from reverie.denoisers.conditions import Encoder, Values
 from reverie.denoisers.kernel_mixture import KernelMixture
-from reverie.denoisers.network import Network, ResidualMLP
+from reverie.denoisers.network import MaskedNetwork, Network, ResidualMLP
 from reverie.denoisers.tangent import CorrectedKernel, TangentNetwork
 from reverie.denoisers.tokens import PosteriorHead, TokenMLP, TokenTransformer
 from reverie.errors import InputError
@@ -27,14 +28,22 @@ def network_for(
     *,
     body: nn.Module | None = None,
     train: Tensor | None = None,
+    condition: Encoder | None = None,
+    masked: bool = False,
 ) -> Denoiser:
     """A fresh network for points of `shape`, or around a `body` of the user's own.
 
     name: mlp; unet (images); transformer (symbols); kernel (compact manifolds: a kernel estimate
-    of `train` (n, *shape) that a network corrects). Raises InputError where the two do not fit.
+    of `train` (n, *shape) that a network corrects). condition: what it is told, for Gaussian noise
+    (see `condition_of`). masked: told its own points, where they are observed. Raises InputError
+    where these do not fit.
     """
     if isinstance(process, GaussianProcess):
-        return Network(process, body or _vectors(name, shape, width, depth), data_std=1.0)
+        kind = MaskedNetwork if masked else Network
+        told = Values(shape) if masked else condition
+        return kind(process, body or _vectors(name, shape, width, depth, told), data_std=1.0)
+    if condition is not None or masked:
+        raise InputError("only networks of Gaussian noise are told a condition")
     if isinstance(process, JumpProcess):
         return PosteriorHead(process, body or _tokens(name, process, width, depth))
     if isinstance(process, Brownian):
@@ -46,14 +55,16 @@ def network_for(
     raise InputError(f"there is no network for {type(process).__name__} yet: build a Denoiser")
 
 
-def _vectors(name: str, shape: tuple[int, ...], width: int, depth: int) -> nn.Module:
+def _vectors(
+    name: str, shape: tuple[int, ...], width: int, depth: int, condition: Encoder | None
+) -> nn.Module:
     if name == "unet":
         from reverie.denoisers.unet import UNet
 
-        return UNet(shape, width)
+        return UNet(shape, width, condition)
     if name != "mlp":
         raise InputError(f"network {name!r} is not for vectors and images: use mlp or unet")
-    return ResidualMLP(shape, width, depth)
+    return ResidualMLP(shape, width, depth, condition=condition)
 
 
 def _tokens(name: str, process: JumpProcess, width: int, depth: int) -> nn.Module:

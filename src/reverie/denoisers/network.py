@@ -17,7 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from reverie.denoisers.base import Denoiser
+from reverie.denoisers.conditions import Encoder, Labels, Values
+from reverie.errors import InputError
 from reverie.processes import GaussianProcess
+
+TIME_WIDTH = 128
 
 
 class Network(Denoiser):
@@ -47,6 +51,30 @@ class Network(Denoiser):
         alpha, sigma = self.process.network_levels(t, like)
         spread = sigma / alpha
         return (spread.square() + self.data_std**2) / (spread * self.data_std).square()
+
+
+class MaskedNetwork(Network):
+    """One network for every conditional of a joint law: any coordinates may be observed.
+
+    The condition is the point (B, *shape) with NaN where it is not observed (None: nowhere), and
+    the body takes `Values` of the same shape. Observed coordinates stay clean in the state and
+    are returned as they are, so that a loss, a curve and a sample concern the others alone
+    (Simformer: Gloeckler et al. 2024, section 3.2). Raises InputError on another shape.
+    """
+
+    def forward(self, state: Tensor, t: Tensor, condition: Any = None) -> Tensor:
+        if condition is None:
+            return super().forward(state, t, None)
+        if condition.shape != state.shape:
+            raise InputError(
+                f"the condition of a masked model has the shape of its points, "
+                f"{tuple(state.shape)}, not {tuple(condition.shape)}"
+            )
+        seen = ~condition.isnan()
+        known = condition.nan_to_num()
+        alpha, _ = self.process.levels(t, state)
+        guess = super().forward(torch.where(seen, alpha * known, state), t, condition)
+        return torch.where(seen, known, guess)
 
 
 class FourierTime(nn.Module):
@@ -85,26 +113,42 @@ class Block(nn.Module):
 class ResidualMLP(nn.Module):
     """Residual MLP over flattened points of `shape`: for vectors, tables and small images.
 
-    It gives values of the same shape, or (B, out) where `out` is given.
+    It gives values of the same shape, or (B, out) where `out` is given. condition: what it is
+    told; labels are embedded beside the level, values enter beside the point.
     """
 
     def __init__(
-        self, shape: tuple[int, ...], width: int = 256, depth: int = 3, out: int | None = None
+        self,
+        shape: tuple[int, ...],
+        width: int = 256,
+        depth: int = 3,
+        out: int | None = None,
+        condition: Encoder | None = None,
     ) -> None:
         super().__init__()
         dim = math.prod(shape)
+        told = 2 * math.prod(condition.shape) if isinstance(condition, Values) else 0
         self.out_shape = shape if out is None else (out,)
-        self.time = nn.Sequential(FourierTime(), nn.Linear(32, 128), nn.SiLU())
-        self.enter = nn.Linear(dim, width)
-        self.blocks = nn.ModuleList(Block(width, 128) for _ in range(depth))
+        self.time = nn.Sequential(FourierTime(), nn.Linear(32, TIME_WIDTH), nn.SiLU())
+        self.enter = nn.Linear(dim + told, width)
+        self.blocks = nn.ModuleList(Block(width, TIME_WIDTH) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self.leave = nn.Linear(width, dim if out is None else out)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)
+        self.condition = condition
+        if isinstance(condition, Labels):
+            self.label = nn.Embedding(condition.classes + 1, TIME_WIDTH)
 
-    def forward(self, x: Tensor, level: Tensor) -> Tensor:
-        time = self.time(level)
-        h = self.enter(x.flatten(1))
+    def forward(self, x: Tensor, level: Tensor, condition: Tensor | None = None) -> Tensor:
+        time, parts = self.time(level), [x.flatten(1)]
+        if isinstance(self.condition, Labels):
+            time = time + self.label(self.condition(condition, x))
+        elif isinstance(self.condition, Values):
+            parts += [told.flatten(1) for told in self.condition(condition, x)]
+        elif condition is not None:
+            raise InputError("this network takes no condition")
+        h = self.enter(torch.cat(parts, 1))
         for block in self.blocks:
             h = block(h, time)
         return self.leave(self.norm(h)).reshape(-1, *self.out_shape)

@@ -40,6 +40,8 @@ def as_stock(network: Network) -> tuple[Any, Any]:
             f"diffusers has no model like this {type(body).__name__}: only runs of the network "
             "'unet' can be exported"
         )
+    if body.condition is not None:
+        raise InputError("conditional networks are not exported: a pipeline would not tell them")
     if network.data_std != 1.0 or not network.process.isotropic:
         raise InputError("only networks on standardised data with one noise level are exported")
     if body.size != body.shape[1:]:

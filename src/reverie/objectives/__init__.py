@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from reverie.denoisers import Denoiser, Network
+from reverie.denoisers import WEIGHTS, Denoiser, MaskedNetwork, Network
 from reverie.errors import InputError
 from reverie.objectives.base import Bound as Bound
 from reverie.objectives.base import Denoising as Denoising
@@ -12,6 +12,8 @@ from reverie.objectives.base import Noising as Noising
 from reverie.objectives.base import Objective as Objective
 from reverie.objectives.base import Regression as Regression
 from reverie.objectives.base import Standard as Standard
+from reverie.objectives.conditional import Conditional as Conditional
+from reverie.objectives.conditional import Masked as Masked
 from reverie.objectives.constrained import Constrained as Constrained
 from reverie.objectives.constrained import dual_optimum as dual_optimum
 from reverie.objectives.constrained import train_constrained as train_constrained
@@ -21,20 +23,40 @@ from reverie.objectives.functional import FunctionLoss as FunctionLoss
 from reverie.objectives.functional import cameron_martin as cameron_martin
 from reverie.objectives.functional import sobolev as sobolev
 from reverie.objectives.gap import GapNoise as GapNoise
+from reverie.objectives.variational import VariationalFit as VariationalFit
 
 
-def build_objective(name: str, denoiser: Denoiser, data: Tensor, seed: int) -> Objective:
+def build_objective(
+    name: str,
+    denoiser: Denoiser,
+    data: Tensor,
+    seed: int,
+    *,
+    conditions: Tensor | None = None,
+    weight: str = "edm",
+) -> Objective:
     """The objective called `name` (config.OBJECTIVES) on training points (n, *shape).
 
-    Raises InputError on an unknown name, and on the gap's where the noise is not Gaussian.
+    conditions: (n, ...) of the same rows, for a network that is told them; a `MaskedNetwork` is
+    told its own points. weight: one of `WEIGHTS`. Raises InputError on an unknown name, and on the
+    gap's, conditions and weights where the noise is not Gaussian.
     """
     if name not in ("standard", "gap", "gap-fixed"):
         raise InputError(f"no objective is called {name!r}; choose standard, gap or gap-fixed")
+    if weight not in WEIGHTS:
+        raise InputError(f"no loss weight is called {weight!r}; choose {', '.join(WEIGHTS)}")
     if not isinstance(denoiser, Network):
         if name != "standard":
             raise InputError(f"the objective {name} is for Gaussian noise on vectors and images")
+        if conditions is not None or weight != "edm":
+            raise InputError("conditions and loss weights are for networks of Gaussian noise")
         return Bound(denoiser)
     process = denoiser.process
-    if name == "standard":
-        return Denoising(denoiser, Standard(process))
-    return Denoising(denoiser, GapNoise(process, data, resample=name == "gap", seed=seed))
+    noising: Noising = Standard(process)
+    if name != "standard":
+        noising = GapNoise(process, data, resample=name == "gap", seed=seed)
+    if isinstance(denoiser, MaskedNetwork):
+        noising = Masked(noising)
+    elif conditions is not None:
+        noising = Conditional(noising, conditions)
+    return Denoising(denoiser, noising, weight)

@@ -12,19 +12,20 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from reverie.denoisers import Denoiser, Network
+from reverie.denoisers import Denoiser, Network, loss_weight
 from reverie.noise_law import NoiseLaw
 from reverie.processes import GaussianProcess
 from reverie.processes.bound import low_discrepancy
 
 
 class Regression(NamedTuple):
-    """State and target (B, *shape); gain broadcasts against their modes."""
+    """State and target (B, *shape); gain broadcasts against their modes; what rows are told."""
 
     state: Tensor
     target: Tensor
     gain: Tensor
     process: GaussianProcess
+    condition: Any = None
 
     def loss(self, guess: Tensor, scale: Tensor) -> Tensor:
         """scale * (gain * guess - target)^2, the mean over modes, per sample (B,)."""
@@ -74,19 +75,30 @@ class Standard:
 
 
 class Denoising:
-    """Regression at noise levels that are drawn by importance."""
+    """Regression at noise levels that are drawn by importance.
 
-    def __init__(self, network: Network, noising: Noising) -> None:
-        self.network, self.noising = network, noising
+    weight: one of `WEIGHTS`. "edm" weighs the levels as the law of times does; the others as their
+    own loss for uniform times, of which each loss is then an estimate.
+    """
+
+    def __init__(self, network: Network, noising: Noising, weight: str = "edm") -> None:
+        self.network, self.noising, self.weight = network, noising, weight
         self.law = NoiseLaw(network.process, network.data_std)
 
     def losses(self, rows: Tensor, x: Tensor, generator: torch.Generator) -> Tensor:
         t, weight, bins = self.law.draw(len(x), generator)
         drawn = self.noising.draw(rows, x, t, generator)
-        guess = self.network(drawn.state, t.to(x.device))
-        each = drawn.loss(guess.float(), self.network.loss_weight(t, x))
+        guess = self.network(drawn.state, t.to(x.device), drawn.condition)
+        each = drawn.loss(guess.float(), self._scale(t, x))
         self.law.learn(bins, each.detach().cpu())
         return each * weight.to(each)
+
+    def _scale(self, t: Tensor, x: Tensor) -> Tensor:
+        if self.weight == "edm":
+            return self.network.loss_weight(t, x)
+        weight = loss_weight(self.weight, self.network.process, t, x, self.network.data_std)
+        density = self.law.density(t).to(weight).reshape(-1, *(1,) * (weight.ndim - 1))
+        return weight / density
 
     def state(self) -> dict[str, Tensor]:
         return self.law.state()

@@ -21,7 +21,7 @@ from scipy.interpolate import PchipInterpolator
 from torch import Tensor
 
 from reverie.curve import LossCurve
-from reverie.denoisers import Denoiser, evaluating
+from reverie.denoisers import Denoiser, condition_rows, evaluating
 from reverie.errors import InputError
 from reverie.plan.classic import karras, log_snr
 from reverie.plan.plans import Plan, plan_at
@@ -130,7 +130,8 @@ class _Flow:
         """(y - D(y, s)) / s."""
         t = torch.tensor(self.time(spread), dtype=torch.float64)
         alpha, _ = self.process.levels(t, y)
-        guess = self.denoiser(y * alpha, t.to(y).expand(len(y)), self.condition)
+        told = condition_rows(self.condition, len(y), y)
+        guess = self.denoiser(y * alpha, t.to(y).expand(len(y)), told)
         return (y - guess) / spread
 
 

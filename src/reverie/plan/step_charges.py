@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from reverie.curve import LossCurve, as_points, level_times
-from reverie.denoisers import Denoiser, evaluating
+from reverie.denoisers import Denoiser, condition_rows, evaluating
 from reverie.errors import InputError
 from reverie.plan.plans import Plan
 from reverie.processes import JumpProcess
@@ -144,6 +144,7 @@ def measure_steps(
         raise InputError(f"nodes is {nodes}; it must be odd, at least 3")
     if len(rows) < 2:
         raise InputError("step charges need at least two rows of data")
+    condition = condition_rows(condition, len(rows), rows)
     times = level_times(process, nodes)
     charge = np.zeros((len(rows), nodes, nodes), np.float32)
     expected = np.zeros((nodes, nodes))

@@ -12,6 +12,7 @@ from reverie.processes.covariance import PowerLaw as PowerLaw
 from reverie.processes.functional import FunctionNoise as FunctionNoise
 from reverie.processes.gaussian import GaussianProcess as GaussianProcess
 from reverie.processes.jump import JumpProcess as JumpProcess
+from reverie.processes.learned import Learned as Learned
 from reverie.processes.masking import Masking as Masking
 from reverie.processes.modes import ModalProcess as ModalProcess
 from reverie.processes.names import build as build

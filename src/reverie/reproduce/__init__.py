@@ -34,6 +34,8 @@ RESULTS = (
     "step-schedules",
     "earth",
     "torsions",
+    "conditional-bias",
+    "unified-view",
     "wavelet-steps",
     "phi4",
     "functional",

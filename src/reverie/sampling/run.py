@@ -10,7 +10,7 @@ from typing import Any, TypedDict, Unpack
 import torch
 from torch import Tensor
 
-from reverie.denoisers import Denoiser, evaluating
+from reverie.denoisers import Denoiser, condition_rows, evaluating
 from reverie.errors import InputError
 from reverie.plan import Plan
 from reverie.processes import Brownian, GaussianProcess, Process
@@ -89,7 +89,7 @@ class Options(TypedDict, total=False):
 
     shape: tuple[int, ...] | None  # of one point, where the process has none
     generator: torch.Generator | None
-    condition: Any
+    condition: Any  # an array (n, ...) or (1, ...), or whatever the denoiser takes
     init: Tensor | None  # states to start from instead of the prior
     device: torch.device | str
     dtype: torch.dtype
@@ -187,7 +187,7 @@ def _visits(
             dtype=options.get("dtype", torch.float32),
             device=options.get("device", "cpu"),
         )
-    condition = options.get("condition")
+    condition = condition_rows(options.get("condition"), len(state), state)
 
     def guess(state: Tensor, t: Tensor) -> Tensor:
         return denoiser(state, t, condition)

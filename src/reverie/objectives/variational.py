@@ -1,0 +1,80 @@
+"""Learn a noise schedule with its denoiser: the ends by the evidence bound, the rest by variance.
+
+The bound does not depend on the schedule between its ends, but the variance of its estimate does:
+so the network and the ends descend the bound, and the interior descends the mean square of the
+per-sample diffusion loss (Kingma et al. 2021, section 4.1 and appendix I.2). At the optimum
+d log gamma / dt is inverse to the root mean square of the loss per unit of log gamma; for a scalar
+Gaussian, equal times are equal information.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from reverie.denoisers import Denoiser, loss_weight
+from reverie.errors import InputError
+from reverie.evidence import prior_divergence, reconstruction
+from reverie.processes import Learned
+
+
+class VariationalFit:
+    """Adam on the evidence bound of a network on a `Learned` process, one minibatch at a time.
+
+    network: any denoiser on such a process; an exact one has nothing to learn but the schedule.
+    values: the grid (V,) of discrete data, or None for a density. lr, schedule_lr: of the network
+    and of the schedule. learn_ends: else only the interior is learned; a density's clean end has
+    no optimum of its own where the data are rough. Raises InputError on another process.
+    """
+
+    def __init__(
+        self,
+        network: Denoiser,
+        *,
+        values: Tensor | None = None,
+        lr: float = 1e-3,
+        schedule_lr: float = 1e-2,
+        learn_ends: bool = True,
+    ) -> None:
+        process = network.process
+        if not isinstance(process, Learned):
+            raise InputError("only a Learned process has a schedule to learn")
+        self.network, self.process, self.values = network, process, values
+        self.ends = process.ends if learn_ends else []
+        theirs = {id(p) for p in process.parameters()}
+        self.weights = [p for p in network.parameters() if id(p) not in theirs]
+        groups = [dict(params=self.weights, lr=lr)] if self.weights else []
+        groups.append(dict(params=[*process.interior, *self.ends], lr=schedule_lr))
+        self.optimiser = torch.optim.Adam(groups, betas=(0.9, 0.99))
+
+    def step(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """One step on clean points (B, *shape); their diffusion losses (B,) in nats, detached."""
+        schedule = [*self.process.interior, *self.ends]
+        for parameter in schedule:
+            parameter.requires_grad_(True)
+        diffusion = self.diffusion(x, generator)
+        bound = diffusion.mean()
+        if self.ends:
+            bound = bound + prior_divergence(self.process, x).mean()
+            bound = (
+                bound + reconstruction(self.process, x, self.values, generator=generator).mean()
+            )
+        self.optimiser.zero_grad(set_to_none=True)
+        # relative to the mean, so that a learning rate suits any number of dimensions
+        spread = diffusion.square().mean() / diffusion.detach().mean().square()
+        spread.backward(inputs=self.process.interior, retain_graph=True)
+        if self.weights or self.ends:
+            bound.backward(inputs=[*self.weights, *self.ends])
+            nn.utils.clip_grad_norm_(self.weights, 1.0)
+        self.optimiser.step()
+        for parameter in schedule:
+            parameter.requires_grad_(False)
+        return diffusion.detach()
+
+    def diffusion(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Estimates (B,) in nats of the diffusion term, at times spread evenly over [0, 1]."""
+        start = torch.rand(1, generator=generator, dtype=torch.float64)
+        t = (torch.arange(len(x), dtype=torch.float64) / len(x) + start) % 1
+        guess = self.network(self.process.corrupt(x, t, generator=generator), t)
+        weight = loss_weight("elbo", self.process, t, x)
+        return (weight * (x - guess).square()).flatten(1).sum(1)
