@@ -13,6 +13,11 @@ from reverie.denoisers.network import Network as Network
 from reverie.denoisers.network import ResidualMLP as ResidualMLP
 from reverie.denoisers.score_matching import denoising_loss as denoising_loss
 from reverie.denoisers.score_matching import implicit_loss as implicit_loss
+from reverie.denoisers.simplex import DirichletMixture as DirichletMixture
+from reverie.denoisers.simplex import InLogRatios as InLogRatios
+from reverie.denoisers.simplex import SharesNetwork as SharesNetwork
+from reverie.denoisers.simplex import implicit_shares_loss as implicit_shares_loss
+from reverie.denoisers.simplex import lineage_loss as lineage_loss
 from reverie.denoisers.tangent import CorrectedKernel as CorrectedKernel
 from reverie.denoisers.tangent import TangentNetwork as TangentNetwork
 from reverie.denoisers.tokens import PosteriorHead as PosteriorHead

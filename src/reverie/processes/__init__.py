@@ -6,6 +6,7 @@ from reverie.processes.chains import RateMatrix as RateMatrix
 from reverie.processes.chains import Uniform as Uniform
 from reverie.processes.gaussian import GaussianProcess as GaussianProcess
 from reverie.processes.jump import JumpProcess as JumpProcess
+from reverie.processes.log_ratios import LogRatios as LogRatios
 from reverie.processes.masking import Masking as Masking
 from reverie.processes.riemannian import Brownian as Brownian
 from reverie.processes.schedules import EDM as EDM
@@ -19,3 +20,4 @@ from reverie.processes.schedules import SubVP as SubVP
 from reverie.processes.schedules import build as build
 from reverie.processes.schedules import spec_of as spec_of
 from reverie.processes.tabulated import Tabulated as Tabulated
+from reverie.processes.wright_fisher import WrightFisher as WrightFisher
