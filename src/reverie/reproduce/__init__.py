@@ -33,6 +33,10 @@ RESULTS = (
     "step-schedules",
     "earth",
     "torsions",
+    "discrete-mnist",
+    "discrete-names",
+    "wright-fisher",
+    "g-and-k",
 )
 
 
