@@ -136,7 +136,8 @@ def _nats(model: InLogRatios, x: Tensor, data: Tensor, seed: int) -> Tensor:
     z = model.process.space.log_ratios(x)
     generator = torch.Generator().manual_seed(seed)
     linear = Linear.fit(model.process.base, model.process.space.log_ratios(data))
-    found = log_density(model.inner, z, linear, levels=64, draws=4, generator=generator)
+    with torch.no_grad():
+        found = log_density(model.inner, z, linear, levels=64, draws=4, generator=generator)
     return torch.as_tensor(found.nats).double() - x.double().log().sum(1)
 
 
