@@ -101,6 +101,9 @@ def test_rates_that_are_no_rates_are_named(mutation, message):
 
 
 def test_durations_are_checked():
+    again = WrightFisher(**TRIPLE.settings())
+    assert (again.mutation == TRIPLE.mutation).all()
+    assert (again.tau_min, again.tau_max) == (TRIPLE.tau_min, TRIPLE.tau_max)
     with pytest.raises(InputError, match="need 0 < tau_min < tau_max"):
         WrightFisher([1.0, 1.0], tau_min=2.0, tau_max=1.0)
 
@@ -145,6 +148,15 @@ def test_the_kernel_is_a_law_with_the_right_moments(t):
     inner = DATA[:2]
     back = ratios(PAIR, inner, inner, t)
     torch.testing.assert_close(back, back.T)
+
+
+def test_pairs_far_apart_at_short_times_stay_finite():
+    process = WrightFisher([2.0, 2.0], tau_min=0.005)
+    ends = torch.tensor([[1.0, 0.0], [1e-9, 1 - 1e-9], [0.5, 0.5]], dtype=torch.float64)
+    log = process.log_kernel(ends[1:], ends, 0.0)
+    assert torch.isfinite(log).all()
+    assert (log.argmax(1) == torch.tensor([1, 2])).all()
+    assert torch.isfinite(Memoriser(process, ends)(ends[1:], torch.tensor(0.0))).all()
 
 
 def test_kernels_follow_one_another():

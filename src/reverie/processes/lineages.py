@@ -18,6 +18,7 @@ from scipy.special import gammaln
 from torch import Tensor
 
 DIGITS = 20  # of the law of A that are right
+UNDERFLOW = 1e-280
 NODES, WEIGHTS = (torch.as_tensor(a) for a in np.polynomial.legendre.leggauss(12))
 
 
@@ -142,9 +143,11 @@ def sum_over_lineages(terms: Tensor, weights: Tensor, tilt: Tensor) -> tuple[Ten
     for i in range(len(parts)):
         before.append(_convolve(before[-1], parts[i]))
         after.append(_convolve(after[-1], parts[-1 - i]))
-    logs = before[-1].log() + weights - count * tilt[:, None]
-    total = torch.logsumexp(logs, 1)
-    share = (logs - total[:, None]).exp() / before[-1].where(before[-1] > 0, 1.0)
+    # what underflows is left out: it is of pairs too far apart to matter
+    whole = before[-1].where(before[-1] > UNDERFLOW, 0.0)
+    logs = whole.log() + weights - count * tilt[:, None]
+    total = torch.logsumexp(logs, 1).clamp(min=-1e6)
+    share = (logs - total[:, None]).exp() / whole.where(whole > 0, 1.0)
     mean = [
         (share * _convolve(count * part, _convolve(before[i], after[-2 - i]))).sum(1)
         for i, part in enumerate(parts)

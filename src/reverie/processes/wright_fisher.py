@@ -79,6 +79,11 @@ class WrightFisher(Process):
         self.space, self.t_range = Simplex(len(rates)), (0.0, 1.0)
         self.tau_min, self.tau_max = float(tau_min), float(tau_max)
 
+    def settings(self) -> dict[str, list[float] | float]:
+        """Keyword arguments that rebuild this process, for a run's `config.json`."""
+        rates = self.mutation.tolist()
+        return dict(mutation=rates, tau_min=self.tau_min, tau_max=self.tau_max)
+
     # --- noise levels ------------------------------------------------------------------------
 
     def tau(self, t: Tensor | float) -> Tensor:
