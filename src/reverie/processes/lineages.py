@@ -122,6 +122,23 @@ def draw_dirichlet(weights: Tensor, generator: torch.Generator | None = None) ->
     return parts / parts.sum(1, keepdim=True)
 
 
+def evolve(
+    x: Tensor, rates: Tensor, tau: Tensor, generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor]:
+    """Shares (B, k) that start at x after durations tau (B,), and the types of their lineages.
+
+    rates: (B, k), of mutation to each type.
+    """
+    count = draw_lineages(rates.sum(1), tau, generator=generator)
+    types = draw_types(count, x, generator)
+    return draw_dirichlet(rates + types, generator), types
+
+
+def log_rising(base: Tensor, count: Tensor) -> Tensor:
+    """log of base (base + 1) ... (base + count - 1)."""
+    return torch.lgamma(base + count) - torch.lgamma(base)
+
+
 def _gamma(shape: Tensor, generator: torch.Generator | None) -> Tensor:
     # the public torch.distributions.Gamma takes no generator
     return torch._standard_gamma(shape, generator=generator)  # pyright: ignore

@@ -28,9 +28,9 @@ from reverie.errors import InputError
 from reverie.processes.base import Guess, Process, State
 from reverie.processes.lineages import (
     draw_dirichlet,
-    draw_lineages,
-    draw_types,
+    evolve,
     lineage_law,
+    log_rising,
     mean_lineages,
     sum_over_lineages,
 )
@@ -135,7 +135,8 @@ class WrightFisher(Process):
     ) -> tuple[State, Tensor]:
         """Draw X_t given x (B, k) and the types (B, k) of its lineages, whose mean is m."""
         tau, a = self._durations(t, x), self.mutation.to(x.device)
-        return _evolve(x.double(), a.expand(len(x), -1), tau, x.dtype, generator)
+        state, types = evolve(x.double(), a.expand(len(x), -1), tau, generator)
+        return state.to(x), types
 
     # --- kernel and target -------------------------------------------------------------------
 
@@ -208,11 +209,11 @@ class WrightFisher(Process):
             chance = lineage_law(self.total, float(level)).to(powers)
             count = torch.arange(len(chance)).to(powers)
             a, whole = self.mutation.to(powers), self.mutation.sum().to(powers)
-            weights = chance.log() + _log_rising(whole, count) + torch.lgamma(count + 1)
-            fixed = -torch.lgamma(count + 1) - _log_rising(a[:, None], count)
+            weights = chance.log() + log_rising(whole, count) + torch.lgamma(count + 1)
+            fixed = -torch.lgamma(count + 1) - log_rising(a[:, None], count)
             if law is not None:
-                weights = weights - _log_rising(law.sum().to(powers), count)
-                fixed = fixed + _log_rising(law.to(powers)[:, None], count)
+                weights = weights - log_rising(law.sum().to(powers), count)
+                fixed = fixed + log_rising(law.to(powers)[:, None], count)
             shift = tilt(mean)
             for rows in (tau == level).nonzero()[:, 0].split(CHUNK):
                 terms = fixed + powers[rows][..., None] * count
@@ -275,7 +276,7 @@ class WrightFisher(Process):
         growth = (now / then).log() / (now - then)
         lineages = growth[:, None] * (pull + least * x).clamp(min=0)
         rates = self.mutation.to(x) + 2 * lineages
-        return _evolve(x, rates, now - then, state.dtype, generator)[0]
+        return evolve(x, rates, now - then, generator)[0].to(state)
 
     def finish(
         self,
@@ -289,21 +290,3 @@ class WrightFisher(Process):
 
     def _durations(self, t: Tensor | float, like: Tensor) -> Tensor:
         return self.tau(t).to(like.device).expand(len(like))
-
-
-def _evolve(
-    x: Tensor,
-    rates: Tensor,
-    tau: Tensor,
-    kind: torch.dtype,
-    generator: torch.Generator | None,
-) -> tuple[State, Tensor]:
-    """Shares (B, k) after durations tau (B,) at rates (B, k), exact, and the lineages' types."""
-    count = draw_lineages(rates.sum(1), tau, generator=generator)
-    types = draw_types(count, x, generator)
-    return draw_dirichlet(rates + types, generator).to(kind), types
-
-
-def _log_rising(base: Tensor, count: Tensor) -> Tensor:
-    """log of base (base + 1) ... (base + count - 1)."""
-    return torch.lgamma(base + count) - torch.lgamma(base)
