@@ -1,12 +1,13 @@
 """How many letters at once? Plans of parallel unmasking on 32,033 names, predicted and measured.
 
 The names stand in random order in one line, a dot after each, cut into rows of 32 letters. A small
-masked network is trained, its loss curve measured on held-out rows, and plans of K steps chosen on
-one half of them and priced on the other. The predicted path KL of a plan is its left staircase
-less the area of the curve; the measured one is the bound of the K-step sampler itself, letters of
-one step scored independently, less that area. All plans see the same rows and the same order of
-letters, so that their differences are measured well. No figures are published; that the two agree
-is the chain rule of the masked bound.
+masked network is trained, its loss curve measured, and plans of K steps chosen on training rows
+and priced on held-out ones. The predicted path KL of a plan is its left staircase less the area of
+the curve; the measured one is the bound of the K-step sampler itself, letters of one step scored
+independently, less that area. All plans see the same rows and the same order of letters, so that
+their differences are measured well. No figures are published; that the two agree is the chain rule
+of the masked bound. The curve of names is nearly a line, for which even steps are the best there
+are: the adaptive plan finds them from the curve, and the cosine plan misses them.
 """
 
 from __future__ import annotations
@@ -39,14 +40,17 @@ def run(out: Path, seed: int = 0, full: bool = False) -> dict[str, Any]:
     """Write the figure and the table; about two minutes, ten with `full`."""
     process, generator = Masking(LETTERS, SITES), torch.Generator().manual_seed(seed)
     text = _line(real_data("text/names.txt", SOURCE).read_text().split(), generator)
-    count, rows, levels = (10_000, 1_000, 33) if full else (1_000, 1_000, 17)
-    held, rest = text[: 2 * rows * SITES], text[2 * rows * SITES :]
-    priced, chosen = process.space.encode(_rows(held, SITES), pad=".").chunk(2)
-    train = process.space.encode(_rows(rest, 7), pad=".")
+    count, rows, levels = (10_000, 2_000, 33) if full else (1_000, 1_000, 17)
+    held, rest = text[: rows * SITES], text[rows * SITES :]
+    priced, train = (
+        process.space.encode(_rows(part, stride), pad=".")
+        for part, stride in ((held, SITES), (rest, 7))
+    )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         body = Convolutions(process.states, process.symbols)
     denoiser = fit_tokens(process, body, train, count, batch=64, rate=3e-3, generator=generator)
+    chosen = train[torch.randperm(len(train), generator=generator)[: 4 * rows]]
     curve = measure(denoiser, chosen, levels, generator=generator)
     fresh = measure(denoiser, priced, levels, generator=generator, keep_samples=True)
     reveal = torch.rand(priced.shape, generator=generator, dtype=torch.float64)
