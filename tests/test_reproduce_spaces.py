@@ -86,7 +86,7 @@ def test_the_true_density_of_the_mixture_integrates_to_one(generator):
 
 def test_blocks_of_pixels_are_majorities(real_data):
     real_data("binmnist/binarized_mnist_test.amat")
-    fine, coarse = (discrete_mnist._images("test", side) for side in (28, 14))
+    fine, coarse = (discrete_mnist._images("test", side, 0) for side in (28, 14))
     assert fine.shape == (10_000, 28, 28)
     corner = fine[:, 10:12, 12:14].sum((1, 2))
     torch.testing.assert_close(coarse[:, 5, 6], (corner >= 2).long())

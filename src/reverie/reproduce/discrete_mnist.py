@@ -34,7 +34,7 @@ KINDS = {"masking": Masking, "uniform": Uniform}
 def run(out: Path, seed: int = 0, full: bool = False) -> dict[str, Any]:
     """Write the figure and the table; a minute or two, hours with `full` (width 1024)."""
     side, width, steps, rows = (28, 1024, 40_000, 2_000) if full else (14, 256, 1_200, 250)
-    train, test = (_images(name, side) for name in ("train", "test"))
+    train, test = (_images(name, side, seed) for name in ("train", "test"))
     drawn, table = {"held out": test[:36]}, []
     table.append(Row(f"{side} x {side}: independent pixels, bits per image", _alone(train, test)))
     for name, kind in KINDS.items():
@@ -58,12 +58,13 @@ def run(out: Path, seed: int = 0, full: bool = False) -> dict[str, Any]:
     return write_table(out, "Binarised digits on finite sets", table, seed, settings)
 
 
-def _images(part: str, side: int) -> Tensor:
-    """Bits (n, side, side), int64, of the part `train` or `test`."""
+def _images(part: str, side: int, seed: int) -> Tensor:
+    """Bits (n, side, side), int64, of the part `train` or `test`; the files are sorted by digit."""
     from scipy.io import loadmat
 
     path = real_data(f"binmnist/binarized_mnist_{part}.amat", SOURCE)
     bits = torch.as_tensor(loadmat(path)["X"].astype(np.int64)).reshape(-1, 28, 28)
+    bits = bits[torch.randperm(len(bits), generator=torch.Generator().manual_seed(seed))]
     if side == 28:
         return bits
     blocks = bits.reshape(-1, side, 2, side, 2).sum((2, 4))
