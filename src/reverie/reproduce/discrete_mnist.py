@@ -59,7 +59,7 @@ def run(out: Path, seed: int = 0, full: bool = False) -> dict[str, Any]:
 
 
 def _images(part: str, side: int, seed: int) -> Tensor:
-    """Bits (n, side, side), int64, of the part `train` or `test`; the files are sorted by digit."""
+    """Bits (n, side, side), int64, of `train` or `test`, shuffled: files are sorted by digit."""
     from scipy.io import loadmat
 
     path = real_data(f"binmnist/binarized_mnist_{part}.amat", SOURCE)
