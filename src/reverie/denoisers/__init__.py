@@ -27,6 +27,11 @@ from reverie.denoisers.operator import FourierNeuralOperator as FourierNeuralOpe
 from reverie.denoisers.operator import on_grid as on_grid
 from reverie.denoisers.score_matching import denoising_loss as denoising_loss
 from reverie.denoisers.score_matching import implicit_loss as implicit_loss
+from reverie.denoisers.simplex import DirichletMixture as DirichletMixture
+from reverie.denoisers.simplex import InLogRatios as InLogRatios
+from reverie.denoisers.simplex import SharesNetwork as SharesNetwork
+from reverie.denoisers.simplex import implicit_shares_loss as implicit_shares_loss
+from reverie.denoisers.simplex import lineage_loss as lineage_loss
 from reverie.denoisers.tangent import CorrectedKernel as CorrectedKernel
 from reverie.denoisers.tangent import TangentNetwork as TangentNetwork
 from reverie.denoisers.tokens import PosteriorHead as PosteriorHead

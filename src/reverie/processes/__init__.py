@@ -13,6 +13,7 @@ from reverie.processes.functional import FunctionNoise as FunctionNoise
 from reverie.processes.gaussian import GaussianProcess as GaussianProcess
 from reverie.processes.jump import JumpProcess as JumpProcess
 from reverie.processes.learned import Learned as Learned
+from reverie.processes.log_ratios import LogRatios as LogRatios
 from reverie.processes.masking import Masking as Masking
 from reverie.processes.modes import ModalProcess as ModalProcess
 from reverie.processes.names import build as build
@@ -31,3 +32,4 @@ from reverie.processes.schedules import LogLinear as LogLinear
 from reverie.processes.schedules import Rectified as Rectified
 from reverie.processes.schedules import SubVP as SubVP
 from reverie.processes.tabulated import Tabulated as Tabulated
+from reverie.processes.wright_fisher import WrightFisher as WrightFisher

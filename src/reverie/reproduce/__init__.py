@@ -39,6 +39,10 @@ RESULTS = (
     "wavelet-steps",
     "phi4",
     "functional",
+    "discrete-mnist",
+    "discrete-names",
+    "wright-fisher",
+    "g-and-k",
 )
 
 

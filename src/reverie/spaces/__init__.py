@@ -17,5 +17,6 @@ from reverie.spaces.manifold import Manifold as Manifold
 from reverie.spaces.names import space_named as space_named
 from reverie.spaces.product import Product as Product
 from reverie.spaces.rotations import Rotations as Rotations
+from reverie.spaces.simplex import Simplex as Simplex
 from reverie.spaces.sphere import Sphere as Sphere
 from reverie.spaces.torus import Torus as Torus
