@@ -8,6 +8,10 @@ from reverie.denoisers.guidance import ClassifierFreeGuidance as ClassifierFreeG
 from reverie.denoisers.guidance import ClassifierGuidance as ClassifierGuidance
 from reverie.denoisers.kernel_mixture import KernelMixture as KernelMixture
 from reverie.denoisers.linear import Linear as Linear
+from reverie.denoisers.linear_sde import HybridScore as HybridScore
+from reverie.denoisers.linear_sde import StateNetwork as StateNetwork
+from reverie.denoisers.linear_sde import Transferred as Transferred
+from reverie.denoisers.linear_sde import negative_elbo as negative_elbo
 from reverie.denoisers.memoriser import Memoriser as Memoriser
 from reverie.denoisers.network import Network as Network
 from reverie.denoisers.network import ResidualMLP as ResidualMLP

@@ -4,8 +4,11 @@ from reverie.processes.base import Process as Process
 from reverie.processes.chains import Ordinal as Ordinal
 from reverie.processes.chains import RateMatrix as RateMatrix
 from reverie.processes.chains import Uniform as Uniform
+from reverie.processes.flexible import Flexible as Flexible
 from reverie.processes.gaussian import GaussianProcess as GaussianProcess
 from reverie.processes.jump import JumpProcess as JumpProcess
+from reverie.processes.langevin import CriticallyDamped as CriticallyDamped
+from reverie.processes.linear_sde import LinearSDE as LinearSDE
 from reverie.processes.masking import Masking as Masking
 from reverie.processes.riemannian import Brownian as Brownian
 from reverie.processes.schedules import EDM as EDM
