@@ -33,6 +33,8 @@ RESULTS = (
     "step-schedules",
     "earth",
     "torsions",
+    "damped",
+    "flexible",
 )
 
 
