@@ -29,6 +29,7 @@ from reverie.plan import plan_steps
 from reverie.processes import EDM, VP, CriticallyDamped, Flexible, LinearSDE
 from reverie.processes.flexible import recipe
 from reverie.processes.linear_sde import transition
+from reverie.reproduce import damped, flexible
 from reverie.sampling import sample
 from reverie.sampling.splitting import splitting
 from reverie.training import Trainer
@@ -576,7 +577,7 @@ def test_bound_is_entropy_and_the_divergence_of_the_prior(generator):
     denoiser.mean = torch.zeros(2, dtype=KIND)
     covariance = denoiser.covariance
     expected = float(expected_bound(process, covariance).detach())
-    blurred = covariance + torch.linalg.inv(process.precision(1e-3)[1][0]).detach()
+    blurred = covariance + torch.linalg.inv(process.precision(process.t_range[0])[1][0]).detach()
     entropy = 0.5 * float(torch.logdet(2 * math.pi * math.e * blurred))
     mean, noise = (m[0].detach() for m in process.moments(1.0))
     ratio = torch.linalg.solve(noise, noise + mean @ covariance @ mean.T)
@@ -631,3 +632,43 @@ def test_gradient_reaches_metric_and_twist():
 def test_bad_settings_get_one_sentence(make, words):
     with pytest.raises(InputError, match=words):
         make()
+
+
+# --- the published results ------------------------------------------------------------------
+
+
+def test_bound_of_many_steps_is_the_bound_of_the_path():
+    """The reproduction's K-step bound tends to the closed form, as 1 / K."""
+    process = PROCESSES["flexible"]()
+    covariance = torch.tensor([[1.0, 0.3], [0.3, 0.2]]).double()
+    with torch.no_grad():
+        limit = float(expected_bound(process, covariance))
+        gaps = []
+        for steps in (400, 800):
+            times = torch.logspace(0, math.log10(process.t_range[0]), steps + 1, dtype=KIND)
+            gaps.append(float(flexible.step_bound(process, covariance, times)) - limit)
+    assert 0 < gaps[1] < gaps[0] < 0.2
+    assert gaps[0] / gaps[1] == pytest.approx(2, rel=0.05)
+
+
+@pytest.mark.slow
+def test_damped_figures_meet_their_references(tmp_path, monkeypatch):
+    monkeypatch.setattr(damped, "_rolls", lambda *_: [])
+    rows = damped.run(tmp_path, seed=1)["rows"]
+    known = [row for row in rows if row["reference"] is not None]
+    assert len(known) == 4 + 16
+    for row in known:
+        # the references have two digits, and end their paths elsewhere than at t = .001
+        slack = 0.06 * row["reference"] + 1e-3 + 4 * (row["stderr"] or 0.0)
+        assert abs(row["ours"] - row["reference"]) < slack, row["quantity"]
+
+
+@pytest.mark.slow
+def test_a_learned_metric_costs_less_than_learned_levels(tmp_path, monkeypatch):
+    monkeypatch.setattr(flexible, "_curve", lambda *_: [])
+    rows = {row["quantity"]: row["ours"] for row in flexible.run(tmp_path)["rows"]}
+
+    def gap(name):
+        return rows[f"normal data, {name}, 16 steps: bound less entropy"]
+
+    assert 0 < gap(flexible.METRIC) < 0.5 * gap(flexible.LEVELS) < 0.5 * gap(flexible.FIXED)

@@ -37,7 +37,7 @@ class Flexible(LinearSDE):
         twist: Tensor | None = None,
         start: float = 0.04,
         duration: float = 10.0,
-        t_min: float = 1e-3,
+        t_min: float = 1e-5,
         shape: tuple[int, ...] | None = None,
     ) -> None:
         metric = torch.eye(size) if metric is None else torch.as_tensor(metric)

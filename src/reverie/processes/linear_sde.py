@@ -301,7 +301,7 @@ def transition(drift: Tensor, diffusion: Tensor, duration: Tensor) -> tuple[Tens
     matrices, whatever b.
     """
     size = len(drift)
-    reach = float(torch.linalg.matrix_norm(drift.detach(), 1)) * float(duration.max())
+    reach = float(torch.linalg.matrix_norm(drift.detach(), 1)) * float(duration.detach().max())
     doublings = max(0, math.ceil(math.log2(reach))) if reach > 0 else 0
     both = torch.cat(
         [

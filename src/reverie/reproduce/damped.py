@@ -42,6 +42,7 @@ TOY = {
     "sscs": {20: (0.310, 0.051), 50: (0.062, 0.032), 100: (0.079, 0.016), 200: (0.089, 0.008)},
 }  # fmt: skip
 NUMERICAL = 1e-6  # variance that the authors' code adds to x_0
+EVALUATIONS = (8, 16, 32, 64)
 ENDS = (1e-3, 4e4)  # signal-to-noise ratios of the plans
 LABELS = {"ancestral": "ancestral", "sscs": "SSCS", "sscs-midpoint": "SSCS, midpoint rule",
           "euler-maruyama": "Euler-Maruyama"}  # fmt: skip
@@ -163,7 +164,7 @@ def _rolls(axes: Any, steps: int, seeds: int, seed: int) -> list[Row]:
     models |= {f"damped, {label}": (moved, name) for name, label in LABELS.items()}
     for label, (denoiser, sampler) in models.items():
         line = []
-        for evaluations in (8, 16, 32, 64):
+        for evaluations in EVALUATIONS:
             taken = evaluations // 2 if sampler == "sscs-midpoint" else evaluations
             plan = plan_steps(
                 curves[0 if denoiser is plain else 1], taken, clock="samples", ends=ENDS
@@ -184,6 +185,8 @@ def _rolls(axes: Any, steps: int, seeds: int, seed: int) -> list[Row]:
         style = "s--" if denoiser is plain else "o-"
         axes.loglog(*np.array(line).T, style, ms=3, label=label)
     axes.set(xlabel="network evaluations", ylabel="energy distance to held-out rows")
+    axes.set_xticks(EVALUATIONS, [str(count) for count in EVALUATIONS])
+    axes.minorticks_off()
     axes.legend(frameon=False, fontsize=7)
     return rows
 
