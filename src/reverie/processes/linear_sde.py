@@ -109,11 +109,13 @@ class LinearSDE(Process):
         gamma = self.precision(t)[1]
         return _mean_trace(gamma).expand(torch.as_tensor(t).numel())
 
+    @torch.no_grad()
     def time(self, u: Tensor | float) -> Tensor:
         """Inverse of `clock`: a table brackets, Newton's method in log t against log u ends."""
-        goal = torch.as_tensor(u, dtype=torch.float64).reshape(-1).log()
+        given, home = torch.as_tensor(u, dtype=torch.float64), self.matrices()[0]
+        goal = given.to(home).reshape(-1).log()
         low, high = (math.log(end) for end in self.t_range)
-        place = torch.linspace(high, low, TABLE, dtype=torch.float64)
+        place = torch.linspace(high, low, TABLE, dtype=torch.float64).to(home)
         table = self._log_clock(place)[0]
         right = torch.searchsorted(table, goal).clamp(1, TABLE - 1)
         ends = place[right], place[right - 1]
@@ -122,7 +124,7 @@ class LinearSDE(Process):
         for _ in range(NEWTON_ROUNDS):
             value, slope = self._log_clock(log_t)
             log_t = (log_t - (value - goal) / slope).clamp(*ends)
-        return log_t.exp()
+        return log_t.exp().to(given.device)
 
     def _log_clock(self, log_t: Tensor) -> tuple[Tensor, Tensor]:
         """log u and its derivative by log t, (L,) each."""
