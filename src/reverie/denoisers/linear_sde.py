@@ -83,7 +83,7 @@ class StateNetwork(Network):
         return ((spread @ reading).to(state) @ blocks + out).reshape(shape)
 
     def loss_weight(self, t: Tensor, like: Tensor) -> Tensor:
-        """Mean of 1 / C's diagonal inverse (B, ...): where A acts alike, the loss of F itself."""
+        """tr(C^-1)/d (B, ...): where A acts on every coordinate alike, it gives the loss of F."""
         weight = self.process.clock(t).detach() + self.data_std**-2
         return weight.to(like).reshape(-1, *(1,) * (like.ndim - 1))
 
@@ -132,14 +132,8 @@ def negative_elbo(
     order = torch.randperm(len(x), generator=generator)
     t = (width * (place[order] / len(x) - 1)).exp() * high
     off = x - denoiser(process.corrupt(x, t, generator=generator), t)
-    path = width * t.to(x) * quadratic(process, process.speed(t), off)
+    path = width * t.to(x) * process.quadratic(process.speed(t), off)
     clean, noisy = (process.precision(end)[1] for end in (low, high))
     groups = x[0].numel() // process.data_dims
     decoder = 0.5 * (x[0].numel() * math.log(2 * math.pi * math.e) - groups * clean.logdet())
-    return quadratic(process, noisy, x) + path + decoder.to(x)
-
-
-def quadratic(process: LinearSDE, matrix: Tensor, off: Tensor) -> Tensor:
-    """1/2 e^T G e (B,) of points e (B, *shape), G (L, data_dims, data_dims)."""
-    blocks = off.reshape(len(off), process.data_dims, -1)
-    return 0.5 * (blocks * (matrix.to(off) @ blocks)).flatten(1).sum(1)
+    return process.quadratic(noisy, x) + path + decoder.to(x)

@@ -198,14 +198,14 @@ class LinearSDE(Process):
     def rate(self, prediction: Tensor, x: Tensor, state: State, t: Tensor | float) -> Tensor:
         """1/2 e^T (dGamma/du) e, e = x - prediction; of one clock for all, 1/2 |e|^2."""
         speed = self.speed(t)
-        return self._quadratic(speed / _mean_trace(speed)[:, None, None], x - prediction)
+        return self.quadratic(speed / _mean_trace(speed)[:, None, None], x - prediction)
 
     def charge(
         self, guess: Guess, x: Tensor, state: State, t: Tensor | float, s: Tensor | float
     ) -> Tensor:
         """1/2 e^T (Gamma_s - Gamma_t) e: exact, whether or not the clock is one number."""
         off = x - guess(state, self._times(t).expand(len(state)))
-        return self._quadratic(self.precision(s)[1] - self.precision(t)[1], off).double()
+        return self.quadratic(self.precision(s)[1] - self.precision(t)[1], off).double()
 
     def reverse(
         self,
@@ -285,7 +285,8 @@ class LinearSDE(Process):
             (len(x), self.size, groups), generator=generator, dtype=x.dtype, device=x.device
         )
 
-    def _quadratic(self, matrix: Tensor, off: Tensor) -> Tensor:
+    def quadratic(self, matrix: Tensor, off: Tensor) -> Tensor:
+        """1/2 e^T G e (B,) of e (B, *shape), summed over groups; G (L, data_dims, data_dims)."""
         off = off.reshape(len(off), self.data_dims, -1)
         return 0.5 * (off * (matrix.to(off) @ off)).flatten(1).sum(1)
 

@@ -49,9 +49,9 @@ LABELS = {"ancestral": "ancestral", "sscs": "SSCS", "sscs-midpoint": "SSCS, midp
 
 
 def run(out: Path, seed: int = 0, full: bool = False) -> dict[str, Any]:
-    """Write the figure and the table; `full` trains five times as long and draws more."""
+    """Write the figure and the table; `full` trains longer and draws more."""
     generator = torch.Generator().manual_seed(seed)
-    steps, paths = (10_000, 100_000) if full else (2000, 20_000)
+    steps, paths = (10_000, 100_000) if full else (1500, 20_000)
     figure, (left, middle, right) = panels(3)
     rows = _scales(left)
     rows += _toy(middle, paths, generator)
@@ -166,9 +166,8 @@ def _rolls(axes: Any, steps: int, seeds: int, seed: int) -> list[Row]:
         line = []
         for evaluations in EVALUATIONS:
             taken = evaluations // 2 if sampler == "sscs-midpoint" else evaluations
-            plan = plan_steps(
-                curves[0 if denoiser is plain else 1], taken, clock="samples", ends=ENDS
-            )
+            curve = curves[0 if denoiser is plain else 1]
+            plan = plan_steps(curve, taken, clock="samples", ends=ENDS)
             found = [
                 _distance(
                     sample(denoiser, 2000, plan, sampler, shape=(2,),
