@@ -19,6 +19,10 @@ from reverie.denoisers.joint import annealed_level as annealed_level
 from reverie.denoisers.joint import speed_to as speed_to
 from reverie.denoisers.kernel_mixture import KernelMixture as KernelMixture
 from reverie.denoisers.linear import Linear as Linear
+from reverie.denoisers.linear_sde import HybridScore as HybridScore
+from reverie.denoisers.linear_sde import StateNetwork as StateNetwork
+from reverie.denoisers.linear_sde import Transferred as Transferred
+from reverie.denoisers.linear_sde import negative_elbo as negative_elbo
 from reverie.denoisers.memoriser import Memoriser as Memoriser
 from reverie.denoisers.network import MaskedNetwork as MaskedNetwork
 from reverie.denoisers.network import Network as Network

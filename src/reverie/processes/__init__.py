@@ -9,10 +9,13 @@ from reverie.processes.covariance import Covariance as Covariance
 from reverie.processes.covariance import Exponential as Exponential
 from reverie.processes.covariance import Matern as Matern
 from reverie.processes.covariance import PowerLaw as PowerLaw
+from reverie.processes.flexible import Flexible as Flexible
 from reverie.processes.functional import FunctionNoise as FunctionNoise
 from reverie.processes.gaussian import GaussianProcess as GaussianProcess
 from reverie.processes.jump import JumpProcess as JumpProcess
+from reverie.processes.langevin import CriticallyDamped as CriticallyDamped
 from reverie.processes.learned import Learned as Learned
+from reverie.processes.linear_sde import LinearSDE as LinearSDE
 from reverie.processes.log_ratios import LogRatios as LogRatios
 from reverie.processes.masking import Masking as Masking
 from reverie.processes.modes import ModalProcess as ModalProcess

@@ -43,6 +43,8 @@ RESULTS = (
     "discrete-names",
     "wright-fisher",
     "g-and-k",
+    "damped",
+    "flexible",
 )
 
 

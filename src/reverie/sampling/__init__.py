@@ -13,6 +13,7 @@ from reverie.sampling.manifold_likelihood import elbo as elbo
 from reverie.sampling.manifold_likelihood import flow_log_likelihood as flow_log_likelihood
 from reverie.sampling.probability_flow import LogLikelihood as LogLikelihood
 from reverie.sampling.probability_flow import log_likelihood as log_likelihood
+from reverie.sampling.run import LINEAR_SAMPLERS as LINEAR_SAMPLERS
 from reverie.sampling.run import SAMPLERS as SAMPLERS
 from reverie.sampling.run import Options as Options
 from reverie.sampling.run import Sampling as Sampling

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import Any, TypedDict, Unpack
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from reverie.denoisers import Denoiser, condition_rows, evaluating
 from reverie.errors import InputError
 from reverie.plan import Plan
-from reverie.processes import Brownian, GaussianProcess, Process
+from reverie.processes import Brownian, GaussianProcess, LinearSDE, Process
 from reverie.sampling import multistep
 from reverie.sampling.er_sde import Phi, er_sde
 from reverie.sampling.langevin import predictor_corrector
@@ -21,6 +22,7 @@ from reverie.sampling.levels import Guess, Levels, Visit, Visits, plan_times
 from reverie.sampling.manifold_langevin import manifold_predictor_corrector
 from reverie.sampling.multistep import Table, walk
 from reverie.sampling.probability_flow import ode
+from reverie.sampling.splitting import euler_maruyama, sscs
 from reverie.sampling.two_stage import Churn, dpm_2s, heun
 from reverie.sampling.unipc import unipc
 
@@ -82,6 +84,12 @@ SOLVERS: dict[str, Solver] = {
     "ode": Solver(lambda levels, x, guess, s: ode(levels, x, guess, s.tolerance), ("tolerance",)),
 }
 SAMPLERS = tuple(SOLVERS)
+LINEAR: dict[str, Callable[..., Visits]] = {
+    "sscs": sscs,
+    "sscs-midpoint": partial(sscs, midpoint=True),
+    "euler-maruyama": euler_maruyama,
+}
+LINEAR_SAMPLERS = tuple(LINEAR)  # of linear SDEs, beside "ancestral"
 
 
 class Options(TypedDict, total=False):
@@ -105,8 +113,9 @@ class Sampling:
     """Draw points on a plan: `sample(...)`, or `sample.trajectory(...)` and `sample.states(...)`.
 
     plan: a Plan, or process times (K + 1,) from noisy to clean. sampler: one of `SAMPLERS`; other
-    processes than Gaussian take "ancestral". Keywords: `Options`. Raises InputError on an unknown
-    sampler, a setting it does not take, or a plan without times.
+    processes than Gaussian take "ancestral", linear SDEs `LINEAR_SAMPLERS` too. Keywords:
+    `Options`. Raises InputError on an unknown sampler, a setting it does not take, or a plan
+    without times.
     """
 
     @torch.no_grad()
@@ -165,8 +174,9 @@ def _finish(denoiser: Denoiser, visit: Visit, options: Options) -> Tensor:
 def _visits(
     denoiser: Denoiser, n: int, plan: Plan | Tensor, sampler: str, options: Options
 ) -> Visits:
-    if sampler not in SOLVERS:
-        raise InputError(f"no sampler is called {sampler!r}; choose {', '.join(SAMPLERS)}")
+    if sampler not in SOLVERS and sampler not in LINEAR:
+        names = ", ".join((*SAMPLERS, *LINEAR_SAMPLERS))
+        raise InputError(f"no sampler is called {sampler!r}; choose {names}")
     unknown = set(options) - set(Options.__annotations__)
     if unknown:
         raise InputError(
@@ -192,7 +202,11 @@ def _visits(
     def guess(state: Tensor, t: Tensor) -> Tensor:
         return denoiser(state, t, condition)
 
-    if isinstance(process, GaussianProcess):
+    if isinstance(process, LinearSDE) and sampler in LINEAR:
+        visits = LINEAR[sampler](process, times, state, guess, generator)
+    elif sampler in LINEAR:
+        raise InputError(f"{sampler} needs a linear SDE: use ancestral")
+    elif isinstance(process, GaussianProcess):
         visits = _modal(process, times, state, guess, SOLVERS[sampler], settings, generator)
     elif sampler == "ancestral":
         visits = _markov(process, times, state, guess, generator)
@@ -221,8 +235,9 @@ def _check_range(times: Tensor, process: Process) -> None:
 def _settings(sampler: str, options: Options) -> Settings:
     names = {entry.name for entry in fields(Settings)}
     given = {k: v for k, v in options.items() if k in names and v is not None}
+    taken = SOLVERS[sampler].takes if sampler in SOLVERS else ()
     for name in given:
-        if name not in SOLVERS[sampler].takes:
+        if name not in taken:
             takers = [key for key, solver in SOLVERS.items() if name in solver.takes]
             raise InputError(f"{sampler} takes no {name}; it belongs to {', '.join(takers)}")
     return Settings(**given)  # type: ignore[arg-type]
