@@ -265,3 +265,17 @@ def test_deep_images_are_refused_and_dark_ones_come_back_dark(tmp_path):
     loaded = load(dark)
     out = save(tmp_path / "out", loaded.values, Scaler.fit(loaded))
     assert np.array_equal(load(out).values[:, :1], loaded.values)
+
+
+def test_a_matlab_file_of_one_array_is_read(tmp_path):
+    from scipy.io import savemat
+
+    values = np.random.default_rng(0).integers(0, 2, (20, 6)).astype(np.uint8)
+    savemat(tmp_path / "x.mat", {"X": values})
+    assert (load(tmp_path / "x.mat").values == values).all()
+    savemat(tmp_path / "two.mat", {"X": values, "Y": values})
+    with pytest.raises(InputError, match="holds 2 arrays"):
+        load(tmp_path / "two.mat")
+    (tmp_path / "bad.mat").write_bytes(b"not a file of matlab's at all" * 9)
+    with pytest.raises(InputError, match="not a MATLAB 5 file"):
+        load(tmp_path / "bad.mat")

@@ -46,8 +46,8 @@ class Fit:
     """
 
     data: Positional[str | None] = None
-    """A .npy, .npz (FILE.npz:KEY), .csv, .parquet or idx file, a folder of images, or a built-in
-    set: digits, wine, breast-cancer, fashion-mnist."""
+    """A .npy, .npz (FILE.npz:KEY), .csv, .parquet, .txt (every line a row) or idx file, a folder
+    of images, or a built-in set: digits, wine, breast-cancer, fashion-mnist."""
     out: Path = Path("run")
     """The run directory to create."""
     resume: bool = False
@@ -80,9 +80,10 @@ class Sample:
     sampler: str = "ancestral"
     """ancestral, ddim, heun, dpm++2m, dpm++2s, sde-dpm++2m, unipc-1, unipc-2, unipc-3, er-sde-1,
     er-sde-2, er-sde-3, exponential-euler, predictor-corrector, or ode (adaptive steps between the
-    plan's ends; needs torchdiffeq)."""
+    plan's ends; needs torchdiffeq). Of symbols: ancestral, tau-leaping, gillespie or (masking)
+    first-hitting; of manifolds: ancestral or predictor-corrector."""
     out: Path = Path("samples.npy")
-    """Where to: .npy, .npz, .csv, .parquet, or a folder of PNGs (no ending)."""
+    """Where to: .npy, .npz, .csv, .parquet, .txt (text), or a folder of PNGs (no ending)."""
     reject_copies: bool = False
     """Refuse samples that nearly reproduce a training row (they lie within a third of the way to
     its nearest other), and draw anew, up to 20 times as many as asked for."""
@@ -118,6 +119,9 @@ class Audit:
     features: str | None = None
     """Compare in features of your own: a .npz with arrays train, holdout and samples, or
     package.module:function, from rows to an array (n, f)."""
+    space: str | None = None
+    """Where the rows live, if they are no vectors: symbols, sphere (latitude and longitude in
+    degrees, or unit vectors), torus, rotations, hyperbolic, or a manifold, as Sphere(2)."""
     write_clean: Path | None = None
     """A new folder for the split without duplicates, and the samples without near-copies."""
     n: int = 2000
@@ -248,8 +252,8 @@ class Reproduce:
     Names: linear-generalisation, hidden-gaussian, dynamical-regimes, implicit-regularisation,
     random-features, analytic-creativity, leaking-benchmark, empirical-optimum, memorised-share,
     gap-objective, modes-shift, bias-potential, interpolating-classifiers, dominance, minimax-rate,
-    constrained, distillation, earth, torsions, functional, step-schedules. Each takes seconds to
-    minutes (the last an hour).
+    constrained, distillation, earth, torsions, inverse-problems, functional, step-schedules. Each
+    takes seconds to minutes (the last an hour).
 
     Example: reverie reproduce linear-generalisation
     """
@@ -331,12 +335,12 @@ def main(arguments: list[str] | None = None) -> None:
         args=arguments,
         config=(tyro.conf.FlagCreatePairsOff,),
     )
-    from reverie import commands
+    from reverie import audit_commands, commands, console
 
     run = {
         Fit: commands.fit,
         Sample: commands.sample,
-        Audit: commands.audit,
+        Audit: audit_commands.audit,
         PlanSteps: commands.plan,
         Compare: commands.compare,
         Predict: commands.predict,
@@ -345,14 +349,17 @@ def main(arguments: list[str] | None = None) -> None:
         Demo: commands.demo,
         Reproduce: commands.reproduce,
     }[type(command)]
-    commands.TYPED[:] = ["reverie", *(sys.argv[1:] if arguments is None else arguments)]
+    console.TYPED[:] = ["reverie", *(sys.argv[1:] if arguments is None else arguments)]
     try:
         if getattr(command, "seed", 0) < 0:
             raise InputError(f"--seed is {command.seed}; it must not be negative")
-        code = run(command, commands.Console(command.common.quiet or command.common.json))
+        code = run(command, console.Console(command.common.quiet or command.common.json))
     except InputError as error:
         print(f"reverie: {error}", file=sys.stderr)
         code = 2
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
     except KeyboardInterrupt:
         print("reverie: stopped", file=sys.stderr)
         code = 130

@@ -2,110 +2,41 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from reverie import cli
-from reverie.auditing import audit as audit_sets
-from reverie.auditing import audit_split, common_space, write_clean
-from reverie.auditing.clean import free_folder
-from reverie.auditing.verdict import FINDINGS, Row
 from reverie.config import FitConfig
+from reverie.console import Console, again, open_run
 from reverie.curve import LossCurve, measure
-from reverie.data import Dataset, Scaler, load, save, shared_rows, some_rows
-from reverie.demo import describe, run_demo
+from reverie.data import Scaler, load, save, shared_rows, some_rows
+from reverie.demo import run_demo
 from reverie.errors import InputError
 from reverie.export import SCALER
 from reverie.files import read_json
 from reverie.forecast import predict as forecast
+from reverie.plan.charges import has_samples_clock
+from reverie.processes import GaussianProcess
 from reverie.readings import (
     COSTLY_ROWS,
+    RUN_SAMPLERS,
     draw,
     path_kl,
     sampling_curve,
     standard_curves,
+    step_charges,
+    steps_are_measured,
 )
 from reverie.rejection import draw_without_copies
-from reverie.report import (
-    ModelReport,
-    report_plans,
-    write_forecast,
-    write_plans,
-    write_report,
-    write_split,
-    write_sweep,
-)
+from reverie.report import report_plans, write_forecast, write_plans, write_sweep
 from reverie.reproduce import reproduce as make_again
-from reverie.retraining import retrain_rows, retrain_run
 from reverie.runs import Run
-from reverie.sampling import SAMPLERS
 from reverie.sweeps import sweep as run_sweep
 from reverie.theory.bounds import Facts
-from reverie.training import Event, Trainer
 from reverie.training import fit as fit_run
-
-TYPED: list[str] = []  # the command line, for the pages' "make this again"
-
-
-def again() -> str:
-    """The command line as it was typed, quoted for a shell."""
-    return shlex.join(TYPED)
-
-
-@dataclass(frozen=True)
-class Console:
-    """Progress on standard error, unless quiet."""
-
-    quiet: bool
-
-    def bar(self, total: int, title: str) -> Any:
-        return tqdm(
-            total=total, desc=title, disable=self.quiet, file=sys.stderr, dynamic_ncols=True,
-            mininterval=0.2, leave=False,
-        )  # fmt: skip
-
-    def ticker(self, title: str) -> Callable[[int, int], None]:
-        """A callback (done, total) that draws a bar of its own."""
-        bars: list[Any] = []
-
-        def tick(done: int, total: int) -> None:
-            if not bars:
-                bars.append(self.bar(total, title))
-            bars[0].update(done - bars[0].n)
-            if done >= total:
-                bars.pop().close()
-
-        return tick
-
-    def say(self, text: str) -> None:
-        if not self.quiet:
-            print(text, file=sys.stderr)
-
-    def training(self, title: str, config: FitConfig) -> Callable[[Event, Trainer], None]:
-        """A callback for the events of a fit: loss, leak and time left."""
-        bars: list[Any] = []  # drawn with the first step: bad input gets its sentence alone
-        shown: dict[str, str] = {}
-
-        def show(event: Event, trainer: Trainer) -> None:
-            if not bars:
-                bars.append(self.bar(config.steps, title))
-            bar = bars[0]
-            if event.row is not None and "leak" in event.row:
-                shown["leak"] = f"{event.row['leak']:.3g}"
-            bar.update(event.step - bar.n)
-            if event.step % 20 == 0 or event.row is not None:
-                bar.set_postfix(loss=f"{event.loss:.3f}", **shown, refresh=False)
-            if trainer.progress.stopped:
-                bar.close()
-
-        return show
 
 
 def fit(command: cli.Fit, console: Console) -> int:
@@ -142,17 +73,10 @@ def fit(command: cli.Fit, console: Console) -> int:
     return 0
 
 
-def _open(path: Path, console: Console) -> Run:
-    run = Run.load(path)
-    if not run.curves:
-        standard_curves(run, progress=console.ticker("curves"))
-    return run
-
-
 def sample(command: cli.Sample, console: Console) -> int:
     if command.n < 1:
         raise InputError(f"--n is {command.n}; it must be at least 1")
-    run = _open(command.run, console)
+    run = open_run(command.run, console)
     drawing = (command.n, command.steps, command.plan, command.sampler)
     options: dict[str, Any] = dict(
         clock=command.clock, seed=command.seed, progress=console.ticker("samples")
@@ -170,133 +94,35 @@ def sample(command: cli.Sample, console: Console) -> int:
     return 0
 
 
-Cleaning = tuple[Dataset, Dataset, Dataset | None]  # training, held-out and sampled rows
-
-
-def audit(command: cli.Audit, console: Console) -> int:
-    unknown = set(command.fail_on) - set(FINDINGS)
-    if unknown:
-        raise InputError(f"--fail-on {unknown.pop()}: choose among copies, dependence, none, "
-                         "inconclusive")  # fmt: skip
-    if command.n < 10:
-        raise InputError(f"--n is {command.n}; an audit needs at least 10 samples")
-    if command.retrain and (command.run is None or command.retrain < 2):
-        raise InputError("--retrain needs a run, and at least two models")
-    if not 0 < command.alpha < 1:
-        raise InputError(f"--alpha is {command.alpha}; it must lie between 0 and 1")
-    if command.write_clean is not None:
-        free_folder(command.write_clean)
-    if command.run is not None:
-        if any((command.train, command.holdout, command.samples)):
-            raise InputError("give a run, or --train, --holdout and --samples, not both")
-        if command.group or command.features:
-            raise InputError("--group and --features go with --train, --holdout and --samples")
-        report, cleaning = _audit_run(command, console)
-    elif command.train is None or command.holdout is None:
-        raise InputError(
-            "audit needs a run, or --train and --holdout, and --samples of a generator"
-        )
-    elif command.samples is None:
-        return _audit_split(command, console)
-    else:
-        report, cleaning = _audit_sets(command, console)
-    verdict, split = report.verdict, report.split
-    assert verdict is not None
-    assert split is not None
-    folder = command.out or command.run or Path("audit")
-    html, _ = write_report(folder, "audit", f"Audit of {report.name}", [report], [again()])
-    lines = [verdict.summary(), "", f"split     {split.sentences()[0]}", "", str(html)]
-    cli.print_result(command, "\n".join(lines), report.to_json())
-    if command.write_clean is not None:  # last: the verdict stands even if nothing is left
-        write_clean(command.write_clean, *cleaning, split, verdict.flagged_samples)
-    return int(verdict.finding in command.fail_on)
-
-
-def _audit_split(command: cli.Audit, console: Console) -> int:
-    """Without samples: the split alone."""
-    if command.fail_on:
-        raise InputError("--fail-on needs a verdict: give --samples too")
-    train, holdout = (load(str(s), mixed=True) for s in (command.train, command.holdout))
-    console.say("looking for duplicates ...")
-    split = audit_split(train, holdout, features=command.features, groups=command.group)
-    folder = command.out or Path("audit")
-    html, _ = write_split(folder, split, train, holdout, again())
-    lines = [*split.sentences(), "", str(html)]
-    if command.write_clean is not None:
-        lines += map(str, write_clean(command.write_clean, train, holdout, None, split))
-    cli.print_result(command, "\n".join(lines), split.to_json())
-    return 0
-
-
-def _audit_run(command: cli.Audit, console: Console) -> tuple[ModelReport, Cleaning]:
-    assert command.run is not None
-    run = _open(command.run, console)
-    if not len(run.holdout):
-        raise InputError(f"{command.run} held out no rows: fit it again with --holdout")
-    folder = command.out or command.run
-    extra: list[Row] = []
-    if command.retrain:
-        again_on = retrain_run(run, command.retrain, folder / "retrain", hooks=console.training)
-        extra = retrain_rows(again_on, command.seed)
-    report = describe(
-        run, str(command.run), samples=command.n, judging=_judging(command), extra=extra,
-        plan=command.plan, sampler=command.sampler, sampling_steps=command.steps,
-        progress=console.ticker("samples"), seed=command.seed,
-    )  # fmt: skip
-    split = audit_split(run.train, run.holdout)
-    if report.samples is not None:  # so that the sample numbers on the page can be looked up
-        ending = ".csv" if run.scaler.kind == "table" else ".npy"
-        save(folder / f"audit-samples{ending}", report.samples, run.scaler)
-        drawn = run.train.with_values(report.samples, run.train.source)
-        cleaning = (run.train, run.holdout, drawn)
-    else:
-        cleaning = (run.train, run.holdout, None)
-    return replace(report, split=split), cleaning
-
-
-def _judging(command: cli.Audit) -> dict[str, Any]:
-    return {"alpha": command.alpha, "tol": command.tol, "randomised": command.randomised}
-
-
-def _audit_sets(command: cli.Audit, console: Console) -> tuple[ModelReport, Cleaning]:
-    train, holdout, samples = (
-        load(str(s), mixed=True) for s in (command.train, command.holdout, command.samples)
-    )
-    compared: dict[str, Any] = dict(features=command.features, groups=command.group)
-    console.say("looking for duplicates ...")
-    split = audit_split(train, holdout, **compared)
-    console.say("comparing distances ...")
-    verdict = audit_sets(
-        train, holdout, samples, seed=command.seed, **_judging(command), **compared
-    )
-    space = common_space(train, holdout, samples, **compared)
-    report = ModelReport(
-        name=str(command.samples), n=len(train), split=split, verdict=verdict,
-        train=space.sets[0], holdout=space.sets[1], samples=space.sets[2].values,
-        scaler=Scaler.fit(train) if train.kind == "images" else None,
-    )  # fmt: skip
-    return report, (train, holdout, samples)
-
-
 def plan(command: cli.PlanSteps, console: Console) -> int:
-    if command.sampler not in SAMPLERS:
-        raise InputError(f"no sampler is called {command.sampler!r}; choose {', '.join(SAMPLERS)}")
+    if command.sampler not in RUN_SAMPLERS:
+        raise InputError(
+            f"no sampler is called {command.sampler!r}; choose {', '.join(RUN_SAMPLERS)}"
+        )
     counts = _counts(command.steps)
     run = _run_of(command.model, command.data, console)
+    facts, charges = None, None
     if run is None:
         curve, second = _measured(command, console)
+        facts = Facts(second_moment=second)
     else:
         curve = sampling_curve(run)
-        second = float(run.train_points().flatten(1).square().sum(1).mean())
+        if isinstance(run.process, GaussianProcess):
+            facts = Facts(float(run.train_points().flatten(1).square().sum(1).mean()))
+        if steps_are_measured(run.process):
+            console.say("measuring steps ...")
+            charges = step_charges(run)
     clock = command.clock
     if clock is None:  # a plan that is best in path KL can be the worst for other samplers
-        clock = "nats" if command.sampler == "ancestral" or curve.columns > 1 else "samples"
+        kl_only = command.sampler == "ancestral" or not has_samples_clock(curve)
+        clock = "nats" if kl_only else "samples"
     report = report_plans(
         str(command.model), curve, counts, method=command.plan or "loss-adaptive", clock=clock,
-        sampler=command.sampler, budget=command.budget, facts=Facts(second_moment=second),
+        sampler=command.sampler, budget=command.budget, facts=facts, charges=charges,
     )  # fmt: skip
     if run is not None:
-        report.splits.update({k: path_kl(run, p) for k, p in report.chosen.items()})
+        split = {k: path_kl(run, p) for k, p in report.chosen.items()}
+        report.splits.update({k: s for k, s in split.items() if s is not None})
     folder = command.out or (Path("plan") if run is None else command.model)
     written = write_plans(folder, report, again())
     lines = [*report.lines(), "", *(str(path) for path in written)]
@@ -327,7 +153,7 @@ def _run_of(path: Path, data: str | None, console: Console) -> Run | None:
         return None
     if data is not None:
         raise InputError("--data goes with a diffusers directory; a run keeps its own data")
-    return _open(path, console)
+    return open_run(path, console)
 
 
 def _measured(command: cli.PlanSteps, console: Console) -> tuple[LossCurve, float]:
@@ -357,7 +183,9 @@ def _measured(command: cli.PlanSteps, console: Console) -> tuple[LossCurve, floa
 def compare(command: cli.Compare, console: Console) -> int:
     import torch
 
-    runs = [_open(path, console) for path in (command.first, command.second)]
+    runs = [open_run(path, console) for path in (command.first, command.second)]
+    for run in runs:
+        run.gaussian_network("compare")
     if runs[0].holdout.sha256() != runs[1].holdout.sha256():
         raise InputError(f"{command.first} and {command.second} held out different rows: fit both "
                          "on the same data with the same seed and --holdout")  # fmt: skip
@@ -457,7 +285,7 @@ def demo(command: cli.Demo, console: Console) -> int:
 
 
 def predict(command: cli.Predict, console: Console) -> int:
-    run = None if command.run is None else _open(command.run, console)
+    run = None if command.run is None else open_run(command.run, console)
     console.say("reading the spectrum ...")
     result = forecast(
         command.data, command.n, budget=command.budget, ridge=command.ridge, run=run,
@@ -469,7 +297,7 @@ def predict(command: cli.Predict, console: Console) -> int:
 
 
 def export(command: cli.Export, console: Console) -> int:
-    out = _open(command.run, console).to_diffusers(command.out, license=command.license)
+    out = open_run(command.run, console).to_diffusers(command.out, license=command.license)
     text = (
         f"{out}: a pipeline of diffusers with its model card\n"
         f'next: reverie.from_diffusers("{out}")    '

@@ -7,7 +7,7 @@ from typing import Any
 
 from reverie.errors import InputError
 
-NETWORKS = ("mlp", "unet")
+NETWORKS = ("mlp", "unet", "transformer", "kernel")
 OBJECTIVES = ("standard", "gap", "gap-fixed")
 
 
@@ -21,11 +21,18 @@ class FitConfig:
     """Rows held out to compare with (default: enough for the audit to see something)."""
     steps: int = 10_000
     """Optimiser steps."""
-    process: str = "edm:sigma_min=0.02,sigma_max=40"
-    """Noise schedule: vp, sub-vp, cosine, ve, edm or rectified, with settings after a colon.
-    Sigmas are in units of the data's standard deviation."""
+    space: str | None = None
+    """Where the data live: euclidean (the default), symbols (the default for text), sphere
+    (latitude and longitude in degrees, or unit vectors), torus (angles), rotations (matrices),
+    hyperbolic, or a manifold spelled out, as Sphere(2)."""
+    process: str | None = None
+    """How noise enters, with settings after a colon. Vectors: vp, sub-vp, cosine, ve, edm or
+    rectified (default edm:sigma_min=0.02,sigma_max=40; sigmas in units of the data's standard
+    deviation). Symbols: masking (default), uniform, ordinal, or rates:FILE.npy, a rate matrix.
+    Manifolds: brownian."""
     network: str = "mlp"
-    """mlp (vectors, tables, small images) or unet (images; needs the extra diffusers)."""
+    """mlp (all spaces), unet (images; needs the extra diffusers), transformer (symbols) or kernel
+    (manifolds: corrects a kernel estimate of the training rows)."""
     objective: str = "standard"
     """standard (guess the clean point), gap (guess the noise of a step of random length) or
     gap-fixed (the same from one fixed noisy version of every row)."""

@@ -36,6 +36,7 @@ class Leak:
     low: float  # ends of the 95% interval
     high: float
     level: float  # the clock up to which it is counted
+    clock: str = "signal-to-noise ratio"  # what the clock is
 
     def __str__(self) -> str:
         return f"{self.nats:.3g} nats [{self.low:.3g}, {self.high:.3g}] up to u = {self.level:.3g}"
@@ -225,7 +226,10 @@ class LossCurve:
         nats = other.area(stop=stop) - self.area(stop=stop)
         error = self._difference_stderr(other, keep, weights)
         level = float(np.mean(self.u[keep][-1]))
-        return Leak(nats, error, nats - Z95 * error, nats + Z95 * error, level)
+        ends = (nats - Z95 * error, nats + Z95 * error)
+        if self.process is None:
+            return Leak(nats, error, *ends, level)
+        return Leak(nats, error, *ends, level, self.process.clock_label)
 
     def _difference_stderr(self, other: LossCurve, keep: np.ndarray, weights: np.ndarray) -> float:
         mine, theirs = self.per_sample, other.per_sample

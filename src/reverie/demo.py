@@ -8,15 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from reverie.auditing.copying import copying_distance
+from reverie.auditing.copying import CopyingDistance, copying_distance
 from reverie.config import FitConfig
-from reverie.plan import plan_steps, steps_needed
+from reverie.plan import Plan, plan_steps, steps_needed
+from reverie.processes import GaussianProcess
 from reverie.readings import (
     SAMPLE_STEPS,
     audit_run,
     path_kl,
     sampling_curve,
     standard_curves,
+    step_charges,
+    steps_are_measured,
 )
 from reverie.report import ModelReport, write_report
 from reverie.report.figures import curves_picture
@@ -73,9 +76,7 @@ def describe(
     """Measure, plan and audit a run: everything a page shows of it."""
     if not run.curves:
         standard_curves(run)
-    curve = sampling_curve(run)
-    plan = plan_steps(curve, steps)
-    needed = dict(zip(map(str, BUDGETS), steps_needed(curve, BUDGETS), strict=True))
+    plan, needed = _planned(run, steps)
     verdict, drawn = None, np.empty(0)
     if len(run.holdout):
         verdict, drawn = audit_run(run, samples, **(dict[str, Any](seed=run.config.seed) | audit))
@@ -94,16 +95,29 @@ def describe(
         curves=run.curves,
         plan=plan,
         path_kl=path_kl(run, plan),
-        copying=copying_distance(
-            run.denoiser,
-            run.train_points(),
-            run.holdout_points() if len(run.holdout) else None,
-            rows=COPYING_ROWS,
-            seed=run.config.seed,
-        ),
-        needed=needed,
+        copying=_copying(run),
+        needed=dict(zip(map(str, BUDGETS), needed, strict=True)),
         train=run.train,
         holdout=run.holdout,
         samples=drawn if len(drawn) else None,
         scaler=run.scaler,
+    )
+
+
+def _planned(run: Run, steps: int) -> tuple[Plan, list[int | None]]:
+    """The loss-adaptive plan in nats, and the steps for each of BUDGETS."""
+    if steps_are_measured(run.process):
+        charges = step_charges(run)
+        return charges.plan(steps), [charges.steps_needed(nats) for nats in BUDGETS]
+    curve = sampling_curve(run)
+    return plan_steps(curve, steps), steps_needed(curve, BUDGETS)
+
+
+def _copying(run: Run) -> CopyingDistance | None:
+    """How far the model is from the memoriser; measured for Gaussian noise."""
+    if not isinstance(run.process, GaussianProcess):
+        return None
+    held = run.holdout_points() if len(run.holdout) else None
+    return copying_distance(
+        run.denoiser, run.train_points(), held, rows=COPYING_ROWS, seed=run.config.seed
     )

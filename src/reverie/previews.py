@@ -12,6 +12,7 @@ from reverie.curve import level_times
 from reverie.data import Scaler, save, to_image, to_pixels
 from reverie.denoisers import Denoiser
 from reverie.files import write_bytes
+from reverie.processes import GaussianProcess
 from reverie.sampling import sample
 
 COUNT, LEVELS = 48, 19
@@ -28,8 +29,8 @@ def write_preview(path: Path, denoiser: Denoiser, scaler: Scaler, seed: int) -> 
         denoiser,
         COUNT if scaler.kind == "images" else 16,
         times,
-        "ddim",
-        shape=tuple(scaler.shape),
+        "ddim" if isinstance(denoiser.process, GaussianProcess) else "ancestral",
+        shape=scaler.point_shape,
         generator=torch.Generator(device).manual_seed(seed),
         device=device,
     )
@@ -37,6 +38,8 @@ def write_preview(path: Path, denoiser: Denoiser, scaler: Scaler, seed: int) -> 
     if scaler.kind == "images":
         sheet = contact_sheet(values, scaler)
         return write_bytes(path.with_suffix(".png"), lambda file: sheet.save(file, "PNG"))
+    if scaler.kind == "text":
+        return save(path.with_suffix(".txt"), values, scaler)
     if values.ndim == 2:
         return save(path.with_suffix(".csv"), values, scaler)
     return save(path.with_suffix(".npy"), values, scaler)

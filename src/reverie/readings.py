@@ -16,45 +16,51 @@ from reverie.auditing.verdict import Row
 from reverie.curve import LossCurve, level_times, measure
 from reverie.data import some_rows
 from reverie.denoisers import Denoiser, Linear, Memoriser
-from reverie.plan import Plan, plan_steps
+from reverie.plan import Plan, StepCharges, measure_steps, plan_steps
 from reverie.plan.charges import has_samples_clock
+from reverie.processes import Brownian, GaussianProcess, JumpProcess, Process
 from reverie.runs import Run
-from reverie.sampling import sample
+from reverie.sampling import SAMPLERS, first_hitting, gillespie, sample, tau_leap
 
 Ticker = Callable[[int, int], None]
 SAMPLE_STEPS = 20
 PAIRED_STEPS = 18  # of Heun's solver (Karras et al. 2022)
-CURVE_ROWS, MEMBERSHIP_ROWS, COSTLY_ROWS = (
-    2000,
-    1000,
-    400,
-)  # a U-Net takes minutes on thousands of rows
+CURVE_ROWS, MEMBERSHIP_ROWS = 2000, 1000
+COSTLY_ROWS = 400  # a U-Net takes minutes on thousands
+PAIRED_ROWS = 128  # of the memoriser on a manifold: a heat kernel for every pair of rows
+STEP_NODES, STEP_ROWS = 33, 128
+OF_JUMPS = {"tau-leaping": tau_leap, "gillespie": gillespie}
+RUN_SAMPLERS = (*SAMPLERS, "first-hitting", *OF_JUMPS)
 
 
 def standard_curves(
     run: Run, levels: int = 64, rows: int | None = None, progress: Ticker | None = None
 ) -> dict[str, LossCurve]:
     """Measure and keep the curves of a run: the model on `train` and `holdout` with common noise,
-    the memoriser and the linear optimum on `holdout`, and the memoriser on `train`.
+    the memoriser (where the kernel is known) and, for Gaussian noise, the linear optimum on
+    `holdout`, and the memoriser on `train`.
 
-    rows: at most so many of each split, at random (default 2,000; 400 for a U-Net).
+    rows: at most so many of each split, at random (default 2,000; 400 for a U-Net, and where the
+    noise is not Gaussian, since pairs of rows cost more there).
     """
     if rows is None:
-        rows = COSTLY_ROWS if run.config.network == "unet" else CURVE_ROWS
+        costly = run.config.network == "unet" or not isinstance(run.process, GaussianProcess)
+        rows = COSTLY_ROWS if costly else CURVE_ROWS
     train, held = run.train_points(), run.holdout_points()
-    models: dict[str, Denoiser] = {
-        "model": run.denoiser,
-        "memoriser": Memoriser(run.process, train),
-    }
-    if len(train) > 1:
-        models["linear"] = Linear.fit(run.process, train)
+    process = run.process
+    models: dict[str, Denoiser] = {"model": run.denoiser}
     jobs = [("model", "train", train), ("model", "holdout", held)]
-    jobs += [("memoriser", "train", train), ("memoriser", "holdout", held)]
-    jobs += [("linear", "holdout", held)] if "linear" in models else []
+    if process.has_kernel:
+        models["memoriser"] = Memoriser(process, train)
+        jobs += [("memoriser", "train", train), ("memoriser", "holdout", held)]
+    if isinstance(process, GaussianProcess) and len(train) > 1:
+        models["linear"] = Linear.fit(process, train)
+        jobs.append(("linear", "holdout", held))
     jobs = [job for job in jobs if len(job[2])]
     for index, (name, where, points) in enumerate(jobs):
         generator = torch.Generator().manual_seed(run.config.seed + 2)
-        chosen = some_rows(points, rows, run.config.seed)
+        few = name == "memoriser" and isinstance(process, Brownian)
+        chosen = some_rows(points, min(rows, PAIRED_ROWS) if few else rows, run.config.seed)
         key = where if name == "model" else f"{name} on {where}"
         label = f"{name} on {'training' if where == 'train' else 'held-out'} rows"
         run.curves[key] = measure(models[name], chosen, levels, generator=generator, label=label)
@@ -78,11 +84,32 @@ def sampling_plan(
 
     By default the loss-adaptive one in the clock of samples, which came closest to held-out data
     on real models (`reverie reproduce step-schedules`); in nats where the curve has no such clock.
+    Where a step's charge is not clock times rate, all steps between some levels are measured.
     """
+    if steps_are_measured(run.process):
+        return step_charges(run).plan(steps, method)
     curve = sampling_curve(run)
     if clock is None:
         clock = "samples" if method == "loss-adaptive" and has_samples_clock(curve) else "nats"
     return plan_steps(curve, steps, method, clock)
+
+
+def steps_are_measured(process: Process) -> bool:
+    """Whether plans stand on measured steps, not on the curve (see `plan.measure_steps`)."""
+    return isinstance(process, JumpProcess) and not process.steps_exact
+
+
+def step_charges(run: Run) -> StepCharges:
+    """The charges of all steps between STEP_NODES levels, on held-out rows (else training rows).
+
+    Kept with the run's object: they take one pass of the model per level.
+    """
+    if run.charges is None:
+        points = run.holdout_points() if len(run.holdout) > 1 else run.train_points()
+        rows = some_rows(points, STEP_ROWS, run.config.seed)
+        generator = torch.Generator().manual_seed(run.config.seed + 3)
+        run.charges = measure_steps(run.denoiser, rows, STEP_NODES, generator=generator)
+    return run.charges
 
 
 @dataclass(frozen=True)
@@ -91,7 +118,8 @@ class PathKL:
 
     `total` = `excess` (the schedule, on the model's curve of training rows) + `denoiser` (how far
     the model's curve lies above the memoriser's, which is ideal there). A model that generalises
-    is far from that law, and should be. `initialisation` is at most half u_0 E|x|^2.
+    is far from that law, and should be. `initialisation` is, for Gaussian noise, at most half
+    u_0 E|x|^2; masking starts from its own noise, 0.
     """
 
     total: float
@@ -100,13 +128,20 @@ class PathKL:
     initialisation: float
 
 
-def path_kl(run: Run, plan: Plan) -> PathKL:
-    """Split the path KL of `plan` against the empirical law of the training rows."""
+def path_kl(run: Run, plan: Plan) -> PathKL | None:
+    """Split the path KL of `plan` against the empirical law of the training rows.
+
+    None where a step does not cost clock times rate: the curves cannot tell then.
+    """
+    if not run.process.steps_exact or "memoriser on train" not in run.curves:
+        return None
     ideal = run.curves["memoriser on train"]
     here = plan.on(run.curves["train"])
     total = here.path_kl(ideal)
-    second = float(run.train_points().flatten(1).square().sum(1).mean())
-    start = 0.5 * float(np.max(plan.u[0])) * second
+    start = 0.0
+    if isinstance(run.process, GaussianProcess):
+        second = float(run.train_points().flatten(1).square().sum(1).mean())
+        start = 0.5 * float(np.max(plan.u[0])) * second
     return PathKL(total, here.excess, total - here.excess, start)
 
 
@@ -131,12 +166,21 @@ def draw(
     parts = []
     for start in range(0, n, batch_size):
         count = min(batch_size, n - start)
-        shape = tuple(run.scaler.shape)
-        points = sample(run.denoiser, count, chosen, sampler, shape=shape, generator=generator)
+        points = _points(run, count, chosen, sampler, generator)
         parts.append(run.scaler.to_user(points))
         if progress is not None:
             progress(start + count, n)
     return np.concatenate(parts), chosen
+
+
+def _points(run: Run, count: int, plan: Plan, sampler: str, generator: torch.Generator) -> Tensor:
+    """Draw `count` points (count, *shape) in model space."""
+    if sampler == "first-hitting":
+        return first_hitting(run.denoiser, count, generator=generator)
+    if sampler in OF_JUMPS:
+        return OF_JUMPS[sampler](run.denoiser, count, plan, generator=generator)
+    shape = run.scaler.point_shape
+    return sample(run.denoiser, count, plan, sampler, shape=shape, generator=generator)
 
 
 def draw_paired(
@@ -172,10 +216,12 @@ def audit_run(
     drawn, _ = draw(run, n, sampling_steps, seed=seed, **drawing)
     samples = run.train.with_values(drawn, "the samples")
     points = run.train_points(), run.holdout_points()
-    lines = membership_rows(run.denoiser, *points, seed=seed, rows=_membership_rows(run))
+    lines = []
+    if isinstance(run.process, GaussianProcess):
+        lines = membership_rows(run.denoiser, *points, seed=seed, rows=_membership_rows(run))
     verdict = audit(
         run.train, run.holdout, samples, curves=(run.curves["train"], run.curves["holdout"]),
-        extra=[*lines, *extra], seed=seed, **(judging or {}),
+        space=run.scaler, extra=[*lines, *extra], seed=seed, **(judging or {}),
     )  # fmt: skip
     if run.rows is not None:
         train_rows = run.rows[0]

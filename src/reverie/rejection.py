@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from reverie.auditing.common_space import encode
+from reverie.auditing.common_space import in_common
 from reverie.auditing.near_copies import near_copies
 from reverie.errors import InputError
 from reverie.plan import Plan
@@ -52,5 +52,6 @@ def copies_of(run: Run, values: np.ndarray) -> np.ndarray:
     In the common space of an audit, so that the audit's own rule finds none among the rest.
     """
     other = run.holdout if len(run.holdout) else run.train
-    members, _, rows = encode([run.train, other, run.train.with_values(values, "samples")], [])
+    drawn = run.train.with_values(values, "samples")
+    members, _, rows = in_common([run.train, other, drawn], run.scaler, [])
     return near_copies(rows, members)

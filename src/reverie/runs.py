@@ -22,11 +22,12 @@ from torch import Tensor, nn
 
 from reverie.config import FitConfig
 from reverie.curve import LossCurve
-from reverie.data import Dataset, Scaler, load
-from reverie.denoisers import Network, ResidualMLP
+from reverie.data import Dataset, Scaler, SymbolCoder, coder_from_json, load
+from reverie.denoisers import Denoiser, Network, network_for
 from reverie.errors import InputError
 from reverie.files import read_json, write_bytes, write_json
-from reverie.processes import GaussianProcess, build
+from reverie.plan import StepCharges
+from reverie.processes import Process, process_on
 
 
 @dataclass(eq=False)
@@ -34,7 +35,7 @@ class Run:
     """A fitted model with its data and curves. `denoiser` holds the averaged weights."""
 
     config: FitConfig
-    denoiser: Network
+    denoiser: Denoiser
     scaler: Scaler
     train: Dataset
     holdout: Dataset
@@ -43,10 +44,17 @@ class Run:
     step: int = 0
     stopped: str = ""  # why the fit ended
     rows: tuple[np.ndarray, np.ndarray] | None = None  # of the data file, in each split
+    charges: StepCharges | None = field(default=None, repr=False)  # once measured
 
     @property
-    def process(self) -> GaussianProcess:
+    def process(self) -> Process:
         return self.denoiser.process
+
+    def gaussian_network(self, purpose: str) -> Network:
+        """The denoiser of a run on vectors or images; InputError on other spaces."""
+        if not isinstance(self.denoiser, Network):
+            raise InputError(f"{purpose} needs a run of Gaussian noise on vectors or images")
+        return self.denoiser
 
     def train_points(self) -> Tensor:
         """Training rows in model space."""
@@ -67,7 +75,7 @@ class Run:
         config, scaler, train, holdout = open_data(path)
         if not (path / "ema.safetensors").exists():
             raise InputError(f"{path} holds no weights yet: finish it with fit --resume")
-        denoiser = build_denoiser(config, scaler, body)
+        denoiser = build_denoiser(config, scaler, body, train)
         load_weights(denoiser, path / "ema.safetensors")
         state = read_json(path / "state.json")
         curves = {}
@@ -95,22 +103,23 @@ class Run:
         return export(self, Path(folder), license)
 
 
-def build_denoiser(config: FitConfig, scaler: Scaler, body: nn.Module | None = None) -> Network:
-    """A fresh network on the config's process, for standardised data."""
+def build_denoiser(
+    config: FitConfig, scaler: Scaler, body: nn.Module | None = None, train: Dataset | None = None
+) -> Denoiser:
+    """A fresh network on the config's process and the scaler's space.
+
+    train: the training rows, for the network `kernel`.
+    """
     if config.network == "custom" and body is None:
         raise InputError(
             "this run was fitted with a module of your own: pass body=YourModule(...)"
         )
-    shape = tuple(scaler.shape)
-    return Network(build(config.process), body or _body(config, shape), data_std=1.0)
-
-
-def _body(config: FitConfig, shape: tuple[int, ...]) -> nn.Module:
-    if config.network == "unet":
-        from reverie.denoisers.unet import UNet
-
-        return UNet(shape, config.width)
-    return ResidualMLP(shape, config.width, config.depth)
+    assert config.process is not None  # a run's config is complete
+    rows = None if train is None else scaler.to_model(train.values)
+    return network_for(
+        process_on(scaler.space, config.process), scaler.point_shape, config.network,
+        config.width, config.depth, body=body, train=rows,
+    )  # fmt: skip
 
 
 def start(path: Path, config: FitConfig, data: Dataset, scaler: Scaler, rows: Any) -> None:
@@ -144,11 +153,12 @@ def whole_data(path: Path) -> tuple[FitConfig, Scaler, Dataset]:
     config = FitConfig.from_json(read_json(path / "config.json"))
     info = read_json(path / "data.json")
     try:
-        scaler = Scaler(**info["scaler"])
+        scaler = coder_from_json(info["scaler"])
     except (KeyError, TypeError) as error:
         raise InputError(f"{path / 'data.json'} is damaged: its scaler is incomplete") from error
     stored = path / "data.npy"
-    data = load(stored if stored.exists() else info["source"])
+    symbols = isinstance(scaler, SymbolCoder)
+    data = load(stored if stored.exists() else info["source"], mixed=symbols)
     if stored.exists():
         data = Dataset(
             data.values.reshape(info["shape"]), scaler.kind, info["source"], scaler.layout

@@ -23,14 +23,15 @@ from torch import Tensor, nn
 
 from reverie.config import FitConfig
 from reverie.curve import LossCurve, measure
-from reverie.data import Dataset, Scaler, load, shared_rows, some_rows, split
-from reverie.denoisers import Network
+from reverie.data import Dataset, Scaler, coder_for, load, shared_rows, some_rows, split
+from reverie.data.coders import EUCLIDEAN, SYMBOLS
+from reverie.denoisers import CorrectedKernel, Denoiser
 from reverie.errors import InputError
 from reverie.files import write_json, write_text
-from reverie.noise_law import NoiseLaw
 from reverie.objectives import build_objective
 from reverie.previews import write_preview
-from reverie.processes import GaussianProcess, spec_of
+from reverie.processes import Process, default_process, name_of
+from reverie.processes.on_spaces import JUMPS
 from reverie.runs import (
     Run,
     build_denoiser,
@@ -41,6 +42,7 @@ from reverie.runs import (
     split_rows,
     start,
 )
+from reverie.spaces import FiniteSet, Manifold
 
 CHECK_LEVELS, CHECK_ROWS = 24, 512
 SAVE_SECONDS = 20.0
@@ -74,7 +76,7 @@ class Trainer:
     """Trains `network` on points (n, *shape) in model space; see FitConfig for the settings."""
 
     def __init__(
-        self, network: Network, train: Tensor, holdout: Tensor | None, config: FitConfig
+        self, network: Denoiser, train: Tensor, holdout: Tensor | None, config: FitConfig
     ) -> None:
         self.config, device = config, torch.device(config.device)
         self.network = network.to(device).train()
@@ -83,10 +85,7 @@ class Trainer:
         self.train, self.device = train.to(device), device
         self.holdout = None if holdout is None or len(holdout) == 0 else holdout.to(device)
         self.generator = torch.Generator(device).manual_seed(config.seed)
-        self.law = NoiseLaw(network.process, network.data_std)
-        self.objective = build_objective(
-            config.objective, network.process, self.train, config.seed + 2
-        )
+        self.objective = build_objective(config.objective, network, self.train, config.seed + 2)
         self.progress = Progress()
         self.started = 0
         self.work = sum(p.numel() for p in network.parameters()) * config.batch_size
@@ -155,16 +154,11 @@ class Trainer:
             len(self.train), (batch,), generator=self.generator, device=self.device
         )
         x = self._augment(self.train[rows])
-        t, weight, bins = self.law.draw(batch, self.generator)
-        drawn = self.objective.draw(rows, x, t, self.generator)
         half = (
             torch.autocast("cuda", torch.bfloat16) if self.device.type == "cuda" else nullcontext()
         )
         with half:
-            guess = self.network(drawn.state, t.to(self.device))
-        each = drawn.loss(guess.float(), self.network.loss_weight(t, x))
-        self.law.learn(bins, each.detach().cpu())
-        return (each * weight.to(each)).mean()
+            return self.objective.losses(rows, x, self.generator).mean()
 
     def _augment(self, x: Tensor) -> Tensor:
         kinds = self.config.augment.split(",")
@@ -250,7 +244,7 @@ class Trainer:
         for index, slots in self.optimiser.state_dict()["state"].items():
             tensors |= {f"adam.{index}.{k}": torch.as_tensor(v) for k, v in slots.items()}
         tensors["generator"] = self.generator.get_state()
-        tensors |= {f"law.{k}": v for k, v in self.law.state().items()}
+        tensors |= {f"law.{k}": v for k, v in self.objective.state().items()}
         return tensors, self.progress.__dict__ | {"rows": list(self.progress.rows)}
 
     def restore(self, tensors: dict[str, Tensor], note: dict[str, Any]) -> None:
@@ -273,7 +267,7 @@ class Trainer:
         whole = self.optimiser.state_dict()
         self.optimiser.load_state_dict({"state": slots, "param_groups": whole["param_groups"]})
         self.generator.set_state(groups["generator"][""])
-        self.law.restore(groups["law"])
+        self.objective.restore(groups.get("law", {}))
         self.progress = Progress(**{k: _number(v) for k, v in note.items()})
         self.started = self.progress.step
 
@@ -285,11 +279,11 @@ def _number(value: Any) -> Any:
 class _Swapped:
     """Puts averaged weights into a network for the length of a `with` block."""
 
-    def __init__(self, network: Network, weights: list[Tensor]) -> None:
+    def __init__(self, network: Denoiser, weights: list[Tensor]) -> None:
         self.network, self.weights = network, weights
         self.kept: list[Tensor] = []
 
-    def __enter__(self) -> Network:
+    def __enter__(self) -> Denoiser:
         parameters = list(self.network.parameters())
         self.kept = [p.detach().clone() for p in parameters]
         self._put(self.weights)
@@ -311,7 +305,7 @@ class _Swapped:
 def fit(
     data: Any = None,
     *,
-    process: str | GaussianProcess | None = None,
+    process: str | Process | None = None,
     network: str | nn.Module | None = None,
     out: str | Path | None = None,
     resume: bool = False,
@@ -323,7 +317,8 @@ def fit(
     """Fit a network on `data` and return the Run.
 
     data: whatever `reverie.data.load` takes. process: a name, a spec as `edm:sigma_max=20`, or a
-    Gaussian process. network: "mlp", "unet", or a module `body(x, level)`. out: the run directory;
+    process; where the data live goes with it, or is said by `space`. network: a name in
+    config.NETWORKS, or a module `body(x, level)`. out: the run directory;
     None keeps everything in memory. resume: continue the run in `out` with its own settings.
     settings: fields of FitConfig. on_event: called after every step. rows: indices of the training
     and of the held-out rows, instead of a random split. Ctrl-C saves and re-raises.
@@ -335,14 +330,15 @@ def fit(
     if resuming and path is not None:
         config, scaler, train, holdout = open_data(path)
     else:
-        named = spec_of(process) if isinstance(process, GaussianProcess) else process
-        config = _configure(config, named, network, settings)
+        config = _configure(config, process, network, settings)
         config, scaler, train, holdout = _begin(data, config, path, body, rows)
     torch.manual_seed(config.seed)  # the weights' start; everything else has its own generator
-    denoiser = build_denoiser(config, scaler, body)
+    denoiser = build_denoiser(config, scaler, body, train)
     resumed = path is not None and (path / "state.safetensors").exists()
     if config.init is not None and not resumed:
         load_weights(denoiser, Path(config.init) / "ema.safetensors")
+    elif isinstance(denoiser, CorrectedKernel) and not resumed:
+        denoiser.base.maximise()
     points = scaler.to_model(train.values)
     trainer = Trainer(denoiser, points, scaler.to_model(holdout.values), config)
     if path is not None and resumed:
@@ -361,12 +357,17 @@ def _sweep(path: Path) -> None:
 
 
 def _configure(
-    config: FitConfig | None, process: str | None, network: Any, settings: dict[str, Any]
+    config: FitConfig | None, process: str | Process | None, network: Any, settings: dict[str, Any]
 ) -> FitConfig:
     unknown = set(settings) - set(FitConfig.__dataclass_fields__)
     if unknown:
         raise InputError(f"fit has no setting {', '.join(sorted(unknown))}; see FitConfig")
-    if process is not None:
+    if isinstance(process, Process):
+        settings["process"] = name_of(process)
+        if isinstance(process.space, FiniteSet | Manifold):
+            curved = isinstance(process.space, Manifold)
+            settings.setdefault("space", repr(process.space) if curved else SYMBOLS)
+    elif process is not None:
         settings["process"] = process
     if network is not None:
         settings["network"] = network if isinstance(network, str) else "custom"
@@ -386,22 +387,42 @@ def _begin(
     config.check()
     if path is not None and (path / "config.json").exists():
         raise InputError(f"{path} already holds a run: add --resume, or choose another --out")
-    dataset = load(data).check(rows=2)
+    space = _space(config, data)
+    dataset = load(data, mixed=space == SYMBOLS).check(rows=2, constants=space == SYMBOLS)
     if given is None:
         rows = split(dataset, config.n, config.holdout, config.seed)
     else:
         shared = shared_rows(dataset.values[given[1]], dataset.values[given[0]])
         rows = (*given, int(shared.sum()))
     train, holdout = dataset.take(rows[0]), dataset.take(rows[1])
-    scaler = Scaler.fit(train if len(train) > 1 else dataset)
-    build_denoiser(config, scaler, body)
-    if config.augment != "none" and dataset.kind != "images":
+    # a scale is the training rows' own; symbols and units are those of all rows
+    fitted_on = train if space == EUCLIDEAN and len(train) > 1 else dataset
+    scaler = coder_for(space, fitted_on)
+    config = replace(config, space=space, process=config.process or default_process(scaler.space))
+    config = _with_matrix(config, build_denoiser(config, scaler, body, train))
+    if config.augment != "none" and (dataset.kind != "images" or space != EUCLIDEAN):
         raise InputError(f"augment={config.augment} is for images; {dataset.source} is none")
     if config.init is not None and not (Path(config.init) / "ema.safetensors").exists():
         raise InputError(f"init: {config.init} is not a finished run")
     if path is not None:
         start(path, config, dataset, scaler, rows)
     return config, scaler, train, holdout
+
+
+def _space(config: FitConfig, data: Any) -> str:
+    """The space that is named, or that the process or the kind of data implies."""
+    if config.space is not None:
+        return config.space
+    name = (config.process or "").partition(":")[0]
+    is_text = str(getattr(data, "source", data)).lower().endswith(".txt")
+    return SYMBOLS if name in JUMPS or is_text else EUCLIDEAN
+
+
+def _with_matrix(config: FitConfig, denoiser: Denoiser) -> FitConfig:
+    """The config with a rate matrix written out, where it named a file that may change."""
+    if config.process is None or not config.process.startswith("rates:"):
+        return config
+    return replace(config, process=name_of(denoiser.process))
 
 
 def _drain(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from reverie.data import Column, Dataset, load
+from reverie.data.words import lengthened
 from reverie.errors import InputError
 
 LEAST_ROWS = 10
@@ -67,6 +68,9 @@ def align(sets: list[Dataset]) -> list[Dataset]:
     A column with text in any real set is categorical in all. Raises InputError where shapes or
     columns differ, or where the samples hold text in a column of numbers.
     """
+    if all(data.kind == "text" for data in sets):
+        longest = max(data.shape[0] for data in sets)
+        sets = [lengthened(data, longest) for data in sets]
     first, moved = sets[0], [sets[0]]
     for name, other in zip(("holdout", "samples"), sets[1:], strict=False):
         moved.append(_in_order(other, first, name))

@@ -13,6 +13,8 @@ but not on which is which, nor on the samples. Lengths in it mean the same for e
                     is a level of its own; beyond the 256 most frequent, rare ones share a level
     missing cells   a number: the pooled median, and a further coordinate that is 1 where it is
                     missing; a category: a level of its own
+    a space         symbols, and points of a manifold: its own embedding (see `data.coders`), in
+                    which Euclidean distances rank as the space's do, all over one deviation
 """
 
 from __future__ import annotations
@@ -25,7 +27,16 @@ from scipy.special import ndtri
 
 from reverie.auditing.alignment import LEAST_ROWS, Groups, align, read_sets, split_off_groups
 from reverie.auditing.features import Features, features_of
-from reverie.data import Column, Dataset, in_user_layout, row_codes
+from reverie.data import (
+    Column,
+    Dataset,
+    ManifoldCoder,
+    Scaler,
+    SymbolCoder,
+    coder_for,
+    in_user_layout,
+    row_codes,
+)
 from reverie.errors import InputError
 
 HEAVY = 1 / 3  # share of the variance
@@ -72,12 +83,14 @@ def common_space(
     *,
     features: Features | None = None,
     groups: Groups | None = None,
+    space: str | Scaler | None = None,
 ) -> CommonSpace:
     """Align three sets and scale them in common (see the module).
 
     train, holdout, samples: what `reverie.data.load` takes, mixed tables included. features: see
     `features_of`. groups: the name of a column, or two arrays of labels; rows of one group (a
-    person, say) belong together. Raises InputError on columns that do not match, on groups that
+    person, say) belong together. space: where the rows live, a name of `coder_for` or the coder
+    of a run. Raises InputError on columns that do not match, on groups that
     stand on both sides, or when the held-out rows are the training rows.
 
     Rows that stand on both sides are kept, and named in a note: dropping them from one side would
@@ -95,11 +108,33 @@ def common_space(
     if features is not None:
         arrays = encode(features_of(sets, features), notes)
     else:
-        arrays = encode(sets, notes)
-        if len(sets) == 3 and _is_discrete(sets):
+        coder = coder_of(space, sets)
+        arrays = in_common(sets, coder, notes)
+        if not isinstance(coder, ManifoldCoder) and len(sets) == 3 and _is_discrete(sets):
             cells = (codes[0], codes[1], codes[2])
     drawn = arrays[2] if len(arrays) == 3 else np.empty((0, arrays[0].shape[1]))
     return CommonSpace(arrays[0], arrays[1], drawn, group_ids, cells, notes, sets)
+
+
+def coder_of(space: str | Scaler | None, sets: list[Dataset]) -> Scaler | None:
+    """The coder that is given, or named."""
+    if isinstance(space, str):
+        pool = sets[0].with_values(
+            np.concatenate([data.values for data in sets]), "train, holdout and samples"
+        )
+        space = coder_for(space, pool)
+    return space
+
+
+def in_common(sets: list[Dataset], coder: Scaler | None, notes: list[str]) -> list[np.ndarray]:
+    """All sets in the common space, which is fitted on the first two."""
+    if not isinstance(coder, ManifoldCoder | SymbolCoder):
+        return encode(sets, notes)
+    arrays = [coder.embed(data.values) for data in sets]
+    scale = np.concatenate(arrays[:2]).std(0).mean()
+    if scale == 0:
+        raise InputError("all training and held-out rows are the same point")
+    return [rows / scale for rows in arrays]
 
 
 def straddling(members: np.ndarray, held: np.ndarray) -> np.ndarray:

@@ -31,8 +31,10 @@ from reverie.auditing.rank_tests import (
 from reverie.auditing.tail_null import fewest_visible
 from reverie.auditing.verdict import Row, Verdict
 from reverie.curve import Leak, LossCurve, measure
+from reverie.data import Scaler
 from reverie.denoisers import Denoiser
 from reverie.errors import InputError
+from reverie.processes import GaussianProcess
 
 NEEDED_SHARE = 0.01  # copies at this share of the samples must be visible, or it is inconclusive
 
@@ -46,6 +48,7 @@ def audit(
     curves: tuple[LossCurve, LossCurve] | None = None,
     features: Features | None = None,
     groups: Groups | None = None,
+    space: str | Scaler | None = None,
     extra: Sequence[Row] = (),
     alpha: float = 0.05,
     tol: float = 0.05,
@@ -60,8 +63,10 @@ def audit(
     holdout are then in its own space), or give the two curves already measured. features: compare
     these instead of the rows (see `features_of`). groups: the column, or the two arrays, that name
     each row's group; rows of one group (a person) count as one, and no group may stand on both
-    sides. extra: further lines of the table (see `weigh`). alpha: level of the joint decision.
-    tol: share of the samples by which an honest model may lean towards its training rows.
+    sides. space: where the rows live, if they are no vectors (see `reverie.data.coder_for`), or a
+    run's coder; distances are then the space's own. extra: further lines of the table (see
+    `weigh`). alpha: level of the joint decision. tol: share of the samples by which an honest
+    model may lean towards its training rows.
     randomised: make the size of the tail test `alpha` itself, by a seeded draw. metrics: add the
     published metrics and the fidelity tests, which stand beside the verdict and never decide it.
 
@@ -76,13 +81,13 @@ def audit(
         raise InputError(f"alpha is {alpha}; it must lie between 0 and 1")
     if not 0 <= tol < 1:
         raise InputError(f"tol is {tol}; it must lie between 0 and 1")
-    space = common_space(train, holdout, samples, features=features, groups=groups)
+    common = common_space(train, holdout, samples, features=features, groups=groups, space=space)
     lines = list(extra)
-    if denoiser is not None:
-        lines += membership_rows(denoiser, *_points(space), seed=seed)
-    leak = _leak(denoiser, space, curves, seed)
+    if denoiser is not None and isinstance(denoiser.process, GaussianProcess):
+        lines += membership_rows(denoiser, *_points(common), seed=seed)
+    leak = _leak(denoiser, common, curves, seed)
     return weigh(
-        space, leak=leak, extra=lines, alpha=alpha, tol=tol, randomised=randomised,
+        common, leak=leak, extra=lines, alpha=alpha, tol=tol, randomised=randomised,
         metrics=metrics, seed=seed,
     )  # fmt: skip
 
@@ -187,8 +192,11 @@ def _counted(space: CommonSpace) -> CellTable | None:
 
 
 def _points(space: CommonSpace) -> tuple[torch.Tensor, torch.Tensor]:
-    """Training and held-out rows as the denoiser knows them."""
-    first, second = (torch.as_tensor(rows, dtype=torch.float32) for rows in space.kept)
+    """Training and held-out rows as the denoiser knows them; symbols stay whole numbers."""
+    first, second = (
+        torch.as_tensor(rows if rows.dtype.kind in "iu" else rows.astype(np.float32))
+        for rows in space.kept
+    )
     return first, second
 
 
@@ -221,7 +229,7 @@ def _leak_line(leak: Leak, pool: int) -> Row:
     return Row(
         "leak (nats)", leak.nats, "normal, mean 0", (leak.low, leak.high),
         float(stats.norm.sf(z)), None, pool,
-        f"up to a signal-to-noise ratio of {leak.level:.3g}", "information",
+        f"up to a {leak.clock} of {leak.level:.3g}", "information",
     )  # fmt: skip
 
 

@@ -9,7 +9,8 @@ below 1 / (n_H + 1): with few held-out rows, only many records together can be n
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -37,6 +38,11 @@ class Record:
     @property
     def named(self) -> bool:
         return self.adjusted_p <= DISCOVERY_RATE
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; the ratio is None where equal rows leave no spacing to divide by."""
+        ratio = self.ratio if math.isfinite(self.ratio) else None
+        return {**asdict(self), "ratio": ratio, "named": self.named}
 
 
 def records(close: Closeness, seed: int) -> list[Record]:

@@ -28,10 +28,10 @@ from scipy.sparse.csgraph import connected_components
 from scipy.stats import beta
 
 from reverie.auditing.alignment import Groups, align, read_sets, split_off_groups
-from reverie.auditing.common_space import encode, straddling
+from reverie.auditing.common_space import coder_of, encode, in_common, straddling
 from reverie.auditing.features import Features, features_of
 from reverie.auditing.neighbours import nearest
-from reverie.data import Dataset, row_codes
+from reverie.data import Dataset, Scaler, row_codes
 from reverie.templates import render
 
 NEIGHBOURS, MIDDLE = 10, 5
@@ -161,18 +161,23 @@ def audit_split(
     *,
     features: Features | None = None,
     groups: Groups | None = None,
+    space: str | Scaler | None = None,
 ) -> SplitReport:
     """Duplicates and near-duplicates within and between training and held-out rows.
 
     train, holdout: what `reverie.data.load` takes, mixed tables included. features: compare
     near-duplicates in these (see `features_of`); equal rows are always equal as given. groups: a
-    column's name or two arrays of labels, to count the groups that stand on both sides. Raises
+    column's name or two arrays of labels, to count the groups that stand on both sides. space:
+    where the rows live, as in `audit`. Raises
     InputError on columns that do not match, or too few rows.
     """
     sets, group_ids = split_off_groups(read_sets(train, holdout, None), groups)
     sets = align(sets)
     notes: list[str] = []
-    arrays = encode(sets if features is None else features_of(sets, features), notes)
+    if features is not None:
+        arrays = encode(features_of(sets, features), notes)
+    else:
+        arrays = in_common(sets, coder_of(space, sets), notes)
     codes = np.concatenate(row_codes(*(data.values for data in sets)))
     first = np.unique(codes, return_index=True)[1]  # codes count up from 0: first[code] is a row
     edges, threshold, dimension = _near_pairs(np.concatenate(arrays)[first])

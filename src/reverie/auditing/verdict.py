@@ -109,7 +109,7 @@ class Verdict:
             "fidelity": self.fidelity,
             "effect": {**asdict(self.effect), "place": self.effect.place},
             "table": [asdict(row) for row in self.table],
-            "records": [{**asdict(r), "named": r.named} for r in self.records],
+            "records": [record.to_json() for record in self.records],
             "flagged_samples": self.flagged_samples,
             "power": [asdict(power) for power in self.power],
             "planted_noise": self.planted_noise,

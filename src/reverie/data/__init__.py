@@ -1,9 +1,14 @@
 """Load arrays, tables and images; write samples back in the data's own units and format.
 
 A Dataset keeps the user's values; `Scaler` maps them to model space (mean 0, deviation 1: one mean
-and deviation for images, one per column otherwise) and back. Nothing is unpickled.
+and deviation for images, one per column otherwise) and back, `SymbolCoder` and `ManifoldCoder` to
+symbols and to points of a manifold. Nothing is unpickled.
 """
 
+from reverie.data.coders import ManifoldCoder as ManifoldCoder
+from reverie.data.coders import SymbolCoder as SymbolCoder
+from reverie.data.coders import coder_for as coder_for
+from reverie.data.coders import coder_from_json as coder_from_json
 from reverie.data.dataset import Column as Column
 from reverie.data.dataset import Dataset as Dataset
 from reverie.data.pictures import FASHION as FASHION

@@ -58,7 +58,7 @@ class Dataset:
     """
 
     values: np.ndarray
-    kind: str  # "images", "table" or "vectors"
+    kind: str  # "images", "table", "text" or "vectors"
     source: str
     layout: str = "as-is"  # how the user's image axes lie: "hw", "hwc", "chw"
     columns: tuple[str, ...] | None = None
@@ -76,8 +76,11 @@ class Dataset:
         head = f"{self.values.shape}{self.values.dtype.str}".encode()
         return hashlib.sha256(head + np.ascontiguousarray(self.values).tobytes()).hexdigest()
 
-    def check(self, rows: int = 2) -> Dataset:
-        """Return self, or raise InputError: too few rows, not finite, or a constant column."""
+    def check(self, rows: int = 2, *, constants: bool = False) -> Dataset:
+        """Return self, or raise InputError: too few rows, not finite, or a constant column.
+
+        constants: a constant column is no mistake, as the corner of a picture.
+        """
         if len(self) < rows:
             raise InputError(f"{self.source} has {len(self)} row(s); at least {rows} are needed")
         flat = self.values.reshape(len(self), -1)
@@ -88,7 +91,7 @@ class Dataset:
                 "drop or fill missing values first"
             )
         constant = (flat == flat[0]).all(0)
-        rows_of_numbers = self.values.ndim == 2  # elsewhere a constant corner is no mistake
+        rows_of_numbers = self.values.ndim == 2 and not constants
         if constant.all() or (rows_of_numbers and constant.any()):
             column = int(np.argmax(constant))
             raise InputError(
@@ -102,7 +105,9 @@ class Dataset:
         return f"column {self.columns[column]!r}" if self.columns else f"column {column}"
 
     def text(self, row: np.ndarray) -> list[str]:
-        """The cells of one row of values (d,) as a reader knows them."""
+        """The cells of one row of values (d,) as a reader knows them; a text is one cell."""
+        if self.kind == "text":
+            return ["".join(f.text(value) for f, value in zip(self.fields, row, strict=True))]
         if self.fields:
             return [f.text(value) for f, value in zip(self.fields, row, strict=True)]
         return [f"{value:.7g}" for value in row]

@@ -12,12 +12,13 @@ from reverie.data.dataset import Dataset
 from reverie.data.parquet import read_parquet
 from reverie.data.pictures import fashion_mnist, read_folder, read_idx
 from reverie.data.text_tables import ENDINGS, read_csv
+from reverie.data.words import read_words
 from reverie.errors import InputError
 
 BUILT_IN = ("digits", "wine", "breast-cancer", "fashion-mnist")
 FORMATS = (
-    ".npy, .npz, .csv (.gz), .parquet, an idx file (MNIST format), a folder of images, or one of "
-    + ", ".join(BUILT_IN)
+    ".npy, .npz, .csv (.gz), .parquet, .txt (a row a line), .mat, an idx file (MNIST format), a "
+    "folder of images, or one of " + ", ".join(BUILT_IN)
 )
 
 
@@ -25,8 +26,9 @@ def load(source: str | Path | np.ndarray | Tensor | Dataset, *, mixed: bool = Fa
     """Load a built-in name, a file, a folder of images, an array or a tensor.
 
     Files: `.npy`, `.npz` (one array, or `FILE.npz:KEY`), `.csv` or `.data`, also gzipped (a header
-    is recognised), `.parquet` (extra `tables`). mixed: tables may hold categories and missing
-    cells (see `Column`), which only an audit takes. Raises InputError: what is wrong, and where.
+    is recognised), `.parquet` (extra `tables`), `.txt` (every line a row of letters), `.mat` of
+    MATLAB 5. mixed: tables may hold categories and missing cells (see `Column`), as audits and
+    finite sets take them. Raises InputError: what is wrong, and where.
     """
     if isinstance(source, Dataset):
         return source
@@ -52,6 +54,10 @@ def load(source: str | Path | np.ndarray | Tensor | Dataset, *, mixed: bool = Fa
         return read_csv(path, mixed)
     if name.endswith(".parquet"):
         return read_parquet(path, mixed)
+    if name.endswith(".txt"):
+        return read_words(path)
+    if name.endswith((".mat", ".amat")):
+        return _read_mat(path)
     if name.endswith(".npy"):
         return _read_npy(path)
     if name.endswith(".npz"):
@@ -115,6 +121,20 @@ def _read_npz(path: Path, key: str) -> Dataset:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path} is not a NumPy archive ({_first_line(error)})") from error
+
+
+def _read_mat(path: Path) -> Dataset:
+    """The one array of a MATLAB file (version 5)."""
+    from scipy.io import loadmat
+
+    try:
+        found = {k: v for k, v in loadmat(path).items() if not k.startswith("__")}
+    except (ValueError, OSError, EOFError, NotImplementedError, TypeError) as error:
+        raise InputError(f"{path} is not a MATLAB 5 file ({_first_line(error)})") from error
+    arrays = {k: v for k, v in found.items() if v.dtype.kind in "fiub" and v.ndim >= 2}
+    if len(arrays) != 1:
+        raise InputError(f"{path} holds {len(arrays)} arrays of numbers; one is needed")
+    return _from_array(next(iter(arrays.values())), str(path))
 
 
 def _first_line(error: Exception) -> str:

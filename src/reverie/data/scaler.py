@@ -1,4 +1,4 @@
-"""The map between the user's units and model space."""
+"""The map between the user's units and model space: affine on R^d; see `coders` for the others."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from reverie.data.dataset import Dataset
 from reverie.errors import InputError
+from reverie.spaces import Euclidean, Space
 
 
 @dataclass(frozen=True)
@@ -30,28 +31,22 @@ class Scaler:
     high: list[float]
     decimals: list[int | None] | None = None  # of the columns of a CSV
     types: list[str] | None = None  # of the columns of a table, as Arrow names them
+    categories: list[list[str]] | None = None  # of the columns; empty for a column of numbers
 
     @classmethod
     def fit(cls, data: Dataset) -> Scaler:
         """Read mean, deviation, range and integer columns off the training rows."""
-        flat = data.values.reshape(len(data), -1).astype(np.float64)
-        images = data.kind == "images"
-        mean, std = (flat.mean(), flat.std()) if images else (flat.mean(0), flat.std(0))
-        whole = np.equal(flat, np.round(flat)).all(0)
-        return cls(
-            mean=np.atleast_1d(mean).tolist(),
-            std=np.atleast_1d(np.where(std > 0, std, 1.0)).tolist(),
-            shape=list(data.shape),
-            kind=data.kind,
-            layout=data.layout,
-            dtype=data.values.dtype.str,
-            columns=None if data.columns is None else list(data.columns),
-            integer=np.atleast_1d(whole.all() if images else whole).tolist(),
-            low=np.atleast_1d(flat.min() if images else flat.min(0)).tolist(),
-            high=np.atleast_1d(flat.max() if images else flat.max(0)).tolist(),
-            decimals=[f.decimals for f in data.fields] or None,
-            types=[f.dtype for f in data.fields] or None,
-        )
+        return cls(**form_of(data))
+
+    @property
+    def space(self) -> Space:
+        """Where the model's points lie."""
+        return Euclidean(tuple(self.shape))
+
+    @property
+    def point_shape(self) -> tuple[int, ...]:
+        """Shape of one point in model space."""
+        return tuple(self.shape)
 
     def _row(self, values: Sequence[float]) -> np.ndarray:
         row = np.asarray(values, dtype=np.float64)
@@ -59,20 +54,50 @@ class Scaler:
 
     def to_model(self, values: np.ndarray, source: str = "the data") -> Tensor:
         """Standardise rows (n, *shape); InputError if the shape differs from the fitted one."""
-        if list(values.shape[1:]) != self.shape:
-            raise InputError(
-                f"{source} has points of shape {tuple(values.shape[1:])}; "
-                f"this run was fitted on {tuple(self.shape)}"
-            )
+        self._check_shape(values, source)
         scaled = (values - self._row(self.mean)) / self._row(self.std)
         return torch.from_numpy(scaled.astype(np.float32))
 
     def to_user(self, points: Tensor) -> np.ndarray:
         """Back to the data's units and type: integer columns are rounded, kept in their range."""
         raw = points.detach().cpu().double().numpy() * self._row(self.std) + self._row(self.mean)
+        return self._as_given(raw)
+
+    def _check_shape(self, values: np.ndarray, source: str) -> None:
+        if list(values.shape[1:]) != self.shape:
+            raise InputError(
+                f"{source} has points of shape {tuple(values.shape[1:])}; "
+                f"this run was fitted on {tuple(self.shape)}"
+            )
+
+    def _as_given(self, raw: np.ndarray) -> np.ndarray:
+        """Rows (n, *shape) in the data's type, integer columns whole and within their range."""
         whole = np.broadcast_to(self._row(self.integer).astype(bool), raw.shape)
         rounded = np.clip(np.round(raw), self._row(self.low), self._row(self.high))
         return np.where(whole, rounded, raw).astype(np.dtype(self.dtype))
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def form_of(data: Dataset) -> dict[str, Any]:
+    """How the rows of a dataset look: the arguments of a `Scaler`."""
+    flat = data.values.reshape(len(data), -1).astype(np.float64)
+    images = data.kind == "images"
+    mean, std = (flat.mean(), flat.std()) if images else (flat.mean(0), flat.std(0))
+    whole = np.equal(flat, np.round(flat)).all(0)
+    return dict(
+        mean=np.atleast_1d(mean).tolist(),
+        std=np.atleast_1d(np.where(std > 0, std, 1.0)).tolist(),
+        shape=list(data.shape),
+        kind=data.kind,
+        layout=data.layout,
+        dtype=data.values.dtype.str,
+        columns=None if data.columns is None else list(data.columns),
+        integer=np.atleast_1d(whole.all() if images else whole).tolist(),
+        low=np.atleast_1d(flat.min() if images else flat.min(0)).tolist(),
+        high=np.atleast_1d(flat.max() if images else flat.max(0)).tolist(),
+        decimals=[f.decimals for f in data.fields] or None,
+        types=[f.dtype for f in data.fields] or None,
+        categories=[list(f.categories) for f in data.fields] or None,
+    )

@@ -13,12 +13,13 @@ from reverie.data.dataset import Column, Dataset
 from reverie.data.parquet import write_parquet
 from reverie.data.scaler import Scaler
 from reverie.data.text_tables import ENDINGS, write_csv
+from reverie.data.words import write_words
 from reverie.errors import InputError
 from reverie.files import write_bytes
 
 
 def save(path: str | Path, values: np.ndarray, scaler: Scaler) -> Path:
-    """Write rows in the user's own format: `.npy`, `.npz`, `.csv`, `.parquet` or PNGs.
+    """Write rows in the user's own format: `.npy`, `.npz`, `.csv`, `.parquet`, `.txt` or PNGs.
 
     A path without an ending is a folder of PNGs (images only). Returns the path written. Files are
     replaced atomically. Raises InputError on an unknown ending or an unwritable place.
@@ -32,14 +33,24 @@ def save(path: str | Path, values: np.ndarray, scaler: Scaler) -> Path:
     if name.endswith((*ENDINGS, ".parquet")):
         flat = values.reshape(len(values), -1)
         return _save_table(path, flat, _fields(scaler, flat.shape[1]), scaler.columns is not None)
+    if name.endswith(".txt"):
+        if scaler.kind != "text" or not scaler.categories:
+            raise InputError(f"{path}: only text is written as .txt; use .npy, .csv or .parquet")
+        return write_words(path, values, scaler.categories[0])
     if path.suffix:
-        raise InputError(f"{path}: samples are written as .npy, .npz, .csv, .parquet or a folder")
+        raise InputError(
+            f"{path}: samples are written as .npy, .npz, .csv, .parquet, .txt or a folder"
+        )
     return _save_images(path, values, scaler)
 
 
 def save_rows(path: str | Path, data: Dataset) -> Path:
     """Write a Dataset as `save` does, a mixed table with its categories and missing cells."""
-    if data.fields and Path(path).name.lower().endswith((*ENDINGS, ".parquet")):
+    if (
+        data.kind != "text"
+        and data.fields
+        and Path(path).name.lower().endswith((*ENDINGS, ".parquet"))
+    ):
         return _save_table(Path(path), data.values, data.fields, data.columns is not None)
     return save(path, data.values, Scaler.fit(data))
 
@@ -47,7 +58,7 @@ def save_rows(path: str | Path, data: Dataset) -> Path:
 def ending_of(data: Dataset) -> str:
     """The ending under which `save_rows` keeps the form of the data's source; "" is a folder."""
     name = data.source.lower()
-    for ending in (*reversed(ENDINGS), ".parquet", ".npz"):
+    for ending in (*reversed(ENDINGS), ".parquet", ".npz", ".txt"):
         if name.endswith(ending):
             return ending
     if ".npz:" in name:
@@ -74,10 +85,12 @@ def _fields(scaler: Scaler, width: int) -> list[Column]:
     whole = np.broadcast_to(np.asarray(scaler.integer), width)
     types = scaler.types or ["int64" if w else "double" for w in whole]
     decimals = scaler.decimals or [None] * width
+    categories = scaler.categories or [[]] * width
     return [
-        Column(name, dtype=kind, decimals=0 if w and d is None else d)
-        for name, kind, w, d in zip(names, types, whole, decimals, strict=True)
-    ]
+        Column(name, "categorical" if known else "numeric", tuple(known), dtype=kind,
+               decimals=0 if w and d is None else d)
+        for name, kind, w, d, known in zip(names, types, whole, decimals, categories, strict=True)
+    ]  # fmt: skip
 
 
 def _save_table(path: Path, values: np.ndarray, fields: Sequence[Column], header: bool) -> Path:

@@ -2,8 +2,10 @@
 
 from reverie.denoisers.base import Denoiser as Denoiser
 from reverie.denoisers.base import evaluating as evaluating
+from reverie.denoisers.choice import network_for as network_for
 from reverie.denoisers.conversions import PREDICTIONS as PREDICTIONS
 from reverie.denoisers.conversions import convert as convert
+from reverie.denoisers.gaussian_mixture import GaussianMixture as GaussianMixture
 from reverie.denoisers.guidance import ClassifierFreeGuidance as ClassifierFreeGuidance
 from reverie.denoisers.guidance import ClassifierGuidance as ClassifierGuidance
 from reverie.denoisers.kernel_mixture import KernelMixture as KernelMixture

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from reverie.processes import Process
+from reverie.processes.bound import bound_rate
 
 
 class Denoiser(nn.Module):
@@ -21,6 +23,16 @@ class Denoiser(nn.Module):
 
     def forward(self, state: Tensor, t: Tensor, condition: Any = None) -> Tensor:
         raise NotImplementedError
+
+    def losses(
+        self, rows: Tensor, x: Tensor, t: Tensor, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """What training lowers (B,): nats per unit of t that the guess costs at draws of X_t.
+
+        rows: places (B,) of the points x (B, *shape) in the training set. By default the bound of
+        the process (see `bound_rate`).
+        """
+        return bound_rate(self.process, self, x, t, generator=generator)
 
 
 @contextmanager

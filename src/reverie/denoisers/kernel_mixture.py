@@ -56,11 +56,11 @@ class KernelMixture(Denoiser):
         if weights is not None:
             self.weights = weights.double() / weights.sum()
         else:
-            self._maximise()
+            self.maximise()
 
     @torch.no_grad()
-    def _maximise(self) -> None:
-        """Weights by expectation maximisation, every row left out of its own density."""
+    def maximise(self) -> None:
+        """Fit the weights by expectation maximisation, every row left out of its own density."""
         parts = []
         for rows in torch.arange(len(self.data)).split(512):
             tau = torch.zeros(len(rows), dtype=torch.float64)

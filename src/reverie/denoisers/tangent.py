@@ -82,6 +82,12 @@ class CorrectedKernel(Denoiser):
         change = space.tangent(state, raw[:, 1:].reshape(state.shape))
         return scale(1 + raw[:, 0], score) + scale(1 / unit, change)
 
+    def losses(
+        self, rows: Tensor, x: Tensor, t: Tensor, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """`loss`: every row is left out of the estimate that it meets."""
+        return self.loss(rows, t, generator=generator)
+
     def loss(self, rows: Tensor, t: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """Denoising score matching times tau (1 + tau), (B,): rows (B,) are places in the data.
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from reverie.denoisers import Denoiser, Network
 from reverie.errors import InputError
+from reverie.objectives.base import Bound as Bound
+from reverie.objectives.base import Denoising as Denoising
+from reverie.objectives.base import Noising as Noising
 from reverie.objectives.base import Objective as Objective
 from reverie.objectives.base import Regression as Regression
 from reverie.objectives.base import Standard as Standard
@@ -17,13 +21,20 @@ from reverie.objectives.functional import FunctionLoss as FunctionLoss
 from reverie.objectives.functional import cameron_martin as cameron_martin
 from reverie.objectives.functional import sobolev as sobolev
 from reverie.objectives.gap import GapNoise as GapNoise
-from reverie.processes import GaussianProcess
 
 
-def build_objective(name: str, process: GaussianProcess, data: Tensor, seed: int) -> Objective:
-    """The objective called `name` (config.OBJECTIVES) on training points (n, *shape)."""
+def build_objective(name: str, denoiser: Denoiser, data: Tensor, seed: int) -> Objective:
+    """The objective called `name` (config.OBJECTIVES) on training points (n, *shape).
+
+    Raises InputError on an unknown name, and on the gap's where the noise is not Gaussian.
+    """
+    if name not in ("standard", "gap", "gap-fixed"):
+        raise InputError(f"no objective is called {name!r}; choose standard, gap or gap-fixed")
+    if not isinstance(denoiser, Network):
+        if name != "standard":
+            raise InputError(f"the objective {name} is for Gaussian noise on vectors and images")
+        return Bound(denoiser)
+    process = denoiser.process
     if name == "standard":
-        return Standard(process)
-    if name in ("gap", "gap-fixed"):
-        return GapNoise(process, data, resample=name == "gap", seed=seed)
-    raise InputError(f"no objective is called {name!r}; choose standard, gap or gap-fixed")
+        return Denoising(denoiser, Standard(process))
+    return Denoising(denoiser, GapNoise(process, data, resample=name == "gap", seed=seed))

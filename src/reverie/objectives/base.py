@@ -1,19 +1,21 @@
-"""What one minibatch asks of a denoiser: that gain * xhat(x_t) meets a target.
+"""What one minibatch asks of a denoiser.
 
-Every objective here is a weighted regression whose conditional mean is the same clean guess, so
-that a network trained on any of them is sampled, measured and audited alike.
+For Gaussian noise, that gain * xhat(x_t) meets a target: a weighted regression whose conditional
+mean is the same clean guess whatever the noising, so that a network trained on any of them is
+sampled, measured and audited alike. For every other process, that the bound on -log p(x) falls.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from reverie.denoisers import Network
+from reverie.denoisers import Denoiser, Network
 from reverie.noise_law import NoiseLaw
 from reverie.processes import GaussianProcess
+from reverie.processes.bound import low_discrepancy
 
 
 class Regression(NamedTuple):
@@ -41,6 +43,18 @@ class Drawn(Protocol):
 
 
 class Objective(Protocol):
+    """What a fit lowers. Its tensors in `state` are saved with the weights."""
+
+    def losses(self, rows: Tensor, x: Tensor, generator: torch.Generator) -> Tensor:
+        """The loss of each row of a minibatch, (B,); rows (B,) are their places in the data."""
+        ...
+
+    def state(self) -> dict[str, Tensor]: ...
+
+    def restore(self, state: dict[str, Tensor]) -> None: ...
+
+
+class Noising(Protocol):
     """Noises a minibatch: rows (B,) are the places of x (B, *shape) in the training set."""
 
     def draw(self, rows: Tensor, x: Tensor, t: Tensor, generator: torch.Generator) -> Drawn:
@@ -59,6 +73,45 @@ class Standard:
         return Regression(state, x, x.new_ones(()), self.process)
 
 
+class Denoising:
+    """Regression at noise levels that are drawn by importance."""
+
+    def __init__(self, network: Network, noising: Noising) -> None:
+        self.network, self.noising = network, noising
+        self.law = NoiseLaw(network.process, network.data_std)
+
+    def losses(self, rows: Tensor, x: Tensor, generator: torch.Generator) -> Tensor:
+        t, weight, bins = self.law.draw(len(x), generator)
+        drawn = self.noising.draw(rows, x, t, generator)
+        guess = self.network(drawn.state, t.to(x.device))
+        each = drawn.loss(guess.float(), self.network.loss_weight(t, x))
+        self.law.learn(bins, each.detach().cpu())
+        return each * weight.to(each)
+
+    def state(self) -> dict[str, Tensor]:
+        return self.law.state()
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        self.law.restore(state)
+
+
+class Bound:
+    """The denoiser's own losses, at one time in each of B equal strata of t."""
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        self.denoiser = denoiser
+
+    def losses(self, rows: Tensor, x: Tensor, generator: torch.Generator) -> Tensor:
+        t = low_discrepancy(len(x), self.denoiser.process.t_range, generator)
+        return self.denoiser.losses(rows, x, t, generator=generator)
+
+    def state(self) -> dict[str, Tensor]:
+        return {}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Nothing is learned on the way."""
+
+
 class DenoisingFit:
     """Adam on denoising score matching, one minibatch at a time, for loops that own their data."""
 
@@ -66,13 +119,13 @@ class DenoisingFit:
         self.network, self.law = network, NoiseLaw(network.process, network.data_std)
         self.optimiser = torch.optim.Adam(network.parameters(), lr=lr, betas=(0.9, 0.99))
 
-    def step(self, x: Tensor, generator: torch.Generator) -> None:
-        """One step on clean points (B, *shape)."""
+    def step(self, x: Tensor, generator: torch.Generator, condition: Any = None) -> None:
+        """One step on clean points (B, *shape), with what the network is told of them."""
         network = self.network.train()
         t, weight, bins = self.law.draw(len(x), generator)
         state = network.process.corrupt(x, t, generator=generator)
         drawn = Regression(state, x, x.new_ones(()), network.process)
-        each = drawn.loss(network(state, t.to(x)), network.loss_weight(t, x))
+        each = drawn.loss(network(state, t.to(x), condition), network.loss_weight(t, x))
         self.law.learn(bins, each.detach())
         self.optimiser.zero_grad(set_to_none=True)
         (each * weight.to(each)).mean().backward()

@@ -17,6 +17,7 @@ import numpy as np
 
 from reverie.curve import LossCurve
 from reverie.errors import InputError
+from reverie.processes import GaussianProcess
 from reverie.staircase import Staircase
 
 NODES = 2001
@@ -68,5 +69,6 @@ def _half_decided(curve: LossCurve) -> float:
 
 
 def has_samples_clock(curve: LossCurve) -> bool:
-    """Whether the "samples" charge exists: one positive clock, and a known dimension."""
-    return curve.columns == 1 and curve.is_log and curve.dim is not None
+    """Whether the "samples" charge exists: Gaussian noise of one clock, and a known dimension."""
+    gaussian = curve.process is None or isinstance(curve.process, GaussianProcess)
+    return gaussian and curve.columns == 1 and curve.is_log and curve.dim is not None

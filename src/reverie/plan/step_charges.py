@@ -34,9 +34,9 @@ METHODS = ("loss-adaptive", "log-snr", "entropic")
 
 @dataclass(frozen=True, eq=False)
 class MeasuredPlan(Plan):
-    """A plan on the nodes of `charges`; `stderr` of its excess, in nats, over the rows."""
+    """A plan on the nodes of `charges_of`; `stderr` of its excess, in nats, over the rows."""
 
-    charges: StepCharges = field(kw_only=True, repr=False)
+    charges_of: StepCharges = field(kw_only=True, repr=False)
     stderr: float = field(kw_only=True)
 
     def on(self, curve: LossCurve) -> Plan:
@@ -45,7 +45,7 @@ class MeasuredPlan(Plan):
     def compare(self) -> dict[str, Plan]:
         """This plan and its rivals through the same nodes, cheapest first."""
         plans: dict[str, Plan] = {
-            method: self.charges.plan(self.steps, method) for method in METHODS
+            method: self.charges_of.plan(self.steps, method) for method in METHODS
         }
         return dict(sorted(plans.items(), key=lambda item: item[1].excess))
 
@@ -84,6 +84,11 @@ class StepCharges:
             raise InputError(f"no measured plan is called {method!r}; choose {', '.join(METHODS)}")
         return self._priced(knots, method)
 
+    def steps_needed(self, nats: float) -> int | None:
+        """The least K whose plan adds at most `nats`; None where all nodes do not do."""
+        counts = range(1, len(self.u))
+        return next((k for k in counts if self.plan(k).excess <= nats), None)
+
     def _priced(self, knots: np.ndarray, method: str) -> MeasuredPlan:
         rows = self.charge[:, knots[:-1], knots[1:]].sum(1)
         # Richardson: with an excess that halves with the steps, the limit is 2 S(N) - S(N / 2)
@@ -100,7 +105,7 @@ class StepCharges:
             float(rows.mean()),
             curve,
             curve.axis[knots],
-            charges=self,
+            charges_of=self,
             stderr=stderr,
         )
 

@@ -27,6 +27,7 @@ class Process(nn.Module):
     monotone: bool = True  # the ideal rate never increases with the clock
     area_exact: bool = True  # the area under the ideal curve is information
     steps_exact: bool = True  # the charge of a step is clock time multiplied by the rate
+    has_kernel: bool = True  # `log_kernel` exists, and with it the memoriser
     clock_label: str = "signal-to-noise ratio"  # what the clock is, on a figure's axis
 
     def sample_prior(

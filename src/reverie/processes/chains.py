@@ -55,6 +55,7 @@ class Ordinal(JumpProcess):
         reach = max(1.0, space.symbols / 20) if reach is None else reach
         if reach <= 0:
             raise InputError(f"reach is {reach}; it must be positive, in symbols")
+        self.reach = float(reach)
         place = torch.arange(space.symbols, dtype=torch.float64)
         rates = torch.exp(-0.5 * ((place[:, None] - place) / reach).square())
         rates = rates - rates.sum(1).diag()

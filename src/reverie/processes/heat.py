@@ -16,6 +16,7 @@ from torch import Tensor
 
 from reverie.errors import InputError
 from reverie.processes import heat_kernels
+from reverie.processes.profile_table import WORTH, ProfileTable
 from reverie.processes.radial_table import RadialTable
 from reverie.spaces import Flat, Hyperbolic, Manifold, Product, Rotations, Sphere, Torus
 from reverie.spaces.manifold import scale
@@ -101,6 +102,7 @@ class RadialHeat(HeatKernel):
     ) -> None:
         super().__init__(space)
         self.profile, self.log_area = profile, log_area
+        self._last: ProfileTable | None = None  # a curve asks for one level several times
 
     @cached_property
     def table(self) -> RadialTable:
@@ -111,11 +113,21 @@ class RadialHeat(HeatKernel):
             math.pi if self.space.compact else math.inf,
         )
 
+    def _pairs(self, state: Tensor, x: Tensor, tau: Tensor) -> heat_kernels.Radial:
+        """(log p, pull) of all pairs (B, N); many pairs of one duration go through a table."""
+        r = self.space.distances(state, x)
+        many = self.space.compact and r.numel() >= WORTH and not r.requires_grad
+        if not many or not (tau == tau[0]).all():
+            return self.profile(r, tau[:, None])
+        if self._last is None or self._last.tau != float(tau[0]):
+            self._last = ProfileTable(self.profile, float(tau[0]))
+        return self._last(r)
+
     def log_density(self, state: Tensor, x: Tensor, tau: Tensor) -> Tensor:
-        return self.profile(self.space.distances(state, x), tau[:, None])[0]
+        return self._pairs(state, x, tau)[0]
 
     def mean_score(self, weights: Tensor, state: Tensor, x: Tensor, tau: Tensor) -> Tensor:
-        pull = self.profile(self.space.distances(state, x), tau[:, None])[1]
+        pull = self._pairs(state, x, tau)[1]
         mean = ((weights * pull) @ x.flatten(1)).reshape(state.shape)
         return self.space.tangent(state, mean)
 

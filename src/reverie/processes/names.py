@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 from reverie.errors import InputError
 from reverie.processes.covariance import covariance_named
@@ -38,15 +39,20 @@ def build(
     if name not in PROCESSES:
         known = ", ".join([*PROCESSES, MODES, FUNCTIONS])
         raise InputError(f"no process is called {name!r}; choose one of {known}")
-    settings |= {key: _number(key, value) for key, value in pairs.items()}
     kind = PROCESSES[name]
-    known = set(kind().settings())  # type: ignore[call-arg]
-    unknown = set(settings) - known
+    known = kind().settings()  # type: ignore[call-arg]
+    return kind(**(settings_of(spec, known) | settings))  # type: ignore[arg-type]
+
+
+def settings_of(spec: str, known: Collection[str]) -> dict[str, float]:
+    """The settings in `name:key=value,...`; InputError on one that is not `known`."""
+    name, _, rest = spec.partition(":")
+    pairs = dict(_pair(part) for part in filter(None, rest.split(",")))
+    unknown = sorted(set(pairs) - set(known))
     if unknown:
-        raise InputError(
-            f"{name} has no setting {', '.join(sorted(unknown))}, only {', '.join(sorted(known))}"
-        )
-    return kind(**settings)  # type: ignore[arg-type]
+        only = f"only {', '.join(sorted(known))}" if known else "and takes none"
+        raise InputError(f"{name} has no setting {', '.join(unknown)}, {only}")
+    return {key: _number(key, value) for key, value in pairs.items()}
 
 
 def spec_of(process: GaussianProcess) -> str:

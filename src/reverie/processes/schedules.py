@@ -195,6 +195,48 @@ class Rectified(GaussianProcess):
         return 1 / (1 + _float64(u).reshape(-1).sqrt())
 
 
+class LogLinear(GaussianProcess):
+    """Variance preserving, with log gamma linear in t from `high` at t_min to `low` at t_max.
+
+    Source: Batzolis et al. 2022, arXiv 2207.09786 (from 10 to -10); Kingma et al. 2021, section 6.
+    """
+
+    def __init__(
+        self,
+        high: float = 10.0,
+        low: float = -10.0,
+        t_min: float = 1e-3,
+        t_max: float = 1.0,
+        shape: Shape = None,
+    ) -> None:
+        super().__init__((t_min, t_max), shape)
+        if not low < high:
+            raise InputError(f"log-SNR goes from high = {high} to low = {low}; need low < high")
+        self.high, self.low = high, low
+
+    def settings(self) -> dict[str, float]:
+        start, stop = self.t_range
+        return dict(high=self.high, low=self.low, t_min=start, t_max=stop)
+
+    def _log_gamma(self, t: Tensor) -> Tensor:
+        start, stop = self.t_range
+        return self.high + (self.low - self.high) * (t - start) / (stop - start)
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return self._log_gamma(t).sigmoid().sqrt()
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return (-self._log_gamma(t)).sigmoid().sqrt()
+
+    def gamma(self, t: Tensor) -> Tensor:
+        return self._log_gamma(t).exp()
+
+    def time(self, u: Tensor | float) -> Tensor:
+        start, stop = self.t_range
+        share = (_float64(u).reshape(-1).log() - self.high) / (self.low - self.high)
+        return start + (stop - start) * share
+
+
 class Custom(GaussianProcess):
     """A user's own alpha(t) and sigma(t); the clock is inverted by bisection to the last bit.
 
@@ -248,4 +290,5 @@ PROCESSES: dict[str, type[GaussianProcess]] = {
     "ve": VE,
     "edm": EDM,
     "rectified": Rectified,
+    "log-linear": LogLinear,
 }

@@ -41,16 +41,27 @@ def _draw_curves(ax: Any, curves: dict[str, LossCurve]) -> None:
         if key in curves:
             curves[key].plot(ax, label=label, **style)
             if not key.startswith("memoriser"):
-                top = max(top, float((curves[key].u * curves[key].rate).max()))
+                top = max(top, float(_heights(curves[key]).max()))
     if {"train", "holdout"} <= set(curves):
         train, held = curves["train"], curves["holdout"]
-        low, high = train.u * train.rate, held.u * held.rate
+        low, high = _heights(train), _heights(held)
         ax.fill_between(train.u, low, high, color="#c2410c", alpha=0.12, lw=0, label="leak")
     if top > 0:
         ax.set_ylim(0, 1.25 * top)
     ax.legend(loc="upper left", frameon=False, fontsize=8)
-    ax.set_ylabel("nats per e-fold of signal-to-noise")
-    ax.set_xlabel("signal-to-noise ratio (noisy to clean)")
+    _name_axes(ax, next(iter(curves.values())))
+
+
+def _heights(curve: LossCurve) -> np.ndarray:
+    """What is drawn, so that areas on the page are nats: u rate over log u, or the rate over u."""
+    return curve.u * curve.rate if curve.is_log else curve.rate
+
+
+def _name_axes(ax: Any, curve: LossCurve) -> None:
+    clock = "signal-to-noise ratio" if curve.process is None else curve.process.clock_label
+    short = clock.removesuffix(" ratio")
+    ax.set_ylabel(f"nats per e-fold of {short}" if curve.is_log else "nats per unit")
+    ax.set_xlabel(f"{clock} (noisy to clean)")
 
 
 def curves_picture(named: dict[str, dict[str, LossCurve]], path: Path) -> Path:
@@ -71,21 +82,26 @@ def plan_figure(plan: Plan) -> str:
     """The model's curve with the staircase of a plan over it; returns SVG text."""
     figure, ax = _axes(6.4, 3.2)
     curve = plan.curve
-    u = np.geomspace(plan.u[0], plan.u[-1], 400)
-    ax.plot(u, u * curve(u), color="#1d4ed8", lw=1.8, label=curve.label or "model")
+    grid = np.geomspace if curve.is_log else np.linspace
+
+    def height(u: np.ndarray, rate: np.ndarray | float) -> np.ndarray:
+        return u * rate if curve.is_log else np.broadcast_to(rate, u.shape)
+
+    u = grid(plan.u[0], plan.u[-1], 400)
+    ax.plot(u, height(u, curve(u)), color="#1d4ed8", lw=1.8, label=curve.label or "model")
     for k, (start, stop) in enumerate(zip(plan.u[:-1], plan.u[1:], strict=True)):
-        step = np.geomspace(start, stop, 40)
-        flat = step * float(curve(start)[0])
+        step = grid(start, stop, 40)
+        flat = height(step, float(curve(start)[0]))
         ax.fill_between(
-            step, step * curve(step), flat, color="#b45309", alpha=0.3, lw=0,
+            step, height(step, curve(step)), flat, color="#b45309", alpha=0.3, lw=0,
             label=f"excess, {plan.excess:.3g} nats" if k == 0 else None,
         )  # fmt: skip
         ax.plot(step, flat, color="#b45309", lw=0.9)
-    ax.set_xscale("log")
+    if curve.is_log:
+        ax.set_xscale("log")
     ax.set_ylim(0, None)
     ax.legend(loc="upper left", frameon=False, fontsize=8)
-    ax.set_ylabel("nats per e-fold of signal-to-noise")
-    ax.set_xlabel("signal-to-noise ratio (noisy to clean)")
+    _name_axes(ax, curve)
     ax.set_title(f"{plan.name}, {plan.steps} steps", fontsize=9)
     return svg(figure)
 

@@ -14,7 +14,7 @@ import torch
 
 from reverie.curve import LossCurve
 from reverie.files import write_json, write_text
-from reverie.plan import Plan, plan_steps, steps_needed
+from reverie.plan import MeasuredPlan, Plan, StepCharges, plan_steps, steps_needed
 from reverie.plan.charges import Warp, has_samples_clock
 from reverie.processes import GaussianProcess
 from reverie.readings import PathKL
@@ -61,15 +61,33 @@ class PlanReport:
         plans = [plan for table in self.tables.values() for plan in table.values()]
         return [f"{plan.steps} steps: {plan.warning}" for plan in plans if plan.warning]
 
+    def approximate(self) -> str:
+        """In what sense the figures are no exact path KL, or nothing."""
+        plan, process = next(iter(self.chosen.values())), self.curve.process
+        if isinstance(plan, MeasuredPlan):
+            return (
+                f"approximate: steps between {len(plan.charges_of.u)} levels were measured on "
+                f"{len(plan.charges_of.charge)} rows (standard error {plan.stderr:.2g} nats)"
+            )
+        if process is None or process.steps_exact:
+            return ""
+        return "approximate: a step is charged clock times rate, which is exact for short steps"
+
+    @property
+    def is_seen(self) -> bool:
+        """Whether the curve has the clock of samples."""
+        return has_samples_clock(self.curve)
+
     def no_certificate(self) -> str:
         """Why the sampler has no certificate, or nothing."""
         return "" if self.sampler == "ancestral" else NO_CERTIFICATE.format(self.sampler)
 
     def _table(self) -> list[str]:
         head = "".join(f"{f'K = {steps}':>23}" for steps in self.tables)
+        bracket = " (in brackets: its charge in the samples clock, closer to what one sees)"
         lines = [
-            "path KL that the schedule adds, in nats (in brackets: its charge in the samples "
-            "clock, closer to what one sees); ancestral sampler",
+            f"path KL that the schedule adds, in nats{bracket if self.is_seen else ''}; ancestral "
+            "sampler",
             "",
             f"  {'':<34}{head}",
         ]
@@ -80,6 +98,7 @@ class PlanReport:
                 seen = f"({charges['samples']:.3g})" if "samples" in charges else ""
                 cells += f"{charges['nats']:>12.4g} {seen:<10}"
             lines.append(f"{'*' if method == self.marked else ' '} {method:<34}{cells}".rstrip())
+        lines += [self.approximate()] if self.approximate() else []
         return lines + [f"warning, {text}" for text in self.warnings()]
 
     def _budget(self) -> list[str]:
@@ -100,6 +119,8 @@ class PlanReport:
     def _bounds(self) -> list[str]:
         if self.no_certificate():
             return [self.no_certificate(), ""]
+        if not any(self.bounds.values()):
+            return []
         shown = ", ".join(f"K = {steps}" for steps in self.bounds)
         lines = [f"certificates of the loss-adaptive plan in nats at {shown} (- where vacuous):"]
         for same in zip(*self.bounds.values(), strict=True):
@@ -130,6 +151,7 @@ class PlanReport:
             "budget_nats": self.budget,
             "steps_needed": self.needed,
             "no_certificate": self.no_certificate() or None,
+            "approximate": self.approximate() or None,
             "warnings": self.warnings(),
             "plans": [
                 plan.to_json()
@@ -158,14 +180,25 @@ def report_plans(
     sampler: str = "ancestral",
     budget: float | None = None,
     facts: Facts | None = None,
+    charges: StepCharges | None = None,
 ) -> PlanReport:
     """Plan every number of steps in `counts` with every schedule, and certify them.
 
-    budget: nats, for the number of steps that the loss-adaptive plan needs. Raises InputError as
-    `plan_steps` does.
+    budget: nats, for the number of steps that the loss-adaptive plan needs. facts: what the
+    certificates of Gaussian noise stand on. charges: measured steps, on which plans then stand.
+    Raises InputError as `plan_steps` does.
     """
+    if charges is not None:
+        measured = {steps: charges.plan(steps, method) for steps in counts}
+        return PlanReport(
+            name, charges.curve, sampler, dict(measured),
+            {steps: plan.compare() for steps, plan in measured.items()},
+            {steps: [] for steps in counts}, budget=budget,
+            needed=None if budget is None else charges.steps_needed(budget),
+        )  # fmt: skip
     chosen = {steps: plan_steps(curve, steps, method, clock) for steps in counts}
-    simple = curve.columns == 1 and curve.is_log
+    gaussian = curve.process is None or isinstance(curve.process, GaussianProcess)
+    simple = gaussian and curve.columns == 1 and curve.is_log
     return PlanReport(
         name,
         curve,

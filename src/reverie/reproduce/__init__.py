@@ -29,10 +29,13 @@ RESULTS = (
     "dominance",
     "minimax-rate",
     "constrained",
+    "inverse-problems",
     "distillation",
     "step-schedules",
     "earth",
     "torsions",
+    "wavelet-steps",
+    "phi4",
     "functional",
 )
 

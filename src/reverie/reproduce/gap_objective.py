@@ -53,6 +53,7 @@ def watch(history: History) -> Callable[[Event, Trainer], None]:
         if event.row is None:
             return
         with trainer.averaged() as network:
+            assert isinstance(network.process, GaussianProcess)
             times = geometric_times(network.process, 20, 0.02, 20)
             drawn = sample(network, DRAWS, times, "ddim", shape=tuple(trainer.train.shape[1:]),
                            generator=torch.Generator().manual_seed(0))  # fmt: skip
@@ -120,7 +121,8 @@ def run(out: Path, seed: int = 0, full: bool = False) -> dict[str, Any]:
         ]  # fmt: skip
         sets = {"training": fitted.train_points(), "held-out": fitted.holdout_points()}
         copy = Memoriser(fitted.process, sets["training"])
-        times = geometric_times(fitted.process, 20, 0.02, 20)
+        process = fitted.gaussian_network("this figure").process
+        times = geometric_times(process, 20, 0.02, 20)
         for kind, values in distances(fitted.denoiser, copy, sets, times).items():
             right.loglog(SIGMAS, values, STYLES[kind], color=f"C{k}", ms=3)
             rows += [

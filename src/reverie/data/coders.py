@@ -1,0 +1,266 @@
+"""The same map where data are no vectors: symbols of a finite set, and points of a manifold.
+
+A coder reads the user's rows as points of its space, writes points back in the user's units, and
+embeds rows for an audit: in its coordinates Euclidean distances rank as the space's own do.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from reverie.data.dataset import Dataset
+from reverie.data.scaler import Scaler, form_of
+from reverie.errors import InputError
+from reverie.spaces import FiniteSet, Manifold, Sphere, Torus, space_named
+
+EUCLIDEAN, SYMBOLS = "euclidean", "symbols"
+MOST_SYMBOLS = 256
+ONE_HOT = 64  # symbols; beyond, they are the levels of a measurement and lie on a line
+OFF = 1e-3  # by how much rounded rows may miss the manifold before they are put on it
+FULL_TURN = 2 * math.pi * 1.001  # angles that leave it are in degrees
+SHORT_NAMES = {"sphere": "Sphere", "torus": "Torus", "rotations": "Rotations",
+               "hyperbolic": "Hyperbolic"}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class SymbolCoder(Scaler):
+    """Rows of symbols: `levels` are a site's values in order, one list, or one per column."""
+
+    levels: list[list[float]]
+
+    @classmethod
+    def fit(cls, data: Dataset) -> SymbolCoder:
+        """Read the symbols off all rows, training and held out.
+
+        Raises InputError on a column with one value only in every row of the whole set, or with
+        too many different ones to be symbols.
+        """
+        flat = data.values.reshape(len(data), -1).astype(np.float64)
+        own = data.kind == "table"  # the columns of a table have alphabets of their own
+        groups = [flat[:, [j]] for j in range(flat.shape[1])] if own else [flat]
+        named = [data.name(j) for j in range(flat.shape[1])] if own else ["the set"]
+        alphabets = [f.categories for f in data.fields] if data.fields else []
+        levels = []
+        for j, (values, name) in enumerate(zip(groups, named, strict=True)):
+            letters = alphabets[j] if alphabets else ()
+            levels.append(
+                [float(i) for i in range(len(letters))]
+                if letters
+                else _levels(values, f"{data.source}: {name}")
+            )
+        if max(map(len, levels)) < 2:
+            raise InputError(f"{data.source} holds one symbol only")
+        return cls(**form_of(data), levels=levels)
+
+    @property
+    def space(self) -> FiniteSet:
+        if self.kind == "text" and self.categories:
+            return FiniteSet("".join(self.categories[0]), tuple(self.shape))
+        return FiniteSet(max(map(len, self.levels)), tuple(self.shape))
+
+    def to_model(self, values: np.ndarray, source: str = "the data") -> Tensor:
+        """Symbols (n, *sites), int64, counted from 0; InputError names the first unknown one."""
+        self._check_shape(values, source)
+        flat = values.reshape(len(values), -1).astype(np.float64)
+        codes = np.empty(flat.shape, np.int64)
+        for j, place in self._sites(flat.shape[1]):
+            known = np.asarray(self.levels[j])
+            found = np.searchsorted(known, flat[:, place]).clip(max=len(known) - 1)
+            odd = known[found] != flat[:, place]
+            if odd.any():
+                row, column = np.argwhere(odd)[0]
+                raise InputError(
+                    f"{source}: row {row} holds {flat[:, place][row, column]:g}, which is none of "
+                    f"the {len(known)} symbols of this run"
+                )
+            codes[:, place] = found
+        return torch.from_numpy(codes.reshape(values.shape))
+
+    def to_user(self, points: Tensor) -> np.ndarray:
+        """Back to the user's values; a symbol that a column does not have becomes its last."""
+        codes = points.detach().cpu().numpy().reshape(len(points), -1)
+        raw = np.empty(codes.shape)
+        for j, place in self._sites(codes.shape[1]):
+            known = np.asarray(self.levels[j])
+            raw[:, place] = known[codes[:, place].clip(max=len(known) - 1)]
+        return raw.reshape(len(points), *self.shape).astype(np.dtype(self.dtype))
+
+    def embed(self, values: np.ndarray) -> np.ndarray:
+        """Coordinates (n, F) whose squared distances count the sites that differ.
+
+        Sites of over 64 symbols are levels of a measurement, and count the squared difference.
+        """
+        codes = self.to_model(values).flatten(1)
+        symbols = self.space.symbols
+        if symbols == 2 or symbols > ONE_HOT:
+            return codes.double().numpy()
+        return torch.nn.functional.one_hot(codes, symbols).flatten(1).double().numpy() / 2**0.5
+
+    def _sites(self, count: int) -> list[tuple[int, slice]]:
+        if len(self.levels) == 1:
+            return [(0, slice(None))]
+        return [(j, slice(j, j + 1)) for j in range(count)]
+
+
+def _levels(values: np.ndarray, name: str) -> list[float]:
+    """The symbols among `values`, in order; integers that fill half of their range: all of it."""
+    known = np.unique(values)
+    if len(known) > MOST_SYMBOLS:
+        raise InputError(
+            f"{name} holds {len(known):,} different values; a set of symbols has at most "
+            f"{MOST_SYMBOLS}"
+        )
+    whole = bool((known == np.round(known)).all())
+    span = int(known[-1] - known[0]) + 1 if whole else 0
+    if whole and len(known) > 2 and span <= MOST_SYMBOLS and 2 * len(known) >= span:
+        known = np.arange(known[0], known[-1] + 1)
+    return known.tolist()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ManifoldCoder(Scaler):
+    """Rows on the manifold of the name `manifold`, in `units`: points, degrees or radians.
+
+    Degrees on Sphere(2) are latitude and longitude; on a torus every column is an angle. Points
+    are ambient coordinates.
+    """
+
+    manifold: str
+    units: str
+
+    @classmethod
+    def fit(cls, data: Dataset, space: str) -> ManifoldCoder:
+        """Read the dimension and the units off the rows; InputError where they do not fit."""
+        width = math.prod(data.shape)
+        manifold = _named(space, data, width)
+        coder = cls(**form_of(data), manifold=repr(manifold), units=_units(manifold, data, width))
+        coder.to_model(data.values, data.source)
+        return coder
+
+    @property
+    def space(self) -> Manifold:
+        return space_named(self.manifold)
+
+    @property
+    def point_shape(self) -> tuple[int, ...]:
+        return self.space.shape
+
+    def to_model(self, values: np.ndarray, source: str = "the data") -> Tensor:
+        """Points (n, *point_shape); InputError names the first row that is not on the manifold."""
+        self._check_shape(values, source)
+        space, rows = self.space, torch.from_numpy(values.astype(np.float64))
+        if self.units != "points" and isinstance(space, Sphere):
+            return _unit_vectors(rows, source).float()
+        if self.units == "degrees":
+            rows = rows.deg2rad()
+        points = rows.reshape(len(rows), *space.shape)
+        if isinstance(space, Torus):  # any angle is one
+            return space.project(points).float()
+        off = space.residual(points)
+        if not (off <= OFF).all():
+            row = int((~(off <= OFF)).nonzero()[0, 0])
+            raise InputError(
+                f"{source}: row {row} is not on {space}: {space.rule} fails by "
+                f"{float(off[row]):.2g}"
+            )
+        return space.project(points).float()
+
+    def to_user(self, points: Tensor) -> np.ndarray:
+        """Back to the user's units and shape; angles in the range that the data keep."""
+        space, rows = self.space, points.detach().cpu().double()
+        if self.units != "points" and isinstance(space, Sphere):
+            rows = _latitude_longitude(rows)
+        elif self.units == "degrees":
+            rows = rows.rad2deg()
+        raw = rows.reshape(len(rows), *self.shape).numpy()
+        if self.units != "points":
+            turn = 2 * math.pi if self.units == "radians" else 360.0
+            first = 1 if isinstance(space, Sphere) else 0
+            start = 0.0 if min(self.low[first:]) >= 0 else -turn / 2
+            raw[:, first:] = start + np.mod(raw[:, first:] - start, turn)
+        return self._as_given(raw)
+
+    def embed(self, values: np.ndarray) -> np.ndarray:
+        """Features (n, F): distances rank as geodesic ones on spheres and rotations, and do so
+        nearby on tori, where a circle's chord stands for its arc."""
+        points = self.to_model(values).double()
+        return self.space.features(points).flatten(1).numpy()
+
+
+def _named(space: str, data: Dataset, width: int) -> Manifold:
+    """The manifold of a short name, with the dimension that rows of `width` numbers have."""
+    if space not in SHORT_NAMES:
+        return space_named(space)
+    if space == "rotations":
+        dim = math.isqrt(width)
+        if dim * dim != width or dim < 2:
+            raise InputError(
+                f"{data.source} has points of shape {data.shape}; rotations are matrices (n, n)"
+            )
+        return space_named(f"Rotations({dim})")
+    angles = space == "torus" or (space == "sphere" and width == 2)
+    dim = 2 if space == "sphere" and width == 2 else width - (not angles)
+    return space_named(f"{SHORT_NAMES[space]}({dim})")
+
+
+def _units(space: Manifold, data: Dataset, width: int) -> str:
+    if isinstance(space, Sphere) and space.dim == 2 and width == 2:
+        return "degrees"
+    if isinstance(space, Torus):
+        return "degrees" if np.abs(data.values).max() > FULL_TURN else "radians"
+    if math.prod(space.shape) != width:
+        raise InputError(
+            f"{data.source} has points of shape {data.shape}; those of {space} have {space.shape}"
+        )
+    return "points"
+
+
+def _unit_vectors(degrees: Tensor, source: str) -> Tensor:
+    """Points (n, 3) of the sphere from latitude and longitude (n, 2) in degrees."""
+    for column, most in ((0, 90.0), (1, 360.0)):
+        odd = ~(degrees[:, column].abs() <= most)
+        if odd.any():
+            row = int(odd.nonzero()[0, 0])
+            name = "latitude" if column == 0 else "longitude"
+            raise InputError(
+                f"{source}: row {row} has {float(degrees[row, column]):g} in column {column}, "
+                f"which is the {name} in degrees, at most {most:g} in size"
+            )
+    latitude, longitude = degrees.deg2rad().T
+    flat = latitude.cos()
+    return torch.stack([flat * longitude.cos(), flat * longitude.sin(), latitude.sin()], 1)
+
+
+def _latitude_longitude(points: Tensor) -> Tensor:
+    """Latitude and longitude (n, 2) in degrees of points (n, 3) of the sphere."""
+    flat = points[:, :2].norm(dim=1)
+    latitude = torch.atan2(points[:, 2], flat)
+    return torch.stack([latitude, torch.atan2(points[:, 1], points[:, 0])], 1).rad2deg()
+
+
+def coder_for(space: str, data: Dataset) -> Scaler:
+    """The coder of a space's name for these rows: `euclidean`, `symbols`, `sphere`, `torus`,
+    `rotations`, `hyperbolic`, or a manifold spelled out, as `Sphere(2)`.
+
+    Raises InputError on an unknown name and on rows that do not lie in the space.
+    """
+    if data.kind == "text" and space != SYMBOLS:
+        raise InputError(f"{data.source} is text: its space is symbols, not {space}")
+    if space == EUCLIDEAN:
+        return Scaler.fit(data)
+    if space == SYMBOLS:
+        return SymbolCoder.fit(data)
+    return ManifoldCoder.fit(data, space)
+
+
+def coder_from_json(values: dict[str, Any]) -> Scaler:
+    """The coder that `to_json` wrote; TypeError where a field is missing."""
+    if "levels" in values:
+        return SymbolCoder(**values)
+    return ManifoldCoder(**values) if "manifold" in values else Scaler(**values)

@@ -1,0 +1,73 @@
+"""The networks that `fit` builds by name, each for the processes that it suits."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+
+from reverie.denoisers.base import Denoiser
+from reverie.denoisers.kernel_mixture import KernelMixture
+from reverie.denoisers.network import Network, ResidualMLP
+from reverie.denoisers.tangent import CorrectedKernel, TangentNetwork
+from reverie.denoisers.tokens import PosteriorHead, TokenMLP, TokenTransformer
+from reverie.errors import InputError
+from reverie.processes import Brownian, GaussianProcess, JumpProcess, Process
+
+HEADS = 4
+BANDWIDTHS, WIDEST = 5, 0.1  # of the kernel estimate, from tau_min on
+
+
+def network_for(
+    process: Process,
+    shape: tuple[int, ...],
+    name: str = "mlp",
+    width: int = 256,
+    depth: int = 3,
+    *,
+    body: nn.Module | None = None,
+    train: Tensor | None = None,
+) -> Denoiser:
+    """A fresh network for points of `shape`, or around a `body` of the user's own.
+
+    name: mlp; unet (images); transformer (symbols); kernel (compact manifolds: a kernel estimate
+    of `train` (n, *shape) that a network corrects). Raises InputError where the two do not fit.
+    """
+    if isinstance(process, GaussianProcess):
+        return Network(process, body or _vectors(name, shape, width, depth), data_std=1.0)
+    if isinstance(process, JumpProcess):
+        return PosteriorHead(process, body or _tokens(name, process, width, depth))
+    if isinstance(process, Brownian):
+        if name == "kernel" and train is not None:
+            return CorrectedKernel(_estimate(process, train), width, depth)
+        if body is None and name != "mlp":
+            raise InputError(f"network {name!r} is not for manifolds: use mlp or kernel")
+        return TangentNetwork(process, body, width, depth)
+    raise InputError(f"there is no network for {type(process).__name__} yet: build a Denoiser")
+
+
+def _vectors(name: str, shape: tuple[int, ...], width: int, depth: int) -> nn.Module:
+    if name == "unet":
+        from reverie.denoisers.unet import UNet
+
+        return UNet(shape, width)
+    if name != "mlp":
+        raise InputError(f"network {name!r} is not for vectors and images: use mlp or unet")
+    return ResidualMLP(shape, width, depth)
+
+
+def _tokens(name: str, process: JumpProcess, width: int, depth: int) -> nn.Module:
+    kinds = {"mlp": TokenMLP, "transformer": TokenTransformer}
+    if name not in kinds:
+        raise InputError(f"network {name!r} is not for symbols: use mlp or transformer")
+    if name == "transformer" and width % HEADS:
+        raise InputError(f"width is {width}; a transformer needs a multiple of {HEADS}")
+    return kinds[name](process.states, process.space.shape, process.symbols, width, depth)
+
+
+def _estimate(process: Brownian, train: Tensor) -> KernelMixture:
+    """The kernel estimate, its weights equal until `maximise` fits them or a file gives them."""
+    ratio = math.log(max(WIDEST / process.tau_min, 10.0)) / (BANDWIDTHS - 1)
+    taus = [process.tau_min * math.exp(ratio * k) for k in range(BANDWIDTHS)]
+    even = train.new_ones(BANDWIDTHS + 1)
+    return KernelMixture(process, process.space.project(train.double()), taus, even)
