@@ -267,7 +267,7 @@ def test_deep_images_are_refused_and_dark_ones_come_back_dark(tmp_path):
     assert np.array_equal(load(out).values[:, :1], loaded.values)
 
 
-def test_a_matlab_file_of_one_array_is_read(tmp_path):
+def test_a_matlab_file_of_one_array_is_read(tmp_path: Path) -> None:
     from scipy.io import savemat
 
     values = np.random.default_rng(0).integers(0, 2, (20, 6)).astype(np.uint8)

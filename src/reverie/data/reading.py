@@ -17,8 +17,8 @@ from reverie.errors import InputError
 
 BUILT_IN = ("digits", "wine", "breast-cancer", "fashion-mnist")
 FORMATS = (
-    ".npy, .npz, .csv (.gz), .parquet, .txt (a row a line), .mat, an idx file (MNIST format), a "
-    "folder of images, or one of " + ", ".join(BUILT_IN)
+    ".npy, .npz, .csv (.gz), .parquet, .txt (a row a line), .mat, an idx file (MNIST format), a folder "
+    "of images, or one of " + ", ".join(BUILT_IN)
 )
 
 
@@ -26,9 +26,9 @@ def load(source: str | Path | np.ndarray | Tensor | Dataset, *, mixed: bool = Fa
     """Load a built-in name, a file, a folder of images, an array or a tensor.
 
     Files: `.npy`, `.npz` (one array, or `FILE.npz:KEY`), `.csv` or `.data`, also gzipped (a header
-    is recognised), `.parquet` (extra `tables`), `.txt` (every line a row of letters), `.mat` of
-    MATLAB 5. mixed: tables may hold categories and missing cells (see `Column`), as audits and
-    finite sets take them. Raises InputError: what is wrong, and where.
+    is recognised), `.parquet` (extra `tables`), `.txt` (every line a row of letters), `.mat`. mixed:
+    tables may hold categories and missing cells (see `Column`), as audits and finite sets take
+    them. Raises InputError: what is wrong, and where.
     """
     if isinstance(source, Dataset):
         return source
