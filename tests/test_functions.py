@@ -18,7 +18,7 @@ from reverie.denoisers import (
 )
 from reverie.denoisers.operator import Waves
 from reverie.errors import InputError
-from reverie.objectives import FunctionLoss, cameron_martin, sobolev
+from reverie.objectives import Denoising, FunctionLoss, cameron_martin, sobolev
 from reverie.objectives.functional import (
     excess_roughness,
     random_observations,
@@ -71,7 +71,7 @@ def trained(process, data, steps, norm=None, observe=0, **settings):
     network = small_network(process, **settings)
     config = FitConfig(steps=steps, batch_size=64, lr=2e-3, check_every=10 * steps)
     trainer = Trainer(network, data, None, config)
-    trainer.objective = FunctionLoss(process, norm, observe)
+    trainer.objective = Denoising(network, FunctionLoss(process, norm, observe))
     for _ in trainer.events():
         pass
     trainer.averaged().__enter__()

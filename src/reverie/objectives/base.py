@@ -7,6 +7,7 @@ sampled, measured and audited alike. For every other process, that the bound on 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -35,12 +36,30 @@ class Regression(NamedTuple):
 
 
 class Drawn(Protocol):
-    """A noised minibatch: the states to guess from, and what a guess costs."""
+    """A noised minibatch: the states to guess from, what rows are told, and what a guess costs."""
 
     @property
     def state(self) -> Tensor: ...
 
+    @property
+    def condition(self) -> Any: ...
+
     def loss(self, guess: Tensor, scale: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Told:
+    """A noised minibatch whose rows are told something."""
+
+    drawn: Drawn
+    condition: Any
+
+    @property
+    def state(self) -> Tensor:
+        return self.drawn.state
+
+    def loss(self, guess: Tensor, scale: Tensor) -> Tensor:
+        return self.drawn.loss(guess, scale)
 
 
 class Objective(Protocol):

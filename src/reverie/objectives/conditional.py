@@ -13,7 +13,7 @@ from torch import Tensor
 
 from reverie.denoisers import drop_conditions
 from reverie.errors import InputError
-from reverie.objectives.base import Noising, Regression
+from reverie.objectives.base import Noising, Told
 
 DROPPED = 0.1  # of the rows, as in classifier-free guidance (Ho & Salimans 2022, table 1)
 SHARES = (0.3, 0.7)  # of coordinates observed (Gloeckler et al. 2024, code)
@@ -27,9 +27,9 @@ class Conditional:
             raise InputError(f"dropped is {dropped}; it must lie in [0, 1)")
         self.noising, self.conditions, self.dropped = noising, conditions, dropped
 
-    def draw(self, rows: Tensor, x: Tensor, t: Tensor, generator: torch.Generator) -> Regression:
+    def draw(self, rows: Tensor, x: Tensor, t: Tensor, generator: torch.Generator) -> Told:
         drawn = self.noising.draw(rows, x, t, generator)
-        return drawn._replace(condition=self.tell(rows, generator))
+        return Told(drawn, self.tell(rows, generator))
 
     def tell(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         """Conditions (B, ...) of the rows (B,), some of them lost."""
@@ -51,9 +51,9 @@ class Masked:
             raise InputError("the mask of parameters must hold some coordinates, and not all")
         self.noising, self.parameters = noising, parameters
 
-    def draw(self, rows: Tensor, x: Tensor, t: Tensor, generator: torch.Generator) -> Regression:
+    def draw(self, rows: Tensor, x: Tensor, t: Tensor, generator: torch.Generator) -> Told:
         drawn = self.noising.draw(rows, x, t, generator)
-        return drawn._replace(condition=self.tell(x, generator))
+        return Told(drawn, self.tell(x, generator))
 
     def tell(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """The points x (B, *shape), NaN where they are not observed."""

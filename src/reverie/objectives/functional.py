@@ -110,7 +110,7 @@ class FunctionRegression(NamedTuple):
 
 
 class FunctionLoss:
-    """An objective of `Trainer`: denoising score matching in a norm of functions.
+    """A noising for `Denoising`: denoising score matching in a norm of functions.
 
     norm: `space.square_norm` (default), `sobolev(space)` or `cameron_martin(process, data)`.
     observe: condition each row on up to so many of its own points, at random; 0 is none.

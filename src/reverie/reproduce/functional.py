@@ -19,7 +19,7 @@ from torch import Tensor
 from reverie.config import FitConfig
 from reverie.curve import measure
 from reverie.denoisers import FourierNeuralOperator, Network, on_grid
-from reverie.objectives import FunctionLoss
+from reverie.objectives import Denoising, FunctionLoss
 from reverie.objectives.functional import excess_roughness
 from reverie.processes import RBF, Covariance, Exponential, FunctionNoise, Matern
 from reverie.reproduce.curve_scores import DRAWS, copied_rows, score_rows
@@ -108,7 +108,7 @@ def fit(process: FunctionNoise, data: Tensor, steps: int, seed: int, modes: int 
         steps=steps, batch_size=64, lr=2e-3, check_every=steps, seed=seed, ema=0.995
     )
     trainer = Trainer(network, data, None, config)
-    trainer.objective = FunctionLoss(process)
+    trainer.objective = Denoising(network, FunctionLoss(process))
     for _ in trainer.events():
         pass
     trainer.averaged().__enter__()
