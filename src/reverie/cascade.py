@@ -135,6 +135,7 @@ class Cascade(nn.Module):
         side = [size >> self.levels for size in self.shape[1:]]
         shape, told, images = (self.shape[0], *side), None, torch.empty(0)
         for k, network in enumerate(self.networks):
+            assert isinstance(network, Network)
             drawn = sample(
                 network, n, plans[k], sampler, shape=shape, condition=told, generator=generator,
                 **options,
