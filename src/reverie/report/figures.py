@@ -41,11 +41,11 @@ def _draw_curves(ax: Any, curves: dict[str, LossCurve]) -> None:
         if key in curves:
             curves[key].plot(ax, label=label, **style)
             if not key.startswith("memoriser"):
-                top = max(top, float((curves[key].u * curves[key].rate).max()))
+                top = max(top, float(curves[key].per_fold[1].max()))
     if {"train", "holdout"} <= set(curves):
         train, held = curves["train"], curves["holdout"]
-        low, high = train.u * train.rate, held.u * held.rate
-        ax.fill_between(train.u, low, high, color="#c2410c", alpha=0.12, lw=0, label="leak")
+        (place, low), (_, high) = train.per_fold, held.per_fold
+        ax.fill_between(place, low, high, color="#c2410c", alpha=0.12, lw=0, label="leak")
     if top > 0:
         ax.set_ylim(0, 1.25 * top)
     ax.legend(loc="upper left", frameon=False, fontsize=8)
