@@ -4,11 +4,13 @@ from reverie.denoisers.base import Denoiser as Denoiser
 from reverie.denoisers.base import evaluating as evaluating
 from reverie.denoisers.conversions import PREDICTIONS as PREDICTIONS
 from reverie.denoisers.conversions import convert as convert
+from reverie.denoisers.convolution import Convolutional as Convolutional
 from reverie.denoisers.guidance import ClassifierFreeGuidance as ClassifierFreeGuidance
 from reverie.denoisers.guidance import ClassifierGuidance as ClassifierGuidance
 from reverie.denoisers.kernel_mixture import KernelMixture as KernelMixture
 from reverie.denoisers.linear import Linear as Linear
 from reverie.denoisers.memoriser import Memoriser as Memoriser
+from reverie.denoisers.multiscale import Multiscale as Multiscale
 from reverie.denoisers.network import Network as Network
 from reverie.denoisers.network import ResidualMLP as ResidualMLP
 from reverie.denoisers.score_matching import denoising_loss as denoising_loss
