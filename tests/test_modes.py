@@ -282,6 +282,17 @@ def test_the_loss_adaptive_plan_is_the_cheapest(planned):
     assert np.allclose(process.clock(torch.as_tensor(plan.levels)), plan.u, rtol=0.02)
 
 
+def test_a_curve_of_many_clocks_is_drawn_with_its_area(planned):
+    from reverie.report.figures import curves_figure
+
+    *_, curve = planned
+    place, height = curve.per_fold
+    drawn = np.trapezoid(height, np.log(place))
+    assert drawn == pytest.approx(float((curve.weights * curve.rate).sum()))
+    assert drawn == pytest.approx(curve.area(), rel=0.04)  # trapezia of 32 levels
+    assert "<svg" in curves_figure({"train": curve, "holdout": curve})
+
+
 def test_likelihood_is_the_noised_laws_density(planned):
     pytest.importorskip("torchdiffeq")
     process, x, law, _ = planned

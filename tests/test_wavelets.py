@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from reverie.cascade import Cascade, fit_cascade
+from reverie.cascade import Cascade, fit_cascade, fit_multiscale
 from reverie.curve import measure
 from reverie.denoisers import Denoiser, Linear
 from reverie.denoisers.convolution import Convolutional
@@ -19,10 +19,9 @@ from reverie.denoisers.multiscale import (
     slot_process,
 )
 from reverie.errors import InputError
-from reverie.objectives.base import DenoisingFit
 from reverie.plan import plan_steps
 from reverie.processes import EDM, VP, LogLinear
-from reverie.reproduce import wavelet_steps
+from reverie.reproduce import phi4, wavelet_steps
 from reverie.sampling import sample
 from reverie.spaces import Wavelet, basis_named
 from reverie.spaces.filters import level_matrix, low_pass
@@ -142,12 +141,11 @@ def test_slots_with_exact_denoisers_sample_the_law_at_a_third_of_the_cost(genera
 def test_slots_train_and_have_a_curve(generator):
     images = torch.randn(64, 1, 8, 8, generator=generator)
     model = Multiscale.build(images, 2, lambda shape: Convolutional(1, width=8, depth=1))
-    for slot, network in enumerate(model.denoisers):
-        fitting = DenoisingFit(network, 1e-3)
-        before = [p.clone() for p in network.parameters()]
-        fitting.step(averages(model.process, images, slot), generator)
-        fitting.step(averages(model.process, images, slot), generator)
-        assert any((a != b).any() for a, b in zip(before, network.parameters(), strict=True))
+    before = [p.clone() for p in model.parameters()]
+    seen = list(fit_multiscale(model, images, 3, batch_size=16, generator=generator))
+    assert seen == [(slot, step) for slot in (1, 2) for step in range(3)]
+    changed = [(a != b).any() for a, b in zip(before, model.parameters(), strict=True)]
+    assert sum(map(int, changed)) > len(before) / 2
     curve = measure(model, images, 8, generator=generator)
     assert curve.u.shape == (8, 2)
     assert plan_steps(curve, 5).excess > 0
@@ -406,3 +404,27 @@ def test_binder_and_refusals(generator):
     for side in (3, 0):
         with pytest.raises(InputError, match="even"):
             Chains(2, side, 0.5)
+
+
+@pytest.mark.slow
+def test_binder_cumulants_cross_at_the_critical_point():
+    """.68 +- .01 for sides 8 and 16, and the cumulants of independent chains there."""
+    small, large = (phi4.binder_curve(side, 256, 60, seed=0) for side in phi4.SIDES)
+    found = phi4.crossing(small[:, 0], large[:, 0])
+    error = phi4.jackknife(
+        np.array([phi4.crossing(small[:, g], large[:, g]) for g in range(1, small.shape[1])])
+    )
+    assert abs(found - 0.68) < 0.01
+    assert error < 0.005
+    for curve, known in ((small, 0.599), (large, 0.603)):
+        assert abs(curve[1, 0] - known) < 4 * phi4.jackknife(curve[1, 1:]) + 0.003
+
+
+def test_crossing_and_jackknife_in_closed_form(generator):
+    betas = np.array(phi4.BETAS)
+    assert phi4.crossing(0 * betas, (betas - 0.683) * (1 + betas)) == pytest.approx(0.683)
+    x = torch.randn(16, generator=generator).double().numpy()
+    means = np.array([np.delete(x, k).mean() for k in range(16)])
+    assert phi4.jackknife(means) == pytest.approx(x.std(ddof=1) / 4)
+    gap = phi4.largest_gap(np.array([1.0, 2.0, 3.0]), np.array([2.5, 4.0]))
+    assert gap == pytest.approx(2 / 3)

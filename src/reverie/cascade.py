@@ -7,6 +7,8 @@ transform (wavelet score-based generative models: Guth, Coste, De Bortoli & Mall
 arXiv 2208.05003). Every factor is a diffusion model of its own, standardised channel by channel,
 and told the clean averages where it draws details; all take the same number of steps. Each is a
 Denoiser with a condition, so that `measure`, `plan_steps` and `sample` read it by itself.
+
+The slots of `denoisers.multiscale`, the other model of one network a scale, are trained here too.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from torch import Tensor, nn
 
 from reverie.denoisers import Network
 from reverie.denoisers.convolution import Convolutional
+from reverie.denoisers.multiscale import Multiscale, averages
 from reverie.errors import InputError
 from reverie.objectives.base import DenoisingFit
 from reverie.plan import Plan
@@ -135,6 +138,7 @@ class Cascade(nn.Module):
         side = [size >> self.levels for size in self.shape[1:]]
         shape, told, images = (self.shape[0], *side), None, torch.empty(0)
         for k, network in enumerate(self.networks):
+            assert isinstance(network, Network)
             drawn = sample(
                 network, n, plans[k], sampler, shape=shape, condition=told, generator=generator,
                 **options,
@@ -159,37 +163,62 @@ def fit_cascade(
     lr: float = 2e-3,
     generator: torch.Generator,
 ) -> Iterator[tuple[int, int]]:
-    """Train every network for `steps` minibatches, yielding (scale, step); then it is averaged.
+    """Train every network for `steps` minibatches of images (n, C, H, W), yielding (scale, step).
 
     Adam with a cosine learning rate; the weights kept are a running average.
     """
-    for place, (network, scale) in enumerate(
-        zip(cascade.networks, cascade.scales(images), strict=True)
-    ):
-        assert isinstance(network, Network)
-        fitting = DenoisingFit(network, lr)
-        average = [p.detach().clone() for p in network.parameters()]
-        for step in range(steps):
-            for group in fitting.optimiser.param_groups:
-                group["lr"] = 0.5 * lr * (1 + math.cos(math.pi * step / steps))
-            rows = torch.randint(len(images), (batch_size,), generator=generator)
-            told = None if scale.told is None else scale.told[rows]
-            fitting.step(scale.data[rows], generator, told)
-            decay = min(EMA, (1 + step) / (10 + step))
-            for kept, weight in zip(average, network.parameters(), strict=True):
-                kept.lerp_(weight.detach(), 1 - decay)
+    for place, scale in enumerate(cascade.scales(images)):
+        for step in _train(cascade.networks[place], scale, steps, batch_size, lr, generator):
             yield place, step
-        with torch.no_grad():
-            for kept, weight in zip(average, network.parameters(), strict=True):
-                weight.copy_(kept)
-        network.eval()
+
+
+def fit_multiscale(
+    model: Multiscale,
+    images: Tensor,
+    steps: int,
+    *,
+    batch_size: int = 64,
+    lr: float = 2e-3,
+    generator: torch.Generator,
+) -> Iterator[tuple[int, int]]:
+    """Train the network of every slot, as `fit_cascade` does, yielding (slot, step)."""
+    for place, network in enumerate(model.denoisers):
+        scale = Scale(averages(model.process, images, place), None)
+        for step in _train(network, scale, steps, batch_size, lr, generator):
+            yield place + 1, step
+
+
+def _train(
+    network: nn.Module,
+    scale: Scale,
+    steps: int,
+    batch_size: int,
+    lr: float,
+    generator: torch.Generator,
+) -> Iterator[int]:
+    assert isinstance(network, Network)
+    fitting = DenoisingFit(network, lr)
+    average = [p.detach().clone() for p in network.parameters()]
+    for step in range(steps):
+        for group in fitting.optimiser.param_groups:
+            group["lr"] = 0.5 * lr * (1 + math.cos(math.pi * step / steps))
+        rows = torch.randint(len(scale.data), (batch_size,), generator=generator)
+        told = None if scale.told is None else scale.told[rows]
+        fitting.step(scale.data[rows], generator, told)
+        decay = min(EMA, (1 + step) / (10 + step))
+        for kept, weight in zip(average, network.parameters(), strict=True):
+            kept.lerp_(weight.detach(), 1 - decay)
+        yield step
+    with torch.no_grad():
+        for kept, weight in zip(average, network.parameters(), strict=True):
+            weight.copy_(kept)
+    network.eval()
 
 
 def _quarters(modes: Tensor) -> list[Tensor]:
     """Averages and the three detail bands of a one-level transform (n, C, H, W)."""
     height, width = (side // 2 for side in modes.shape[2:])
-    rows, columns = modes.split(height, 2), width
-    return [part for row in rows for part in row.split(columns, 3)]
+    return [part for row in modes.split(height, 2) for part in row.split(width, 3)]
 
 
 def _joined(quarters: list[Tensor]) -> Tensor:

@@ -117,6 +117,19 @@ class LossCurve:
         u = np.atleast_1d(np.asarray(u, dtype=np.float64))
         return self.at(np.log(u) if self.is_log else u)[1][:, 0]
 
+    @property
+    def per_fold(self) -> tuple[np.ndarray, np.ndarray]:
+        """What a figure shows: the clock (L,), its geometric mean over columns, and nats (L,).
+
+        Nats per e-fold of it, or per unit where the clock starts at 0.
+        """
+        if self.columns == 1:
+            return self.u.reshape(-1), (self.u * self.rate if self.is_log else self.rate).reshape(
+                -1
+            )
+        slope = PchipInterpolator(self.axis, self.u).derivative()(self.axis)
+        return np.exp(self.axis) if self.is_log else self.axis, (slope * self.rate).sum(1)
+
     # --- areas -----------------------------------------------------------------------------
 
     @property
@@ -272,19 +285,12 @@ class LossCurve:
             import matplotlib.pyplot as plt
 
             ax = plt.subplots(figsize=(6, 3.6))[1]
-        u, rate = (a.reshape(len(self.u), -1) for a in (self.u, self.rate))
-        scale = u if self.is_log else np.ones_like(u)
-        (line,) = ax.plot(
-            np.exp(self.axis) if self.is_log else self.axis,
-            (scale * rate).sum(1),
-            label=label or self.label or None,
-            **style,
-        )
+        place, height = self.per_fold
+        (line,) = ax.plot(place, height, label=label or self.label or None, **style)
         if self.stderr is not None and self.columns == 1:
-            band = Z95 * self.stderr * scale[:, 0]
-            middle = scale[:, 0] * rate[:, 0]
+            band = Z95 * self.stderr * (self.u if self.is_log else 1.0)
             ax.fill_between(
-                u[:, 0], middle - band, middle + band, color=line.get_color(), alpha=0.2, lw=0
+                place, height - band, height + band, color=line.get_color(), alpha=0.2, lw=0
             )
         if self.is_log:
             ax.set_xscale("log")

@@ -221,5 +221,5 @@ def _draw(found: dict[str, dict[str, list[int]]]) -> Any:
         axes.set_title(title)
     left.set_ylabel(f"steps to KL / d = {BUDGET:g} nats")
     right.set_ylabel("steps at each scale (Haar, coarse 8 included)")
-    left.legend(fontsize=8)
+    right.legend(fontsize=8)
     return figure
