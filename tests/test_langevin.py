@@ -29,7 +29,7 @@ from reverie.errors import InputError
 from reverie.plan import plan_steps
 from reverie.processes import EDM, VP, CriticallyDamped, Flexible, LinearSDE
 from reverie.processes.flexible import recipe
-from reverie.processes.linear_sde import transition
+from reverie.processes.linear_moments import transition
 from reverie.reproduce import damped, flexible
 from reverie.sampling import sample
 from reverie.sampling.splitting import splitting

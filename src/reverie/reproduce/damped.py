@@ -186,7 +186,8 @@ def _rolls(axes: Any, steps: int, seeds: int, seed: int) -> list[Row]:
     axes.set(xlabel="network evaluations", ylabel="energy distance to held-out rows")
     axes.set_xticks(EVALUATIONS, [str(count) for count in EVALUATIONS])
     axes.minorticks_off()
-    axes.legend(frameon=False, fontsize=7)
+    axes.set_ylim(top=3)  # room for the legend
+    axes.legend(frameon=False, fontsize=7, ncols=2)
     return rows
 
 

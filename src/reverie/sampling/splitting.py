@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from reverie.processes import LinearSDE
-from reverie.processes.linear_sde import root, transition
+from reverie.processes.linear_moments import root, transition
 from reverie.sampling.levels import Guess, Visit, Visits
 
 
