@@ -124,9 +124,8 @@ class LossCurve:
         Nats per e-fold of it, or per unit where the clock starts at 0.
         """
         if self.columns == 1:
-            return self.u.reshape(-1), (self.u * self.rate if self.is_log else self.rate).reshape(
-                -1
-            )
+            height = self.u * self.rate if self.is_log else self.rate
+            return self.u.reshape(-1), height.reshape(-1)
         slope = PchipInterpolator(self.axis, self.u).derivative()(self.axis)
         return np.exp(self.axis) if self.is_log else self.axis, (slope * self.rate).sum(1)
 

@@ -11,11 +11,8 @@ from reverie.denoisers.conditions import condition_rows as condition_rows
 from reverie.denoisers.conditions import drop_conditions as drop_conditions
 from reverie.denoisers.conversions import PREDICTIONS as PREDICTIONS
 from reverie.denoisers.conversions import convert as convert
-<<<<<<< HEAD
-from reverie.denoisers.gaussian_mixture import GaussianMixture as GaussianMixture
-=======
 from reverie.denoisers.convolution import Convolutional as Convolutional
->>>>>>> modes
+from reverie.denoisers.gaussian_mixture import GaussianMixture as GaussianMixture
 from reverie.denoisers.guidance import ClassifierFreeGuidance as ClassifierFreeGuidance
 from reverie.denoisers.guidance import ClassifierGuidance as ClassifierGuidance
 from reverie.denoisers.joint import JointConditional as JointConditional
@@ -28,11 +25,8 @@ from reverie.denoisers.linear_sde import StateNetwork as StateNetwork
 from reverie.denoisers.linear_sde import Transferred as Transferred
 from reverie.denoisers.linear_sde import negative_elbo as negative_elbo
 from reverie.denoisers.memoriser import Memoriser as Memoriser
-<<<<<<< HEAD
-from reverie.denoisers.network import MaskedNetwork as MaskedNetwork
-=======
 from reverie.denoisers.multiscale import Multiscale as Multiscale
->>>>>>> modes
+from reverie.denoisers.network import MaskedNetwork as MaskedNetwork
 from reverie.denoisers.network import Network as Network
 from reverie.denoisers.network import ResidualMLP as ResidualMLP
 from reverie.denoisers.operator import FourierNeuralOperator as FourierNeuralOperator

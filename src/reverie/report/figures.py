@@ -41,28 +41,15 @@ def _draw_curves(ax: Any, curves: dict[str, LossCurve]) -> None:
         if key in curves:
             curves[key].plot(ax, label=label, **style)
             if not key.startswith("memoriser"):
-<<<<<<< HEAD
-                top = max(top, float(_heights(curves[key]).max()))
-    if {"train", "holdout"} <= set(curves):
-        train, held = curves["train"], curves["holdout"]
-        low, high = _heights(train), _heights(held)
-        ax.fill_between(train.u, low, high, color="#c2410c", alpha=0.12, lw=0, label="leak")
-=======
                 top = max(top, float(curves[key].per_fold[1].max()))
     if {"train", "holdout"} <= set(curves):
         train, held = curves["train"], curves["holdout"]
         (place, low), (_, high) = train.per_fold, held.per_fold
         ax.fill_between(place, low, high, color="#c2410c", alpha=0.12, lw=0, label="leak")
->>>>>>> modes
     if top > 0:
         ax.set_ylim(0, 1.25 * top)
     ax.legend(loc="upper left", frameon=False, fontsize=8)
     _name_axes(ax, next(iter(curves.values())))
-
-
-def _heights(curve: LossCurve) -> np.ndarray:
-    """What is drawn, so that areas on the page are nats: u rate over log u, or the rate over u."""
-    return curve.u * curve.rate if curve.is_log else curve.rate
 
 
 def _name_axes(ax: Any, curve: LossCurve) -> None:
