@@ -16,7 +16,7 @@ from reverie.config import FitConfig
 from reverie.data import ManifoldCoder, SymbolCoder, coder_for, coder_from_json, load, save
 from reverie.demo import describe
 from reverie.errors import InputError
-from reverie.processes import Brownian, Masking, RateMatrix, name_of, process_on
+from reverie.processes import PROCESSES, Brownian, Masking, RateMatrix, name_of, process_on
 from reverie.processes.heat import heat_kernel
 from reverie.readings import draw, sampling_plan, standard_curves, steps_are_measured
 from reverie.report import write_report
@@ -223,6 +223,14 @@ CASES = {
                     dict(space="symbols", network="transformer"), "masking"),
     "images": (RNG.integers(0, 2, (100, 1, 4, 4)).astype(np.uint8),
                dict(process="ordinal"), "ordinal"),
+    "damped": (RNG.normal(size=(100, 8)), dict(process="damped"), "damped"),
+    "modes": (RNG.normal(size=(100, 8)),
+              dict(process="modes:basis=haar,speed=1/1.1/1.2/1.3"), "modes"),
+    "functions": (RNG.normal(size=(100, 8)).cumsum(1),
+                  dict(process="functions:kernel=matern-3/2,length=0.2", network="fno"),
+                  "functions"),
+} | {
+    name: (RNG.normal(size=(80, 2)), dict(process=name), name) for name in PROCESSES
 }  # fmt: skip
 
 

@@ -81,7 +81,8 @@ class Sample:
     """ancestral, ddim, heun, dpm++2m, dpm++2s, sde-dpm++2m, unipc-1, unipc-2, unipc-3, er-sde-1,
     er-sde-2, er-sde-3, exponential-euler, predictor-corrector, or ode (adaptive steps between the
     plan's ends; needs torchdiffeq). Of symbols: ancestral, tau-leaping, gillespie or (masking)
-    first-hitting; of manifolds: ancestral or predictor-corrector."""
+    first-hitting; of manifolds: ancestral or predictor-corrector; of damped noise: ancestral,
+    sscs, sscs-midpoint or euler-maruyama."""
     out: Path = Path("samples.npy")
     """Where to: .npy, .npz, .csv, .parquet, .txt (text), or a folder of PNGs (no ending)."""
     reject_copies: bool = False

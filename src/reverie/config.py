@@ -7,7 +7,7 @@ from typing import Any
 
 from reverie.errors import InputError
 
-NETWORKS = ("mlp", "unet", "transformer", "kernel")
+NETWORKS = ("mlp", "unet", "fno", "transformer", "kernel")
 OBJECTIVES = ("standard", "gap", "gap-fixed")
 
 
@@ -26,13 +26,14 @@ class FitConfig:
     (latitude and longitude in degrees, or unit vectors), torus (angles), rotations (matrices),
     hyperbolic, or a manifold spelled out, as Sphere(2)."""
     process: str | None = None
-    """How noise enters, with settings after a colon. Vectors: vp, sub-vp, cosine, ve, edm or
-    rectified (default edm:sigma_min=0.02,sigma_max=40; sigmas in units of the data's standard
-    deviation). Symbols: masking (default), uniform, ordinal, or rates:FILE.npy, a rate matrix.
-    Manifolds: brownian."""
+    """How noise enters, with settings after a colon. Vectors: vp, sub-vp, cosine, ve, edm,
+    rectified or log-linear (default edm:sigma_min=0.02,sigma_max=40; sigmas in units of the data's
+    standard deviation), damped (with a velocity), modes:basis=haar or another basis, or
+    functions:kernel=matern-3/2,length=0.1. Symbols: masking (default), uniform, ordinal, or
+    rates:FILE.npy, a rate matrix. Manifolds: brownian."""
     network: str = "mlp"
-    """mlp (all spaces), unet (images; needs the extra diffusers), transformer (symbols) or kernel
-    (manifolds: corrects a kernel estimate of the training rows)."""
+    """mlp (all spaces), unet (images; needs the extra diffusers), fno (functions), transformer
+    (symbols) or kernel (manifolds: corrects a kernel estimate of the training rows)."""
     objective: str = "standard"
     """standard (guess the clean point), gap (guess the noise of a step of random length) or
     gap-fixed (the same from one fixed noisy version of every row)."""

@@ -18,9 +18,9 @@ from reverie.data import some_rows
 from reverie.denoisers import Denoiser, Linear, Memoriser
 from reverie.plan import Plan, StepCharges, measure_steps, plan_steps
 from reverie.plan.charges import has_samples_clock
-from reverie.processes import Brownian, GaussianProcess, JumpProcess, Process
+from reverie.processes import Brownian, GaussianProcess, JumpProcess, LinearSDE, Process
 from reverie.runs import Run
-from reverie.sampling import SAMPLERS, first_hitting, gillespie, sample, tau_leap
+from reverie.sampling import LINEAR_SAMPLERS, SAMPLERS, first_hitting, gillespie, sample, tau_leap
 
 Ticker = Callable[[int, int], None]
 SAMPLE_STEPS = 20
@@ -30,7 +30,7 @@ COSTLY_ROWS = 400  # a U-Net takes minutes on thousands
 PAIRED_ROWS = 128  # of the memoriser on a manifold: a heat kernel for every pair of rows
 STEP_NODES, STEP_ROWS = 33, 128
 OF_JUMPS = {"tau-leaping": tau_leap, "gillespie": gillespie}
-RUN_SAMPLERS = (*SAMPLERS, "first-hitting", *OF_JUMPS)
+RUN_SAMPLERS = (*SAMPLERS, *LINEAR_SAMPLERS, "first-hitting", *OF_JUMPS)
 
 
 def standard_curves(
@@ -139,7 +139,7 @@ def path_kl(run: Run, plan: Plan) -> PathKL | None:
     here = plan.on(run.curves["train"])
     total = here.path_kl(ideal)
     start = 0.0
-    if isinstance(run.process, GaussianProcess):
+    if isinstance(run.process, GaussianProcess | LinearSDE):
         second = float(run.train_points().flatten(1).square().sum(1).mean())
         start = 0.5 * float(np.max(plan.u[0])) * second
     return PathKL(total, here.excess, total - here.excess, start)

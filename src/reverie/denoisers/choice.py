@@ -9,13 +9,17 @@ from torch import Tensor, nn
 from reverie.denoisers.base import Denoiser
 from reverie.denoisers.conditions import Encoder, Values
 from reverie.denoisers.kernel_mixture import KernelMixture
+from reverie.denoisers.linear_sde import StateNetwork
 from reverie.denoisers.network import MaskedNetwork, Network, ResidualMLP
+from reverie.denoisers.operator import FourierNeuralOperator
 from reverie.denoisers.tangent import CorrectedKernel, TangentNetwork
 from reverie.denoisers.tokens import PosteriorHead, TokenMLP, TokenTransformer
 from reverie.errors import InputError
-from reverie.processes import Brownian, GaussianProcess, JumpProcess, Process
+from reverie.processes import Brownian, GaussianProcess, JumpProcess, LinearSDE, Process
+from reverie.spaces import Functions
 
 HEADS = 4
+WAVES = 12  # of a Fourier neural operator, along each axis
 BANDWIDTHS, WIDEST = 5, 0.1  # of the kernel estimate, from tau_min on
 
 
@@ -33,17 +37,23 @@ def network_for(
 ) -> Denoiser:
     """A fresh network for points of `shape`, or around a `body` of the user's own.
 
-    name: mlp; unet (images); transformer (symbols); kernel (compact manifolds: a kernel estimate
-    of `train` (n, *shape) that a network corrects). condition: what it is told, for Gaussian noise
-    (see `condition_of`). masked: told its own points, where they are observed. Raises InputError
-    where these do not fit.
+    name: mlp; unet (images); fno (functions); transformer (symbols); kernel (manifolds: a kernel
+    estimate of `train` (n, *shape) that a network corrects). condition: what it is told, for
+    Gaussian noise (see `condition_of`). masked: told its own points, where they are observed.
+    Raises InputError where these do not fit.
     """
     if isinstance(process, GaussianProcess):
         kind = MaskedNetwork if masked else Network
         told = Values(shape) if masked else condition
+        if body is None and name == "fno":
+            body = _operator(process, shape, width, depth, told)
         return kind(process, body or _vectors(name, shape, width, depth, told), data_std=1.0)
     if condition is not None or masked:
         raise InputError("only networks of Gaussian noise are told a condition")
+    if isinstance(process, LinearSDE):
+        if body is None and name != "mlp":
+            raise InputError(f"network {name!r} is not for noise with a velocity: use mlp")
+        return StateNetwork(process, body or ResidualMLP(shape, width, depth), data_std=1.0)
     if isinstance(process, JumpProcess):
         return PosteriorHead(process, body or _tokens(name, process, width, depth))
     if isinstance(process, Brownian):
@@ -65,6 +75,16 @@ def _vectors(
     if name != "mlp":
         raise InputError(f"network {name!r} is not for vectors and images: use mlp or unet")
     return ResidualMLP(shape, width, depth, condition=condition)
+
+
+def _operator(
+    process: GaussianProcess, shape: tuple[int, ...], width: int, depth: int, told: Encoder | None
+) -> nn.Module:
+    if not isinstance(process.space, Functions):
+        raise InputError("network 'fno' is for functions: use it with the process functions")
+    if told is not None:
+        raise InputError("network 'fno' is told observations of its function only: use mlp")
+    return FourierNeuralOperator(process.space, min(WAVES, min(shape) // 2), width, depth)
 
 
 def _tokens(name: str, process: JumpProcess, width: int, depth: int) -> nn.Module:

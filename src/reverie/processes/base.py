@@ -146,6 +146,14 @@ class Process(nn.Module):
         """The data points (B, *shape) that end a run: the last denoise, at the cleanest level."""
         return self.readout(prediction)
 
+    def to_modes(self, x: Tensor) -> Tensor:
+        """Modes of points or states, like x; an orthonormal map, the identity for most."""
+        return x
+
+    def from_modes(self, modes: Tensor) -> Tensor:
+        """Points or states of modes: the inverse of `to_modes`."""
+        return modes
+
     def readout(self, state: State) -> Tensor:
         """The data point in a state: drops auxiliary variables; the identity for most."""
         return state

@@ -54,14 +54,6 @@ class GaussianProcess(Process):
         """Whether all modes have the same alpha and sigma, which then are (B,)."""
         return self.columns == 1
 
-    def to_modes(self, x: Tensor) -> Tensor:
-        """Modes (B, *shape) of points or states (B, *shape); an orthonormal map."""
-        return x
-
-    def from_modes(self, modes: Tensor) -> Tensor:
-        """Points or states (B, *shape) of modes (B, *shape): the inverse of `to_modes`."""
-        return modes
-
     def alpha(self, t: Tensor) -> Tensor:
         """Scale of the signal at time t."""
         raise NotImplementedError

@@ -12,6 +12,7 @@ from reverie.processes.base import Process
 from reverie.processes.chains import Ordinal, RateMatrix, Uniform
 from reverie.processes.gaussian import GaussianProcess
 from reverie.processes.jump import JumpProcess
+from reverie.processes.langevin import CriticallyDamped
 from reverie.processes.masking import Masking
 from reverie.processes.names import build, settings_of, spec_of
 from reverie.processes.riemannian import Brownian
@@ -32,13 +33,15 @@ def process_on(space: Space, spec: str) -> Process:
     """The process of a name, or `name:key=value,...`, on `space`.
 
     On finite sets masking, uniform, ordinal or `rates:[[...], ...]`; on manifolds brownian; else
-    those of `build`. Raises InputError that names the choices.
+    damped and those of `build`. Raises InputError that names the choices.
     """
     if isinstance(space, FiniteSet):
         return _jumps(space, spec)
     if isinstance(space, Manifold):
         return _brownian(space, spec)
     name = spec.partition(":")[0]
+    if name == "damped":
+        return CriticallyDamped(**settings_of(spec, CriticallyDamped().settings()))  # type: ignore[arg-type]
     if name in (*JUMPS, "brownian"):
         fit = "symbols" if name in JUMPS else "sphere, torus, rotations or hyperbolic"
         raise InputError(f"{name} is no process on vectors: say where the data live, space {fit}")
@@ -58,6 +61,8 @@ def name_of(process: Process) -> str:
         reach = f"reach={process.reach!r}," if isinstance(process, Ordinal) else ""
         kind = type(process).__name__.lower()
         return f"{kind}:{reach}sigma_min={low!r},sigma_max={high!r}"
+    if isinstance(process, CriticallyDamped):
+        return "damped:" + ",".join(f"{k}={v!r}" for k, v in process.settings().items())
     if isinstance(process, Brownian):
         return f"brownian:tau_min={process.tau_min!r},tau_max={process.tau_max!r}"
     raise InputError(f"{type(process).__name__} cannot be written to a run: it has no name")
