@@ -34,9 +34,7 @@ def run(out: Path, seed: int = 0, full: bool = False) -> dict[str, Any]:
     rows, scores = [], {}
     for axis, name in zip(axes[1:], TASKS, strict=True):
         start = process_time()
-        found = posterior(
-            TASKS[name].simulate, TASKS[name].prior, n=SIMULATIONS, seed=seed
-        )
+        found = posterior(TASKS[name].simulate, TASKS[name].prior, n=SIMULATIONS, seed=seed)
         seconds = process_time() - start
         scores[name], sampling = _scores(found, name, full, seed, axis)
         value = np.array(scores[name])

@@ -118,9 +118,13 @@ def classifier_accuracy(reference: Any, drawn: Any, seed: int = 1) -> float:
     perceptron with two layers of 10 d units, five-fold cross-validation. Raises InputError where
     the sets differ in size or width, or hold values that are not finite.
     """
-    first, second = (as_rows(v, n).numpy() for v, n in ((reference, "reference"), (drawn, "drawn")))
+    first, second = (
+        as_rows(v, n).numpy() for v, n in ((reference, "reference"), (drawn, "drawn"))
+    )
     if first.shape != second.shape:
-        raise InputError(f"reference has shape {first.shape} and drawn {second.shape}: give as many")
+        raise InputError(
+            f"reference has shape {first.shape} and drawn {second.shape}: give as many"
+        )
     mean, std = first.mean(0), first.std(0, ddof=1)
     rows = (np.concatenate([first, second]) - mean) / std
     labels = np.repeat([0, 1], len(first))

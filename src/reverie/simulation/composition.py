@@ -26,9 +26,10 @@ from reverie.simulation.coordinates import Guess
 class Composed(Denoiser):
     """Guess for w (B, d) given all rows of `observations` (k, m) at once.
 
-    prior_guess: E[w | y] of the prior, y = w + spread e. covariances: (k, d, d), of each single posterior, from which L_i = covariance^-1 + gamma I (the
-    paper's GAUSS); no variance may exceed the prior's, so larger ones are cut to it. Raises
-    InputError where the shapes disagree or the process is not Gaussian with one noise level.
+    prior_guess: E[w | y] of the prior, from y = w + spread e and the spread. covariances:
+    (k, d, d), of each single posterior, from which L_i = covariance^-1 + gamma I (the paper's
+    GAUSS); variances above the prior's are cut to it. Raises InputError where the shapes disagree
+    or the process is not Gaussian with one noise level.
     """
 
     process: GaussianProcess

@@ -93,8 +93,7 @@ class Fit:
             if self.stale >= settings.patience:
                 break
         if not self.best_curve.leak(self.linear_curve).low > 0:
-            nn.init.zeros_(self.best.body.leave.weight)
-            nn.init.zeros_(self.best.body.leave.bias)
+            self.best.body.silence()
         return self.best
 
     def _step(self, step: int) -> float:
@@ -127,7 +126,7 @@ class Fit:
     def _times(self, places: Tensor) -> Tensor:
         """The time law, at places (B,) in [0, 1]: uniform in log sigma on either side of BROAD.
 
-        On the lower side that weighs errors as the likelihood does; above, little is left to learn.
+        Below, that weighs errors as the likelihood does; above, little is left to learn.
         """
         process = self.network.process
         high, low = process.clock(torch.tensor(process.t_range)).log().tolist()

@@ -11,7 +11,6 @@ variance for each direction. Where parameters and observation are jointly Gaussi
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -95,6 +94,10 @@ class PairBody(nn.Module):
         self.enter = nn.Linear(inputs, width)
         self.blocks = nn.ModuleList(GatedBlock(width, 64) for _ in range(depth))
         self.leave = nn.Linear(width, dim)
+        self.silence()
+
+    def silence(self) -> None:
+        """Make F zero: the linear guess alone."""
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)
 
@@ -120,7 +123,7 @@ class PairNetwork(Denoiser):
         self,
         process: GaussianProcess,
         linear: LinearGuess,
-        body: nn.Module,
+        body: PairBody,
         x_mean: Tensor,
         x_std: Tensor,
         bounds: Tensor | None = None,

@@ -1,4 +1,4 @@
-"""`reverie.posterior`: learn p(theta | x) from a simulator, then sample it and read its density."""
+"""`reverie.posterior`: learn p(theta | x) from a simulator, sample it and read its density."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ class Posterior:
     def log_prob(self, theta: Any, x: Any, *, tolerance: float = 1e-5) -> Tensor:
         """log p(theta | x) in nats (B,), minus infinity outside the prior's support.
 
-        theta: (B, d). x: (m,) or (1, m) for all, or (B, m) row by row. By the probability flow with
-        the exact trace (Song et al. 2021, eq. 39). Raises InputError on shapes that disagree.
+        theta: (B, d). x: (m,) or (1, m) for all, or (B, m) row by row. By the probability flow
+        with the exact trace (Song et al. 2021, eq. 39). Raises InputError on shapes that disagree.
         """
         points, rows = as_rows(theta, "theta"), self._observations(x)
         if points.shape[1] != self.dim or len(rows) not in (1, len(points)):
@@ -122,7 +122,9 @@ class Posterior:
         missing = torch.arange(n)
         for _ in range(ROUNDS):
             parts = [
-                self._flow(denoiser, None if given is None else given[rows], len(rows), steps, generator)
+                self._flow(
+                    denoiser, None if given is None else given[rows], len(rows), steps, generator
+                )
                 for rows in missing.split(BLOCK)
             ]
             found[missing] = torch.cat(parts)
@@ -142,7 +144,8 @@ class Posterior:
         steps: int,
         generator: torch.Generator,
     ) -> Tensor:
-        times = torch.linspace(*denoiser.process.t_range[::-1], steps + 1, dtype=torch.float64)
+        clean, noisy = denoiser.process.t_range
+        times = torch.linspace(noisy, clean, steps + 1, dtype=torch.float64)
         w = sample(
             denoiser, n, times, "unipc-3", shape=(self.dim,), condition=given,
             generator=generator,
