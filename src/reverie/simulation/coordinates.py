@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -68,6 +69,11 @@ def border_push(y: Tensor, spread: Tensor, bounds: Tensor) -> Tensor:
     return (density / mass).to(y)
 
 
+def box_guess(y: Tensor, spread: Tensor, bounds: Tensor) -> Tensor:
+    """E[w | y] (B, d) for w uniform in the box `bounds` (2, d) and y = w + spread e."""
+    return y + spread * border_push(y, spread, bounds)
+
+
 class Affine(Coordinates):
     """(theta - mean) / std, each of shape (d,)."""
 
@@ -111,7 +117,7 @@ class Boxed(Affine):
         self.low, self.high = low.double(), high.double()
         bounds = math.sqrt(3) * torch.tensor([[-1.0], [1.0]]).expand(2, len(low))
         self.bounds = bounds
-        self.prior_guess = lambda y, spread: y + spread * border_push(y, spread, bounds)
+        self.prior_guess = partial(box_guess, bounds=bounds)
 
     def inside(self, theta: Tensor) -> Tensor:
         return ((theta >= self.low) & (theta <= self.high)).all(1)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,7 @@ class Posterior:
     def log_prob(self, theta: Any, x: Any, *, tolerance: float = 1e-5) -> Tensor:
         """log p(theta | x) in nats (B,), minus infinity outside the prior's support.
 
+        What little mass the flow puts outside is not given back to the inside.
         theta: (B, d). x: (m,) or (1, m) for all, or (B, m) row by row. By the probability flow
         with the exact trace (Song et al. 2021, eq. 39). Raises InputError on shapes that disagree.
         """
@@ -166,9 +168,8 @@ def posterior(
     *,
     n: int = 10_000,
     holdout: float = 0.1,
-    settings: Settings | None = None,
-    on_check: Any = None,
-    **changes: Any,
+    on_check: Callable[[Check], None] | None = None,
+    **settings: Any,
 ) -> Posterior:
     """Learn p(theta | x) by denoising score matching on pairs (Geffner et al. 2023; NPSE).
 
@@ -178,26 +179,26 @@ def posterior(
         left out with arrays (then there is no support to respect).
     holdout: share of the pairs that training never sees; training stops where their loss curve
         stops falling, and falls back on the linear-Gaussian posterior if it never fell.
-    changes: fields of `Settings`.
+    on_check: called after every look at the held-out curve. settings: fields of `Settings`.
     Raises InputError on bad pairs (rows are named), priors, settings or shares.
     """
-    settings = _settings(settings, changes)
+    chosen = _settings(settings)
     if callable(data):
-        theta, x = simulate(data, prior, n, settings.seed)
+        theta, x = simulate(data, prior, n, chosen.seed)
     else:
         theta, x = check_pairs(*data)
     if not 0 < holdout < 1 or not 1 < round(holdout * len(theta)) < len(theta) - 1:
         raise InputError(f"holdout is {holdout}; it must leave rows on both sides, as .1 does")
     space = coordinates(theta, prior)
-    order = np.random.default_rng(settings.seed).permutation(len(theta))
+    order = np.random.default_rng(chosen.seed).permutation(len(theta))
     held, kept = np.split(order, [round(holdout * len(theta))])
     w, x = space.to_model(theta).float(), x.float()
     pairs = {"train": (w[kept], x[kept]), "holdout": (w[held], x[held])}
-    fit = Fit(EDM(0.002, 80.0), pairs["train"], pairs["holdout"], settings, space.bounds)
+    fit = Fit(EDM(0.002, 80.0), pairs["train"], pairs["holdout"], chosen, space.bounds)
     denoiser = fit.run(on_check)
     found = Posterior(denoiser, space, w.shape[1], x.shape[1], fit.checks)
     for name, (points, rows) in pairs.items():
-        generator = torch.Generator().manual_seed(settings.seed)
+        generator = torch.Generator().manual_seed(chosen.seed)
         found.curves[name] = measure(
             denoiser, points[: len(held)], 32, generator=generator, condition=rows[: len(held)],
             label=name,
@@ -205,11 +206,11 @@ def posterior(
     return found
 
 
-def _settings(settings: Settings | None, changes: dict[str, Any]) -> Settings:
-    unknown = set(changes) - set(Settings.__dataclass_fields__)
+def _settings(settings: dict[str, Any]) -> Settings:
+    unknown = set(settings) - set(Settings.__dataclass_fields__)
     if unknown:
         raise InputError(
             f"posterior takes no {unknown.pop()!r}; settings are "
             f"{', '.join(Settings.__dataclass_fields__)}"
         )
-    return replace(settings or Settings(), **changes)
+    return Settings(**settings)
