@@ -11,6 +11,7 @@ from sklearn.linear_model import LinearRegression
 from torch.distributions import Gamma, Independent, LogNormal, MultivariateNormal, Uniform
 
 import reverie
+import reverie.reproduce.sbi_benchmark as benchmark
 from reverie.denoisers import Denoiser
 from reverie.processes import EDM
 from reverie.reproduce.sbi_tasks import TASKS, box
@@ -354,8 +355,18 @@ def test_slcp_reads_its_eight_numbers_as_four_points(real_data):
     assert as_given > task.log_likelihood(draws, turned.expand(len(draws), -1)).mean() + 5
 
 
-def test_composition_samples_stay_near_one_observations_when_it_is_repeated_once():
-    """One observation composed is that observation: the same flow, draw for draw."""
+def test_the_benchmark_writes_its_table_and_figure(real_data, tmp_path, monkeypatch):
+    real_data("sbibm_reference")
+    monkeypatch.setattr(benchmark, "SIMULATIONS", 300)
+    monkeypatch.setattr(benchmark, "DRAWS", 100)
+    monkeypatch.setattr(benchmark, "SETTINGS", dict(steps=4, check_every=2, width=8, depth=1))
+    table = benchmark.run(tmp_path)
+    assert [row["reference"] for row in table["rows"]] == list(benchmark.PUBLISHED.values())
+    assert all(0.3 < row["ours"] <= 1 for row in table["rows"])
+    assert (tmp_path / "sbi_benchmark.png").stat().st_size > 1000
+
+
+def test_one_observation_composed_is_that_observation_draw_for_draw():
     found = exact()
     times = torch.linspace(1, 0, 21, dtype=torch.float64)
     composed = Composed(
