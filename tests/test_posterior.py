@@ -24,7 +24,8 @@ from reverie.simulation import (
     rank_calibration,
 )
 from reverie.simulation.coordinates import border_push, coordinates, normal_guess
-from reverie.simulation.network import sparse_regression
+from reverie.simulation.fitting import shuffled
+from reverie.simulation.network import LinearGuess, sparse_regression
 
 SLOPE = torch.tensor([[1.0, 0.5], [0.0, 1.0], [-0.5, 0.3]], dtype=torch.float64)
 NOISE = torch.diag(torch.tensor([0.3, 0.5, 0.8], dtype=torch.float64))
@@ -181,6 +182,19 @@ def test_sparse_regression_is_least_squares_on_the_slopes_that_are_there():
     assert offset[0].item() == pytest.approx(peer.intercept_)
 
 
+def test_exchangeable_blocks_are_shuffled_whole_and_guessed_by_their_mean():
+    x = torch.arange(24.0).reshape(4, 6)
+    mixed = shuffled(x, 3, torch.Generator().manual_seed(0))
+    assert torch.equal(mixed.reshape(4, 3, 2).sort(1)[0], x.reshape(4, 3, 2))
+    assert not torch.equal(mixed, x)
+    generator = torch.Generator().manual_seed(1)
+    w = torch.randn(500, 1, generator=generator).double()
+    x = w + torch.randn(500, 4, generator=generator).double()
+    guess = LinearGuess(w, x, 4)
+    peer = LinearRegression().fit(x.mean(1, keepdim=True).numpy(), w[:, 0].numpy())
+    assert np.allclose(guess.slope, peer.coef_ / 4)
+
+
 def test_the_flat_priors_push_is_the_mean_of_a_truncated_normal():
     bounds = torch.tensor([[-1.0], [2.0]])
     y = torch.tensor([[-3.0], [-1.0], [-0.9], [0.5], [1.99], [2.4]]).double()
@@ -268,6 +282,7 @@ def spoiled():
         (gaussian_simulator, {"prior": Uniform(0.0, 1.0)}, "wrap independent coordinates"),
         (good(), {"prior": box(0.1, 2)}, "lies outside the support of the prior"),
         (good(), {"holdout": 0.0}, "holdout is 0.0"),
+        (good(), {"exchangeable": 2}, "exchangeable is 2, but x has 3 values"),
         (good(), {"speed": 3}, "posterior takes no 'speed'"),
         ((np.ones((50, 1)), good()[1]), {}, "column 0 of theta is constant"),
     ],

@@ -23,8 +23,13 @@ Pairs = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Settings:
-    """How the network is built and trained; `patience` counts checks without a better curve."""
+    """How the network is built and trained.
 
+    exchangeable: of how many blocks an observation consists whose order means nothing, as that of
+    repeated measurements; training shuffles them. patience: checks without a better curve.
+    """
+
+    exchangeable: int = 1
     steps: int = 10_000
     batch_size: int = 256
     lr: float = 1e-3
@@ -119,7 +124,8 @@ class Fit:
         rows = torch.randint(len(w), (batch,), generator=self.generator)
         t = self._times(low_discrepancy(batch, (0.0, 1.0), self.generator))
         state = torch.cat(process.corrupt_pair(w[rows], t, generator=self.generator))
-        clean, given, t = w[rows].repeat(2, 1), x[rows].repeat(2, 1), t.repeat(2)
+        given = shuffled(x[rows], self.settings.exchangeable, self.generator)
+        clean, given, t = w[rows].repeat(2, 1), given.repeat(2, 1), t.repeat(2)
         guess = self.network(state, t, given)
         return self.network.errors(guess, clean, t).square().sum(1).mean()
 
@@ -159,14 +165,25 @@ def start(
 ) -> PairNetwork:
     """The network before training: the linear-Gaussian guess."""
     w, x = pairs
-    mean, std = x.mean(0), x.std(0)
+    blocks = settings.exchangeable
+    single = x.reshape(len(x) * blocks, -1)
+    mean, std = single.mean(0).repeat(blocks), single.std(0).repeat(blocks)
     std = torch.where(std > 0, std, 1.0)  # a constant column tells nothing
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
         inputs = x.shape[1] + w.shape[1] * (1 if bounds is None else 2)
         body = PairBody(inputs, w.shape[1], settings.width, settings.depth)
-    linear = LinearGuess(w.double(), ((x - mean) / std).double())
+    linear = LinearGuess(w.double(), ((x - mean) / std).double(), blocks)
     return PairNetwork(process, linear, body, mean, std, bounds)
+
+
+def shuffled(x: Tensor, blocks: int, generator: torch.Generator) -> Tensor:
+    """Rows of x (B, m) with their `blocks` equal parts in random order, each row in its own."""
+    if blocks == 1:
+        return x
+    order = torch.rand(len(x), blocks, generator=generator).argsort(1)
+    parts = x.reshape(len(x), blocks, -1)
+    return parts.gather(1, order[:, :, None].expand_as(parts)).reshape(x.shape)
 
 
 def _learning_rate(step: int, settings: Settings) -> float:

@@ -24,16 +24,20 @@ from reverie.simulation.coordinates import border_push
 
 
 class LinearGuess(nn.Module):
-    """w | x ~ N(offset + slope x, U diag(S) U^T), fitted by least squares on pairs."""
+    """w | x ~ N(offset + slope x, U diag(S) U^T), fitted by least squares on pairs.
+
+    blocks: equal parts of x (n, m) whose order means nothing; the guess depends on their mean.
+    """
 
     slope: Tensor
     offset: Tensor
     basis: Tensor
     spectrum: Tensor
 
-    def __init__(self, w: Tensor, x: Tensor) -> None:
+    def __init__(self, w: Tensor, x: Tensor, blocks: int = 1) -> None:
         super().__init__()
-        slope, offset = sparse_regression(w, x)
+        slope, offset = sparse_regression(w, x.reshape(len(x), blocks, -1).mean(1))
+        slope = slope.repeat(1, blocks) / blocks
         residual = w - x @ slope.T - offset
         spectrum, basis = torch.linalg.eigh(residual.T @ residual / len(w))
         self.register_buffer("slope", slope.float())

@@ -189,6 +189,11 @@ def posterior(
         theta, x = check_pairs(*data)
     if not 0 < holdout < 1 or not 1 < round(holdout * len(theta)) < len(theta) - 1:
         raise InputError(f"holdout is {holdout}; it must leave rows on both sides, as .1 does")
+    if chosen.exchangeable < 1 or x.shape[1] % chosen.exchangeable:
+        raise InputError(
+            f"exchangeable is {chosen.exchangeable}, but x has {x.shape[1]} values: they must "
+            "split into that many equal blocks"
+        )
     space = coordinates(theta, prior)
     order = np.random.default_rng(chosen.seed).permutation(len(theta))
     held, kept = np.split(order, [round(holdout * len(theta))])
