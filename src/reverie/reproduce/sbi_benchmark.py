@@ -28,7 +28,9 @@ PUBLISHED = {
 TITLE = "Neural posterior scores on sbibm (Lueckmann et al. 2021; Gloeckler et al. 2024)"
 SIMULATIONS, DRAWS = 10_000, 10_000
 SETTINGS: dict[str, Any] = {}  # of every fit: the library's own
-KNOWN = {"slcp": dict(exchangeable=4)}  # four draws of one law, whose order means nothing
+KNOWN: dict[str, dict[str, Any]] = {
+    "slcp": dict(exchangeable=4)
+}  # four draws of one law, whose order means nothing
 
 
 def run(out: Path, seed: int = 0, full: bool = False) -> dict[str, Any]:
