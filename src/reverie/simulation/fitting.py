@@ -30,11 +30,11 @@ class Settings:
     """
 
     exchangeable: int = 1
-    steps: int = 10_000
-    batch_size: int = 256
+    steps: int = 6000
+    batch_size: int = 128
     lr: float = 1e-3
     width: int = 128
-    depth: int = 4
+    depth: int = 3
     weight_decay: float = 1e-4
     ema: float = 0.999
     warmup: int = 200
