@@ -370,6 +370,7 @@ def test_slcp_reads_its_eight_numbers_as_four_points(real_data):
     assert as_given > task.log_likelihood(draws, turned.expand(len(draws), -1)).mean() + 5
 
 
+@pytest.mark.slow
 def test_the_benchmark_writes_its_table_and_figure(real_data, tmp_path, monkeypatch):
     real_data("sbibm_reference")
     monkeypatch.setattr(benchmark, "TASKS", {"two_moons": TASKS["two_moons"]})
