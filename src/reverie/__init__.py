@@ -38,6 +38,8 @@ _HOMES = {
     "Run": "reverie.runs",
     "retrain": "reverie.retraining",
     "sweep": "reverie.sweeps",
+    "posterior": "reverie.simulation",
+    "Posterior": "reverie.simulation",
     "audit": "reverie.auditing",
     "Verdict": "reverie.auditing",
 }
@@ -82,5 +84,7 @@ if TYPE_CHECKING:
     from reverie.retraining import retrain as retrain
     from reverie.runs import Run as Run
     from reverie.sampling import sample as sample
+    from reverie.simulation import Posterior as Posterior
+    from reverie.simulation import posterior as posterior
     from reverie.sweeps import sweep as sweep
     from reverie.training import fit as fit

@@ -251,10 +251,12 @@ class Reproduce:
     """Make a published result again: a figure and a table, our number beside the published one.
 
     Names: linear-generalisation, hidden-gaussian, dynamical-regimes, implicit-regularisation,
-    random-features, analytic-creativity, leaking-benchmark, empirical-optimum, memorised-share,
-    gap-objective, modes-shift, bias-potential, interpolating-classifiers, dominance, minimax-rate,
-    constrained, distillation, earth, torsions, inverse-problems, step-schedules. Each takes
-    seconds to minutes (the last an hour).
+    random-features, analytic-creativity, leaking-benchmark, empirical-optimum,
+    memorised-share, gap-objective, modes-shift, bias-potential, interpolating-classifiers,
+    dominance, minimax-rate, constrained, inverse-problems, distillation, step-schedules,
+    earth, torsions, conditional-bias, unified-view, wavelet-steps, phi4, functional,
+    discrete-mnist, discrete-names, wright-fisher, g-and-k, damped, flexible, sbi-benchmark.
+    Each takes seconds to minutes (step-schedules an hour).
 
     Example: reverie reproduce linear-generalisation
     """

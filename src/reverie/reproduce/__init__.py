@@ -45,6 +45,7 @@ RESULTS = (
     "g-and-k",
     "damped",
     "flexible",
+    "sbi-benchmark",
 )
 
 
