@@ -248,8 +248,8 @@ class Reproduce:
     Names: linear-generalisation, hidden-gaussian, dynamical-regimes, implicit-regularisation,
     random-features, analytic-creativity, leaking-benchmark, empirical-optimum, memorised-share,
     gap-objective, modes-shift, bias-potential, interpolating-classifiers, dominance, minimax-rate,
-    constrained, distillation, earth, torsions, step-schedules. Each takes seconds to minutes (the
-    last an hour).
+    constrained, distillation, earth, torsions, rotations, step-schedules. Each takes seconds to
+    minutes (the last an hour).
 
     Example: reverie reproduce linear-generalisation
     """

@@ -24,6 +24,7 @@ FOLDS, GROUPS, NEIGHBOUR = 10, 8, 4
 LEAST_GROUP = 40  # rows; fewer cannot carry weights of their own
 EM_STEPS = 150
 LEAST_MASS = 1e-9  # so that no logarithm is infinite
+FIT_ROWS = 4096  # more of them hardly move the weights
 CHUNK = 512
 
 
@@ -61,7 +62,10 @@ class AdaptiveMixture(KernelMixture):
             kept = torch.ones(len(data), dtype=torch.bool)
             kept[out] = False
             parts.append((data[out], data[kept], crowding(process.space, data[kept], groups)))
-        log_parts = torch.cat([_log_parts(process, taus, groups, *part) for part in parts])
+        some = math.ceil(FIT_ROWS / len(parts))
+        log_parts = torch.cat(
+            [_log_parts(process, taus, groups, rows[:some], *rest) for rows, *rest in parts]
+        )
         masses = _maximise(log_parts)
         heavy = masses[:, :-1].sum(0) > least
         if heavy.any() and not heavy.all():
@@ -98,8 +102,8 @@ def _log_parts(
     even, start, each = torch.ones(len(taus) + 1), torch.zeros(()), []
     for g in range(groups):
         bare = KernelMixture(process, rest[group == g], taus, even)
-        each.append(torch.cat([bare.read(part, start)[0] for part in rows.split(CHUNK)]))
-    return torch.stack(each, 1) + math.log(len(even))
+        each.append(torch.cat([bare.read(part, start)[0] for part in rows.float().split(CHUNK)]))
+    return torch.stack(each, 1).double() + math.log(len(even))
 
 
 def _maximise(log_parts: Tensor) -> Tensor:

@@ -74,7 +74,7 @@ class KernelMixture(Denoiser):
         best, shares = (-math.inf, 0.0, 0.0), tuple(uniforms)
         for tau in taus:
             bare = cls(process, data, [tau], torch.ones(2))
-            near, even = bare.read(validation.double(), torch.zeros(()))[0].T + math.log(2)
+            near, even = bare.read(validation.float(), torch.zeros(()))[0].double().T + math.log(2)
             for w in shares:
                 mixed = torch.logaddexp(near + math.log1p(-w), even + math.log(w))
                 best = max(best, (float(mixed.mean()), tau, w))
@@ -115,19 +115,21 @@ class KernelMixture(Denoiser):
         space = self.process.space
         circles = space.dim if isinstance(space, Torus) else 1
         laws = [von_mises_fisher(tau, space.dim // circles) for tau in taus]
+        kind, at = state.dtype, state
         if max(float(k.max()) for k, _ in laws) > FLOAT32_CONCENTRATION:
             # the concentration multiplies what a rounded point lacks in length, too
-            state = space.project(state.double())
-        points = space.features(self.data).to(state)
-        cosine = space.features(state) @ points.T
+            at = space.project(state.double())
+        points = space.features(self.data)
+        cosine = space.features(at) @ points.to(at).T
         top = cosine.detach().amax(1, keepdim=True)
-        for (k, at_mode), share in zip(laws, self.shares.T.to(state), strict=False):
-            k = k.to(state)[:, None]
-            kernel = ((cosine - top) * k).clamp(min=LEAST_LOG_WEIGHT).exp()
+        gap, points = (cosine - top).to(kind), points.to(kind)  # small: now float32 will do
+        for (k, at_mode), share in zip(laws, self.shares.T.to(kind), strict=False):
+            kernel = (gap * k.to(kind)[:, None]).clamp(min=LEAST_LOG_WEIGHT).exp()
             total = kernel @ share[:, None]
-            log_p = (k * (top - circles) + total.log())[:, 0] - math.log(len(points))
-            mean = k * (kernel @ (share[:, None] * points)) / total
-            yield log_p + circles * at_mode.to(state), _pull_back(space, state, mean)
+            log_p = (k.to(at) * (top - circles)[:, 0]).to(kind) + total[:, 0].log()
+            mean = k.to(kind)[:, None] * (kernel @ (share[:, None] * points)) / total
+            log_p = log_p + circles * at_mode.to(kind) - math.log(len(points))
+            yield log_p, _pull_back(space, state, mean)
 
 
 def _pull_back(space: Manifold, state: Tensor, covector: Tensor) -> Tensor:

@@ -34,8 +34,8 @@ class Brownian(Process):
     uniform. Elsewhere (default tau_max 4) the prior is the heat kernel of duration
     tau_max + `dispersion` from `centre` (*shape; default the origin). That is exactly the noised
     law where the data are themselves a heat kernel of duration `dispersion` from there; `around`
-    reads both from data. On hyperbolic space a longer tau_max does not help: a path keeps its direction
-    for ever, so that what the kernel misses in the data's directions stays missed.
+    reads both from data. On hyperbolic space a longer tau_max does not help: a path keeps its
+    direction for ever, so that what the kernel misses of the data's directions stays missed.
     A step's charge is that of the tangent normal laws of `reverse`: exact in the limit of short
     steps and on flat space, so `steps_exact` is False. Raises InputError on bad durations, and on
     a prior where the law is uniform.
@@ -44,7 +44,6 @@ class Brownian(Process):
     space: Manifold
     steps_exact = False
     clock_label = "inverse duration 1/tau"
-
     centre: Tensor
 
     def __init__(

@@ -33,6 +33,7 @@ RESULTS = (
     "step-schedules",
     "earth",
     "torsions",
+    "rotations",
 )
 
 

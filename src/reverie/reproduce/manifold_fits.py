@@ -63,7 +63,9 @@ def fit(
     process = Brownian(space, MARGIN * taus[0])
     kernel = KernelMixture.chosen(process, split.train, split.validation, taus)
     mixture = AdaptiveMixture(process, split.train, taus)
-    single, several = (-float(k.log_density(split.test, 0.0).mean()) for k in (kernel, mixture))
+    single, several = (
+        -float(k.log_density(split.test.float(), 0.0).mean()) for k in (kernel, mixture)
+    )
     if not steps:
         return Scores(single, several), mixture
     if mixture.taus[0] > taus[0]:  # no network level is spent below the durations in use
