@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from matplotlib.colors import LogNorm
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from reverie.report.figures import svg
 from reverie.spaces import Rotations, Sphere, Torus
 from reverie.spaces.base import Space
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 MOST_POINTS = 4000  # of each kind; more only cover one another
 BINS = 72  # of 5 degrees
@@ -55,7 +56,7 @@ def world_map(
     density: the model's log-density (B,) of unit vectors (B, 3), drawn behind the samples.
     name: what the rows of the first map are.
     """
-    figure = Figure(figsize=(9.6, 2.7), layout="constrained")
+    figure = _figure(9.6, 2.7)
     left, right = figure.subplots(1, 2, subplot_kw=dict(projection="mollweide"))
     draw_map(left, {"data": data}, title=f"{name}, {len(data):,} rows")
     draw_map(right, {"samples": samples}, density, title=f"samples, {len(samples):,}")
@@ -70,12 +71,14 @@ def ramachandran(data: Points, samples: Points, names: tuple[str, ...] = ()) -> 
     of the angles, for the axes.
     """
     dim = data.shape[1]
+    from matplotlib.colors import LogNorm
+
     names = names or tuple(f"angle {k + 1}" for k in range(dim))
     pairs = [(k, k + 1) for k in range(0, dim - 1, 2)]
     if dim % 2 and dim > 2:
         pairs.append((dim - 2, dim - 1))
     pairs = pairs[:MOST_PAIRS]
-    figure = Figure(figsize=(2.6 * len(pairs) + 0.4, 5.2), layout="constrained")
+    figure = _figure(2.6 * len(pairs) + 0.4, 5.2)
     axes = figure.subplots(2, len(pairs), squeeze=False)
     for row, (label, points) in zip(axes, (("data", data), ("samples", samples)), strict=True):
         for axis, (i, j) in zip(row, pairs, strict=True):
@@ -92,7 +95,6 @@ def ramachandran(data: Points, samples: Points, names: tuple[str, ...] = ()) -> 
             axis.set_ylabel(f"{names[j]} (degrees)", fontsize=8)
             axis.set_title(f"{label}, {len(x):,}", fontsize=8)
             axis.tick_params(labelsize=7)
-    figure.set_dpi(RASTER_DPI)
     return figure
 
 
@@ -101,7 +103,7 @@ def rotation_figure(data: Points, samples: Points) -> Figure:
 
     Uniform rotations have angles of density (1 - cos w) / pi, drawn as a dotted line.
     """
-    figure = Figure(figsize=(9.6, 2.9), layout="constrained")
+    figure = _figure(9.6, 2.9)
     left = figure.add_subplot(1, 2, 1)
     right = figure.add_subplot(1, 2, 2, projection="mollweide")
     edges, axes = np.linspace(0, 180, 61), {}
@@ -109,7 +111,7 @@ def rotation_figure(data: Points, samples: Points) -> Figure:
         turns = _turns(points)
         angle = np.linalg.norm(turns, axis=1)
         axes[label] = turns / np.maximum(angle, 1e-12)[:, None]
-        left.hist(np.rad2deg(angle), edges, density=True, histtype="step", lw=1.4,
+        left.hist(np.rad2deg(angle), edges.tolist(), density=True, histtype="step", lw=1.4,
                   color=COLOURS[label], label=f"{label}, {len(angle):,}")  # fmt: skip
     grid = np.radians(edges)
     left.plot(edges, (1 - np.cos(grid)) / 180, color="#6b7280", lw=1, ls=":", label="uniform")
@@ -118,6 +120,13 @@ def rotation_figure(data: Points, samples: Points) -> Figure:
     left.legend(fontsize=7, frameon=False)
     draw_map(right, axes, title="axes of rotation, longitude and latitude in degrees")
     return figure
+
+
+def _figure(width: float, height: float) -> Figure:
+    """An empty figure, in inches, outside pyplot's global state."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=RASTER_DPI, layout="constrained")
 
 
 def draw_map(
@@ -137,7 +146,6 @@ def draw_map(
     axis.set_title(title, fontsize=8)
     axis.tick_params(labelsize=5, colors="#6b7280")
     axis.grid(lw=0.3, color="#d1d5db")
-    axis.figure.set_dpi(RASTER_DPI)
 
 
 def _draw_density(axis: Any, density: Callable[[Tensor], Tensor]) -> None:
