@@ -50,6 +50,16 @@ def test_map_puts_places_where_they_are():
     assert right.lines[0].get_data()[1][2] == pytest.approx(-math.pi / 2)
 
 
+def test_many_points_are_thinned_at_random(generator):
+    """Tables are often sorted: the first rows alone would leave half the world empty."""
+    rows = Sphere(2).uniform(20000, generator=generator)
+    figure = world_map(rows[rows[:, 2].argsort()], rows[:5])
+    latitude = figure.axes[0].lines[0].get_data()[1]
+    assert len(latitude) == 4000
+    # sin(latitude) is uniform on [-1, 1]
+    assert abs(float(np.sin(latitude).mean())) < 4 / math.sqrt(3 * 4000)
+
+
 def test_density_behind_a_map_is_nats_over_the_uniform_law():
     from matplotlib.figure import Figure
 

@@ -21,7 +21,7 @@ from reverie.spaces.base import Space
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MOST_POINTS = 4000  # of each kind; more only cover one another
+MOST_POINTS = 4000  # of each kind, at random; more only cover one another
 BINS = 72  # of 5 degrees
 MOST_PAIRS = 3
 RASTER_DPI = 110
@@ -56,7 +56,7 @@ def world_map(
     density: the model's log-density (B,) of unit vectors (B, 3), drawn behind the samples.
     name: what the rows of the first map are.
     """
-    figure = _figure(9.6, 2.7)
+    figure = _figure(9.6, 2.9)
     left, right = figure.subplots(1, 2, subplot_kw=dict(projection="mollweide"))
     draw_map(left, {"data": data}, title=f"{name}, {len(data):,} rows")
     draw_map(right, {"samples": samples}, density, title=f"samples, {len(samples):,}")
@@ -139,7 +139,8 @@ def draw_map(
     if density is not None:
         _draw_density(axis, density)
     for kind, points in kinds.items():
-        x, y, z = _array(points)[:MOST_POINTS].T
+        shown = np.random.default_rng(0).permutation(len(points))[:MOST_POINTS]
+        x, y, z = _array(points)[np.sort(shown)].T
         longitude, latitude = np.arctan2(y, x), np.arcsin(np.clip(z, -1, 1))
         axis.plot(longitude, latitude, ".", ms=DOTS[kind], mew=0, alpha=0.7, color=COLOURS[kind],
                   rasterized=True)  # fmt: skip

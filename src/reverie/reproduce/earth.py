@@ -83,6 +83,6 @@ def _picture(
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
     times = torch.linspace(1, 0, 61, dtype=torch.float64)
-    drawn = sample(model, 1500, times, generator=generator, dtype=torch.float64)
+    drawn = sample(model, 1500, times, generator=generator)
     base = model.base if isinstance(model, CorrectedKernel) else model
     save_figure(world_map(points, drawn, lambda x: base.log_density(x, 0.0), name), path)
