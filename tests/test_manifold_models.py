@@ -20,7 +20,7 @@ from reverie.denoisers import (
     denoising_loss,
     implicit_loss,
 )
-from reverie.denoisers.adaptive_mixture import crowding
+from reverie.denoisers.adaptive_mixture import crowding, nearest
 from reverie.errors import InputError
 from reverie.plan import plan_steps
 from reverie.processes import Brownian
@@ -473,12 +473,15 @@ def test_rows_may_have_weights_of_their_own(generator):
 
 @pytest.mark.parametrize("space", [Sphere(2), Torus(3)], ids=repr)
 def test_rows_are_grouped_by_how_they_crowd(space, generator):
-    points = space.uniform(41, generator=generator)
-    group = crowding(space, points, 4)
-    fourth = space.distances(points, points).sort(dim=1).values[:, 4]
+    points, kept = space.uniform(45, generator=generator), torch.ones(45, dtype=torch.bool)
+    kept[[0, 7, 30, 44]] = False
+    group = crowding(nearest(space, points), kept, 4)
+    rest = points[kept]
+    fourth = space.distances(rest, rest).sort(dim=1).values[:, 4]
     assert sorted(torch.bincount(group).tolist()) == [10, 10, 10, 11]
     for g in range(3):
-        assert fourth[group == g].max() < fourth[group == g + 1].min()
+        # two rows may be the fourth of one another
+        assert fourth[group == g].max() <= fourth[group == g + 1].min()
 
 
 def two_scales(generator):

@@ -21,6 +21,7 @@ from reverie.processes import Brownian
 from reverie.spaces import Manifold
 
 FOLDS, GROUPS, NEIGHBOUR = 10, 8, 4
+LISTED = 24  # neighbours to choose among once a tenth of the rows is left out
 LEAST_GROUP = 40  # rows; fewer cannot carry weights of their own
 EM_STEPS = 150
 LEAST_MASS = 1e-9  # so that no logarithm is infinite
@@ -57,11 +58,12 @@ class AdaptiveMixture(KernelMixture):
             raise InputError(f"an estimate over {len(data)} row cannot leave one out")
         groups = max(1, min(groups, len(data) // LEAST_GROUP))
         order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))
+        near, everyone = nearest(process.space, data), torch.ones(len(data), dtype=torch.bool)
         parts = []
         for out in order.chunk(min(FOLDS, len(data))):
-            kept = torch.ones(len(data), dtype=torch.bool)
+            kept = everyone.clone()
             kept[out] = False
-            parts.append((data[out], data[kept], crowding(process.space, data[kept], groups)))
+            parts.append((data[out], data[kept], crowding(near, kept, groups)))
         some = math.ceil(FIT_ROWS / len(parts))
         log_parts = torch.cat(
             [_log_parts(process, taus, groups, rows[:some], *rest) for rows, *rest in parts]
@@ -71,7 +73,7 @@ class AdaptiveMixture(KernelMixture):
         if heavy.any() and not heavy.all():
             taus = [tau for tau, kept in zip(taus, heavy.tolist(), strict=True) if kept]
             masses = _maximise(log_parts[:, :, [*heavy.tolist(), True]])
-        group = crowding(process.space, data, groups)
+        group = crowding(near, everyone, groups)
         super().__init__(process, data, taus, groups * masses[group])
         self.folds = [
             Fold(rows, KernelMixture(process, rest, taus, groups * masses[group]))
@@ -80,18 +82,28 @@ class AdaptiveMixture(KernelMixture):
 
 
 @torch.no_grad()
-def crowding(space: Manifold, points: Tensor, groups: int) -> Tensor:
-    """The group (N,) of each of points (N, *shape): 0 the most crowded, all of one size.
+def nearest(space: Manifold, points: Tensor) -> tuple[Tensor, Tensor]:
+    """Distances (N, K) of points (N, *shape) to their K = LISTED nearest others, and which."""
+    count, found = min(LISTED, len(points) - 1), []
+    for rows in torch.arange(len(points)).split(CHUNK):
+        far = space.distances(points[rows], points)
+        far[torch.arange(len(rows)), rows] = math.inf
+        found.append(far.topk(count, largest=False))
+    return torch.cat([f.values for f in found]), torch.cat([f.indices for f in found])
 
-    By the distance to the NEIGHBOUR-th nearest other point, ties in the order of the rows.
+
+def crowding(near: tuple[Tensor, Tensor], kept: Tensor, groups: int) -> Tensor:
+    """The group (n,) of each of the rows `kept` (N,) of them: 0 the most crowded, all of one size.
+
+    By the distance to the NEIGHBOUR-th nearest kept row, ties in the order of the rows. near:
+    what `nearest` found among all rows.
     """
-    near = min(NEIGHBOUR, len(points) - 1)
-    reach = [
-        space.distances(part, points).topk(near + 1, largest=False).values[:, near]
-        for part in points.split(CHUNK)
-    ]
-    rank = torch.cat(reach).argsort(stable=True).argsort()
-    return rank * groups // len(points)
+    distance, index = (part[kept] for part in near)
+    counted = kept[index].cumsum(1)
+    place = (counted < NEIGHBOUR).sum(1).clamp(max=distance.shape[1] - 1)
+    reach = distance.gather(1, place[:, None])[:, 0]
+    rank = reach.argsort(stable=True).argsort()
+    return rank * groups // len(rank)
 
 
 @torch.no_grad()
