@@ -52,15 +52,14 @@ def run(out: Path, seed: int = 0, full: bool = False) -> dict[str, Any]:
         once = np.unique(degrees, axis=0)
         share = 1 - len(once) / len(degrees)
         rows.append(Row(f"{name}: share of rows that repeat another", share))
-        rows += score_rows(f"{name}, all rows", _scores(name, degrees, TAUS, steps, seed))
-        lines = score_rows(
-            f"{name}, all rows, coarse", _scores(name, degrees, COARSE, steps, seed)
-        )
-        rows += lines
-        rows += [
-            Row(f"{lines[-1].quantity} beside {paper}", lines[-1].ours, known[name], tag)
-            for paper, (tag, known) in PUBLISHED.items()
-        ]
+        for label, taus in (("all rows", TAUS), ("all rows, coarse", COARSE)):
+            lines = score_rows(f"{name}, {label}", _scores(name, degrees, taus, steps, seed))
+            best = lines[-1]
+            rows += lines
+            rows += [
+                Row(f"{best.quantity} beside {paper}", best.ours, known[name], tag, best.stderr)
+                for paper, (tag, known) in PUBLISHED.items()
+            ]
         rows += score_rows(f"{name}, each once", _scores(name, once, TAUS, steps, seed, out))
     settings = {"splits": "5 random 80/10/10 (fire: 2)", "steps": steps}
     title = "Places on the earth: negative log-likelihood in nats, area of the unit sphere"
