@@ -540,9 +540,9 @@ def test_fitted_weights_are_optimal_for_the_rows_left_out(generator):
     assert float(ratio @ mixture.weights) == pytest.approx(1, abs=1e-6)
 
 
-def test_untrained_correction_is_the_kernel_estimate(generator):
+@pytest.mark.parametrize("space", [Sphere(2), Rotations(3)], ids=repr)
+def test_untrained_correction_is_the_kernel_estimate(space, generator):
     pytest.importorskip("torchdiffeq")
-    space = Sphere(2)
     base = AdaptiveMixture(Brownian(space, 1e-3), space.uniform(20, generator=generator), [0.05])
     network, x = CorrectedKernel(base, width=8, depth=1), space.uniform(8, generator=generator)
     t = torch.rand(8, generator=generator, dtype=torch.float64)

@@ -114,7 +114,8 @@ def _log_parts(
     even, start, each = torch.ones(len(taus) + 1), torch.zeros(()), []
     for g in range(groups):
         bare = KernelMixture(process, rest[group == g], taus, even)
-        each.append(torch.cat([bare.read(part, start)[0] for part in rows.float().split(CHUNK)]))
+        parts = rows.to(bare.kind).split(CHUNK)
+        each.append(torch.cat([bare.read(part, start)[0] for part in parts]))
     return torch.stack(each, 1).double() + math.log(len(even))
 
 

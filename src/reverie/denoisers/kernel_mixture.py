@@ -74,12 +74,22 @@ class KernelMixture(Denoiser):
         best, shares = (-math.inf, 0.0, 0.0), tuple(uniforms)
         for tau in taus:
             bare = cls(process, data, [tau], torch.ones(2))
-            near, even = bare.read(validation.float(), torch.zeros(()))[0].double().T + math.log(2)
+            near, even = bare.read(validation.to(bare.kind), torch.zeros(()))[0].double().T
+            near, even = near + math.log(2), even + math.log(2)
             for w in shares:
                 mixed = torch.logaddexp(near + math.log1p(-w), even + math.log(w))
                 best = max(best, (float(mixed.mean()), tau, w))
         _, tau, w = best
         return cls(process, data, [tau], torch.tensor([1 - w, w]))
+
+    @property
+    def kind(self) -> torch.dtype:
+        """The type in which states are best read: float32 where differences of cosines serve."""
+        return torch.float32 if self._by_cosines else torch.float64
+
+    @property
+    def _by_cosines(self) -> bool:
+        return isinstance(self.process.space, Sphere | Torus)
 
     def forward(self, state: Tensor, t: Tensor, condition: Any = None) -> Tensor:
         """The score (B, *shape)."""
@@ -93,8 +103,7 @@ class KernelMixture(Denoiser):
         """Log of the weighted parts (B, H + 1) at the states, and the score (B, *shape)."""
         tau = self.process.tau(t).to(state.device).expand(len(state))
         durations = [tau + h for h in self.taus]
-        by_cosines = isinstance(self.process.space, Sphere | Torus)
-        parts = self._von_mises_fisher if by_cosines else self._heat
+        parts = self._von_mises_fisher if self._by_cosines else self._heat
         each = list(parts(state, durations))
         even = self.weights[-1].log() - self.process.space.log_volume
         log_parts = [log_p.to(state) for log_p, _ in each] + [even.to(state).expand(len(state))]

@@ -103,8 +103,8 @@ class CorrectedKernel(Denoiser):
         process = self.process
         state = torch.cat(process.corrupt_pair(rows, t, generator=generator))
         times = torch.cat([t, t])
-        target = process.target(state, torch.cat([rows, rows]), times).float()
-        state = state.float()
+        target = process.target(state, torch.cat([rows, rows]), times).to(rest.kind)
+        state = state.to(rest.kind)
         off = self._correct(rest, state, times) - target
         tau = process.tau(times).to(off)
         each = tau * (1 + tau) * process.space.inner(state, off, off)

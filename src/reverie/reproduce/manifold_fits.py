@@ -63,16 +63,15 @@ def fit(
     process = Brownian(space, MARGIN * taus[0])
     kernel = KernelMixture.chosen(process, split.train, split.validation, taus)
     mixture = AdaptiveMixture(process, split.train, taus)
-    single, several = (
-        -float(k.log_density(split.test.float(), 0.0).mean()) for k in (kernel, mixture)
-    )
+    test = split.test.to(mixture.kind)
+    single, several = (-float(k.log_density(test, 0.0).mean()) for k in (kernel, mixture))
     if not steps:
         return Scores(single, several), mixture
     if mixture.taus[0] > taus[0]:  # no network level is spent below the durations in use
         process = Brownian(space, MARGIN * mixture.taus[0])
         mixture = AdaptiveMixture(process, split.train, mixture.taus)
     network = correct(mixture, split.validation, steps, seed)
-    flow = flow_log_likelihood(network, split.test.float(), tolerance=1e-4)
+    flow = flow_log_likelihood(network, test, tolerance=1e-4)
     return Scores(single, several, -float(flow.nats.mean())), network
 
 

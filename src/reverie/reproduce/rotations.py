@@ -25,7 +25,7 @@ from reverie.spaces import Rotations
 
 SOURCE = "the nickel orientations of the R package rotations, as an archive with R and location"
 SPLITS = 2
-TAUS = [float(tau) for tau in np.logspace(-7, 0, 11)]
+TAUS = [float(tau) for tau in np.logspace(-7, 0, 8)]
 
 
 def run(out: Path, seed: int = 0, full: bool = False) -> dict[str, Any]:
