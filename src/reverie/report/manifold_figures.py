@@ -26,6 +26,7 @@ BINS = 72  # of 5 degrees
 MOST_PAIRS = 3
 RASTER_DPI = 110
 COLOURS = {"data": "#111827", "samples": "#b91c1c"}
+FEW = 1000  # points, drawn twice as large
 DOTS = {"data": 2.2, "samples": 1.4}  # data stay visible behind the samples
 Points = np.ndarray | Tensor
 
@@ -142,7 +143,8 @@ def draw_map(
         shown = np.random.default_rng(0).permutation(len(points))[:MOST_POINTS]
         x, y, z = _array(points)[np.sort(shown)].T
         longitude, latitude = np.arctan2(y, x), np.arcsin(np.clip(z, -1, 1))
-        axis.plot(longitude, latitude, ".", ms=DOTS[kind], mew=0, alpha=0.7, color=COLOURS[kind],
+        size = DOTS[kind] * (2 if len(shown) < FEW else 1)
+        axis.plot(longitude, latitude, ".", ms=size, mew=0, alpha=0.7, color=COLOURS[kind],
                   rasterized=True)  # fmt: skip
     axis.set_title(title, fontsize=8)
     axis.tick_params(labelsize=5, colors="#6b7280")
