@@ -114,6 +114,56 @@ class MixtureOnTorus(Denoiser):
         return self.process.space.exp(centre, math.sqrt(self.spread) * z)
 
 
+def sine_law(angles, middle, concentration, coupling):
+    """Bivariate von Mises sine law (Singh, Hnizdo & Demchuk 2002) of angles (..., 2)."""
+    first, second = (angles - torch.tensor(middle, dtype=torch.float64)).unbind(-1)
+    k = concentration
+    exponent = k[0] * first.cos() + k[1] * second.cos() + coupling * first.sin() * second.sin()
+    total = sum(
+        math.comb(2 * m, m) * (coupling**2 / (4 * k[0] * k[1])) ** m
+        * special.iv(m, k[0]) * special.iv(m, k[1])
+        for m in range(60)
+    )  # fmt: skip
+    return exponent.exp() / (4 * math.pi**2 * total)
+
+
+class FourierOnTorus(Denoiser):
+    """Exact score of any smooth density on T^2: Brownian motion damps its Fourier coefficients."""
+
+    def __init__(self, process, density, size=64):
+        super().__init__()
+        self.process, self.density = process, density
+        grid = 2 * math.pi * torch.arange(size, dtype=torch.float64) / size
+        values = density(torch.stack(torch.meshgrid(grid, grid, indexing="ij"), -1))
+        self.coefficients = torch.fft.fft2(values.to(torch.complex128)) / size**2
+        self.waves = torch.fft.fftfreq(size, 1 / size, dtype=torch.float64)
+        self.highest = 1.1 * float(values.max())
+
+    def log_density(self, state, t):
+        tau = self.process.tau(t).expand(len(state))
+        damp = (-0.5 * self.waves.square() * tau[:, None]).exp()
+        first, second = (damp * (1j * self.waves * state[:, [axis]]).exp() for axis in (0, 1))
+        value = torch.einsum("bk,kl,bl->b", first, self.coefficients, second)
+        return value.real.clamp(min=1e-9).log()
+
+    def forward(self, state, t, condition=None):
+        keep = torch.is_grad_enabled()
+        with torch.enable_grad():
+            y = state if state.requires_grad else state.detach().requires_grad_()
+            value = self.log_density(y, t).sum()
+            (slope,) = torch.autograd.grad(value, y, create_graph=keep)
+        return slope
+
+    def draw(self, n, generator):
+        """By rejection from the uniform law."""
+        kept = torch.empty(0, 2, dtype=torch.float64)
+        while len(kept) < n:
+            x = self.process.space.uniform(4 * n, generator=generator)
+            level = torch.rand(len(x), generator=generator, dtype=torch.float64)
+            kept = torch.cat([kept, x[level * self.highest < self.density(x)]])
+        return kept[:n]
+
+
 class HeatMixture(Denoiser):
     """A mixture of heat kernels of duration `spread`: on every space its score is the heat's."""
 

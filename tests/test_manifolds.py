@@ -259,6 +259,7 @@ def test_short_time_expansion_is_far_better_than_varadhan():
 
 
 MOMENTS = {
+    "Sphere(1)": (lambda r: r.cos(), lambda tau: math.exp(-0.5 * tau), math.pi),
     "Sphere(2)": (lambda r: r.cos(), lambda tau: math.exp(-tau), math.pi),
     "Sphere(3)": (lambda r: r.cos(), lambda tau: math.exp(-1.5 * tau), math.pi),
     "Sphere(5)": (lambda r: r.cos(), lambda tau: math.exp(-2.5 * tau), math.pi),
@@ -277,7 +278,7 @@ def sphere_area(space, r):
     return area * (r.sin() if space.compact else r.sinh()) ** (space.dim - 1)
 
 
-@pytest.mark.parametrize("space", RADIAL, ids=repr)
+@pytest.mark.parametrize("space", [Sphere(1), *RADIAL], ids=repr)
 @pytest.mark.parametrize("tau", [1e-3, 0.05, 0.16, 0.9, 1.1, 3.0])
 def test_kernels_have_mass_one_and_the_right_moment(space, tau):
     function, expected, furthest = MOMENTS[repr(space)]
@@ -316,6 +317,26 @@ def test_semigroup(first, second):
     far = heat.log_density(at, ring, tensor(second).expand(3)).exp()
     whole = heat.log_density(at, tensor([0.0]), tensor(first + second).expand(3)).exp()[:, 0]
     torch.testing.assert_close((near * far).mean(1) * 2 * math.pi, whole, rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize(("first", "second"), [(0.2, 0.3), (0.3, 1.1), (1.0, 2.0)])
+def test_semigroup_of_rotations(first, second):
+    """Quadrature over the angle of the middle rotation and its axis's height over the last one."""
+    space, heat = Rotations(3), heat_kernel(Rotations(3))
+    x, w = np.polynomial.legendre.leggauss(100)
+    angle, height = np.meshgrid(0.5 * math.pi * (x + 1), x, indexing="ij")
+    axis = np.stack([np.sqrt(1 - height**2), 0 * height, height], -1)
+    matrices = Rotation.from_rotvec((angle[..., None] * axis).reshape(-1, 3)).as_matrix()
+    # dvol = 4 sin^2(w / 2) dw dheight dlongitude
+    weight = np.outer(0.5 * math.pi * w, w) * 4 * np.sin(angle / 2) ** 2 * 2 * math.pi
+    middle, weight = torch.from_numpy(matrices), torch.from_numpy(weight.reshape(-1))
+    turns = np.outer([0.0, 0.8, 2.0], [0, 0, 1])
+    ends = torch.from_numpy(Rotation.from_rotvec(turns).as_matrix())
+    start = space.origin()[None]
+    near = heat.log_density(start, middle, tensor(first)).exp()
+    far = heat.log_density(ends, middle, tensor(second).expand(3)).exp()
+    whole = heat.log_density(ends, start, tensor(first + second).expand(3)).exp()[:, 0]
+    torch.testing.assert_close((near * far * weight).sum(1), whole, rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("space", [*WITH_KERNEL, Sphere(1), Flat(2)], ids=repr)

@@ -255,8 +255,8 @@ class Reproduce:
     memorised-share, gap-objective, modes-shift, bias-potential, interpolating-classifiers,
     dominance, minimax-rate, constrained, inverse-problems, distillation, step-schedules,
     earth, torsions, conditional-bias, unified-view, wavelet-steps, phi4, functional,
-    discrete-mnist, discrete-names, wright-fisher, g-and-k, damped, flexible, sbi-benchmark.
-    Each takes seconds to minutes (step-schedules an hour).
+    discrete-mnist, discrete-names, wright-fisher, g-and-k, damped, flexible, sbi-benchmark,
+    rotations. Each takes seconds to minutes (step-schedules an hour).
 
     Example: reverie reproduce linear-generalisation
     """

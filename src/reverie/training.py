@@ -25,12 +25,12 @@ from reverie.config import FitConfig
 from reverie.curve import LossCurve, measure
 from reverie.data import Dataset, Scaler, coder_for, load, shared_rows, some_rows, split
 from reverie.data.coders import EUCLIDEAN, SYMBOLS
-from reverie.denoisers import CorrectedKernel, Denoiser
+from reverie.denoisers import Denoiser
 from reverie.errors import InputError
 from reverie.files import write_json, write_text
 from reverie.objectives import build_objective
 from reverie.previews import write_preview
-from reverie.processes import Process, default_process, name_of
+from reverie.processes import Brownian, Process, RateMatrix, default_process, name_of
 from reverie.processes.on_spaces import JUMPS
 from reverie.runs import (
     Run,
@@ -337,8 +337,6 @@ def fit(
     resumed = path is not None and (path / "state.safetensors").exists()
     if config.init is not None and not resumed:
         load_weights(denoiser, Path(config.init) / "ema.safetensors")
-    elif isinstance(denoiser, CorrectedKernel) and not resumed:
-        denoiser.base.maximise()
     points = scaler.to_model(train.values)
     trainer = Trainer(denoiser, points, scaler.to_model(holdout.values), config)
     if path is not None and resumed:
@@ -399,7 +397,8 @@ def _begin(
     fitted_on = train if space == EUCLIDEAN and len(train) > 1 else dataset
     scaler = coder_for(space, fitted_on)
     config = replace(config, space=space, process=config.process or default_process(scaler.space))
-    config = _with_matrix(config, build_denoiser(config, scaler, body, train))
+    few = train.take(np.arange(min(len(train), CHECK_ROWS)))  # enough to see that they fit
+    config = _fixed(config, build_denoiser(config, scaler, body, few), scaler, train)
     if config.augment != "none" and (dataset.kind != "images" or space != EUCLIDEAN):
         raise InputError(f"augment={config.augment} is for images; {dataset.source} is none")
     if config.init is not None and not (Path(config.init) / "ema.safetensors").exists():
@@ -418,11 +417,16 @@ def _space(config: FitConfig, data: Any) -> str:
     return SYMBOLS if name in JUMPS or is_text else EUCLIDEAN
 
 
-def _with_matrix(config: FitConfig, denoiser: Denoiser) -> FitConfig:
-    """The config with a rate matrix written out, where it named a file that may change."""
-    if config.process is None or not config.process.startswith("rates:"):
-        return config
-    return replace(config, process=name_of(denoiser.process))
+def _fixed(config: FitConfig, denoiser: Denoiser, scaler: Scaler, train: Dataset) -> FitConfig:
+    """The config with all that the process reads off a file, which may change, or off the rows."""
+    process = denoiser.process
+    if isinstance(process, RateMatrix):
+        return replace(config, process=name_of(process))
+    if isinstance(process, Brownian) and not process.space.compact:
+        rows = scaler.to_model(train.values)
+        around = Brownian.around(process.space, rows, process.tau_min, process.tau_max)
+        return replace(config, process=name_of(around))
+    return config
 
 
 def _drain(

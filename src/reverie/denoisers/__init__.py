@@ -1,5 +1,6 @@
 """Who guesses: exact optima, trained networks, and wrappers of other people's models."""
 
+from reverie.denoisers.adaptive_mixture import AdaptiveMixture as AdaptiveMixture
 from reverie.denoisers.base import Denoiser as Denoiser
 from reverie.denoisers.base import evaluating as evaluating
 from reverie.denoisers.choice import network_for as network_for

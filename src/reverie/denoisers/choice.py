@@ -6,9 +6,9 @@ import math
 
 from torch import Tensor, nn
 
+from reverie.denoisers.adaptive_mixture import AdaptiveMixture
 from reverie.denoisers.base import Denoiser
 from reverie.denoisers.conditions import Encoder, Values
-from reverie.denoisers.kernel_mixture import KernelMixture
 from reverie.denoisers.linear_sde import StateNetwork
 from reverie.denoisers.network import MaskedNetwork, Network, ResidualMLP
 from reverie.denoisers.operator import FourierNeuralOperator
@@ -96,9 +96,8 @@ def _tokens(name: str, process: JumpProcess, width: int, depth: int) -> nn.Modul
     return kinds[name](process.states, process.space.shape, process.symbols, width, depth)
 
 
-def _estimate(process: Brownian, train: Tensor) -> KernelMixture:
-    """The kernel estimate, its weights equal until `maximise` fits them or a file gives them."""
+def _estimate(process: Brownian, train: Tensor) -> AdaptiveMixture:
+    """The kernel estimate of the training rows: the same one whenever it is made again."""
     ratio = math.log(max(WIDEST / process.tau_min, 10.0)) / (BANDWIDTHS - 1)
     taus = [process.tau_min * math.exp(ratio * k) for k in range(BANDWIDTHS)]
-    even = train.new_ones(BANDWIDTHS + 1)
-    return KernelMixture(process, process.space.project(train.double()), taus, even)
+    return AdaptiveMixture(process, process.space.project(train.double()), taus)

@@ -1,11 +1,11 @@
 """A kernel estimate with several durations at once, and the score of its noised law.
 
-    p(x) = sum_h w_h mean_i p_(tau_h)(x | x_i) + w_0 / volume
+    p(x) = sum_h sum_i w_ih p_(tau_h)(x | x_i) + w_0 / volume
 
 Brownian motion adds its own duration to every tau_h, so that the estimate is a model with an exact
 score at every level. On spheres and tori the heat kernel is replaced by the von Mises-Fisher law
 (von Mises, on each circle) of the same mean, to which it is very close (Roberts & Ursell 1960):
-one product of matrices and one exponential a pair.
+one product of matrices and one exponential a pair. `adaptive_mixture` fits the weights.
 """
 
 from __future__ import annotations
@@ -25,24 +25,23 @@ from reverie.spaces import Manifold, Sphere, Torus
 
 FLOAT32_CONCENTRATION = 2e5  # beyond it a cosine's rounding in float32 moves a logit by 1e-2
 LEAST_LOG_WEIGHT = -60.0  # smaller weights would be slow subnormals
-EM_STEPS = 60
 Parts = Iterator[tuple[Tensor, Tensor]]
 
 
 class KernelMixture(Denoiser):
     """The estimate over `data` (N, *shape) with durations `taus` (H,), as a denoiser.
 
-    weights: (H + 1,), the last one the uniform share; by default they are fitted by expectation
-    maximisation on leave-one-out densities of the rows. Raises InputError on rows off the
-    manifold, a space without uniform law, or durations that are not positive.
+    weights: (N, H + 1) of each row and duration, or (H + 1,) for all rows alike, the last column
+    the uniform share; their sum is made 1. Raises InputError on rows off the manifold, a space
+    without uniform law, or durations that are not positive.
     """
 
     process: Brownian
     data: Tensor
-    weights: Tensor
+    shares: Tensor  # (N, H + 1), with mean 1 over rows and sum 1 over durations
 
     def __init__(
-        self, process: Brownian, data: Tensor, taus: list[float], weights: Tensor | None = None
+        self, process: Brownian, data: Tensor, taus: list[float], weights: Tensor
     ) -> None:
         super().__init__()
         if not process.space.compact:
@@ -51,23 +50,13 @@ class KernelMixture(Denoiser):
             raise InputError(f"durations are {taus}; they must be positive")
         self.process, self.taus = process, [float(tau) for tau in taus]
         self.register_buffer("data", process.space.check(data.double()), persistent=False)
-        self.register_buffer("weights", torch.ones(len(taus) + 1, dtype=torch.float64))
-        self.weights /= len(self.weights)
-        if weights is not None:
-            self.weights = weights.double() / weights.sum()
-        else:
-            self.maximise()
+        shares = weights.double().expand(len(data), len(taus) + 1)
+        self.register_buffer("shares", shares / shares.sum(1).mean(), persistent=False)
 
-    @torch.no_grad()
-    def maximise(self) -> None:
-        """Fit the weights by expectation maximisation, every row left out of its own density."""
-        parts = []
-        for rows in torch.arange(len(self.data)).split(512):
-            tau = torch.zeros(len(rows), dtype=torch.float64)
-            parts.append(self._parts(self.data[rows], tau, rows)[0].double())
-        log_parts = torch.cat(parts)
-        for _ in range(EM_STEPS):
-            self.weights = (log_parts + self.weights.log()).softmax(1).mean(0).clamp(min=1e-12)
+    @property
+    def weights(self) -> Tensor:
+        """The weight of each duration and of the uniform law (H + 1,); their sum is 1."""
+        return self.shares.mean(0)
 
     @classmethod
     def chosen(
@@ -76,7 +65,7 @@ class KernelMixture(Denoiser):
         data: Tensor,
         validation: Tensor,
         taus: Iterable[float],
-        uniforms: Iterable[float] = (0.001, 0.003, 0.01, 0.03, 0.1),
+        uniforms: Iterable[float] = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2),
     ) -> KernelMixture:
         """The estimate with one duration and a uniform share, those best on `validation` rows.
 
@@ -85,12 +74,22 @@ class KernelMixture(Denoiser):
         best, shares = (-math.inf, 0.0, 0.0), tuple(uniforms)
         for tau in taus:
             bare = cls(process, data, [tau], torch.ones(2))
-            near, even = bare.read(validation.double(), torch.zeros(()))[0].T + math.log(2)
+            near, even = bare.read(validation.to(bare.kind), torch.zeros(()))[0].double().T
+            near, even = near + math.log(2), even + math.log(2)
             for w in shares:
                 mixed = torch.logaddexp(near + math.log1p(-w), even + math.log(w))
                 best = max(best, (float(mixed.mean()), tau, w))
         _, tau, w = best
         return cls(process, data, [tau], torch.tensor([1 - w, w]))
+
+    @property
+    def kind(self) -> torch.dtype:
+        """The type in which states are best read: float32 where differences of cosines serve."""
+        return torch.float32 if self._by_cosines else torch.float64
+
+    @property
+    def _by_cosines(self) -> bool:
+        return isinstance(self.process.space, Sphere | Torus)
 
     def forward(self, state: Tensor, t: Tensor, condition: Any = None) -> Tensor:
         """The score (B, *shape)."""
@@ -100,66 +99,46 @@ class KernelMixture(Denoiser):
         """Log-density in nats (B,) of the estimate noised to t."""
         return self.read(state, torch.as_tensor(t))[0].logsumexp(1)
 
-    def read(
-        self, state: Tensor, t: Tensor, leave_out: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Log of the weighted parts (B, H + 1) at the states, and the score (B, *shape).
-
-        leave_out: row (B,) of the data that is not to count, state by state.
-        """
-        tau = self.process.tau(t).expand(len(state))
-        log_parts, scores = self._parts(state, tau, leave_out)
-        log_parts = log_parts + self.weights.log().to(log_parts)
-        share = log_parts.softmax(1)[:, :-1]
-        return log_parts, torch.einsum("bh,bh...->b...", share, scores)
-
-    def _parts(
-        self, state: Tensor, tau: Tensor, leave_out: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """Log-densities (B, H + 1) of each duration and of the uniform law, scores (B, H, ...)."""
+    def read(self, state: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Log of the weighted parts (B, H + 1) at the states, and the score (B, *shape)."""
+        tau = self.process.tau(t).to(state.device).expand(len(state))
         durations = [tau + h for h in self.taus]
-        by_cosines = isinstance(self.process.space, Sphere | Torus)
-        parts = self._von_mises_fisher if by_cosines else self._heat
-        each = list(parts(state, durations, leave_out))
-        even = state.new_full((len(state),), -self.process.space.log_volume)
-        densities = torch.stack([*(log_p.to(state) for log_p, _ in each), even], 1)
-        return densities, torch.stack([score.to(state) for _, score in each], 1)
+        parts = self._von_mises_fisher if self._by_cosines else self._heat
+        each = list(parts(state, durations))
+        even = self.weights[-1].log() - self.process.space.log_volume
+        log_parts = [log_p.to(state) for log_p, _ in each] + [even.to(state).expand(len(state))]
+        log_parts = torch.stack(log_parts, 1)
+        scores = torch.stack([score.to(state) for _, score in each], 1)
+        return log_parts, torch.einsum("bh,bh...->b...", log_parts.softmax(1)[:, :-1], scores)
 
-    def _heat(self, state: Tensor, taus: list[Tensor], leave_out: Tensor | None) -> Parts:
+    def _heat(self, state: Tensor, taus: list[Tensor]) -> Parts:
         """(log-density (B,), score (B, *shape)) for each duration, by the heat kernel."""
-        heat, y, count = (
-            self.process.heat,
-            state.double(),
-            len(self.data) - (leave_out is not None),
-        )
-        for tau in taus:
-            logits = heat.log_density(y, self.data, tau)
-            if leave_out is not None:
-                logits = logits.scatter(1, leave_out[:, None], -torch.inf)
+        heat, y = self.process.heat, state.double()
+        for tau, share in zip(taus, self.shares.T, strict=False):  # without the uniform share
+            logits = heat.log_density(y, self.data, tau) + share.log()
             score = heat.mean_score(logits.softmax(1), y, self.data, tau)
-            yield logits.logsumexp(1) - math.log(count), score
+            yield logits.logsumexp(1) - math.log(len(self.data)), score
 
-    def _von_mises_fisher(
-        self, state: Tensor, taus: list[Tensor], leave_out: Tensor | None
-    ) -> Parts:
+    def _von_mises_fisher(self, state: Tensor, taus: list[Tensor]) -> Parts:
         """The same by cosines: they serve all durations, with one exponential a pair."""
-        space, count = self.process.space, len(self.data) - (leave_out is not None)
+        space = self.process.space
         circles = space.dim if isinstance(space, Torus) else 1
         laws = [von_mises_fisher(tau, space.dim // circles) for tau in taus]
+        kind, at = state.dtype, state
         if max(float(k.max()) for k, _ in laws) > FLOAT32_CONCENTRATION:
-            state = state.double()
-        points = space.features(self.data).to(state)
-        cosine = space.features(state) @ points.T
-        if leave_out is not None:
-            cosine = cosine.scatter(1, leave_out[:, None], -3.0 * circles)
+            # the concentration multiplies what a rounded point lacks in length, too
+            at = space.project(state.double())
+        points = space.features(self.data)
+        cosine = space.features(at) @ points.to(at).T
         top = cosine.detach().amax(1, keepdim=True)
-        for k, at_mode in laws:
-            k = k.to(state)[:, None]
-            weights = ((cosine - top) * k).clamp(min=LEAST_LOG_WEIGHT).exp()
-            total = weights.sum(1, keepdim=True)
-            log_p = (k * (top - circles) + total.log())[:, 0] - math.log(count)
-            mean = k * (weights @ points) / total
-            yield log_p + circles * at_mode, _pull_back(space, state, mean)
+        gap, points = (cosine - top).to(kind), points.to(kind)  # small: now float32 will do
+        for (k, at_mode), share in zip(laws, self.shares.T.to(kind), strict=False):
+            kernel = (gap * k.to(kind)[:, None]).clamp(min=LEAST_LOG_WEIGHT).exp()
+            total = kernel @ share[:, None]
+            log_p = (k.to(at) * (top - circles)[:, 0]).to(kind) + total[:, 0].log()
+            mean = k.to(kind)[:, None] * (kernel @ (share[:, None] * points)) / total
+            log_p = log_p + circles * at_mode.to(kind) - math.log(len(points))
+            yield log_p, _pull_back(space, state, mean)
 
 
 def _pull_back(space: Manifold, state: Tensor, covector: Tensor) -> Tensor:

@@ -64,7 +64,8 @@ def name_of(process: Process) -> str:
     if isinstance(process, CriticallyDamped):
         return "damped:" + ",".join(f"{k}={v!r}" for k, v in process.settings().items())
     if isinstance(process, Brownian):
-        return f"brownian:tau_min={process.tau_min!r},tau_max={process.tau_max!r}"
+        settings = process.settings()
+        return "brownian:" + ",".join(f"{k}={v}" for k, v in settings.items() if k != "space")
     raise InputError(f"{type(process).__name__} cannot be written to a run: it has no name")
 
 
@@ -106,4 +107,10 @@ def _brownian(space: Manifold, spec: str) -> Brownian:
     name = spec.partition(":")[0]
     if name != "brownian":
         raise InputError(f"no process on {space} is called {name!r}; choose brownian")
-    return Brownian(space, **settings_of(spec, {"tau_min", "tau_max"}))
+    bare, _, centre = spec.partition(",centre=")
+    if not centre:
+        return Brownian(space, **settings_of(spec, {"tau_min", "tau_max"}))  # type: ignore[arg-type]
+    place, _, rest = centre.partition(",")
+    given = settings_of(f"{bare},{rest}", {"tau_min", "tau_max", "dispersion"})
+    spread = given.pop("dispersion", 0.0)
+    return Brownian(space, **given, centre=place, dispersion=spread)  # type: ignore[arg-type]

@@ -31,19 +31,29 @@ class Brownian(Process):
 
     tau_min, tau_max: durations at t = 0 and t = 1, in squared units of length. On a compact space
     tau_max is by default 14 / gap, where the noised law is uniform to 1e-5 nats; then the prior is
-    uniform. Elsewhere the prior is the kernel from the origin (default tau_max 4), which never
-    agrees exactly with the noised data: on hyperbolic space a path keeps its direction for ever,
-    so start samplers there from noised data (`init=process.corrupt(data, 1.0)`).
+    uniform. Elsewhere (default tau_max 4) the prior is the heat kernel of duration
+    tau_max + `dispersion` from `centre` (*shape; default the origin). That is exactly the noised
+    law where the data are themselves a heat kernel of duration `dispersion` from there; `around`
+    reads both from data. On hyperbolic space a longer tau_max does not help: a path keeps its
+    direction for ever, so that what the kernel misses of the data's directions stays missed.
     A step's charge is that of the tangent normal laws of `reverse`: exact in the limit of short
-    steps and on flat space, so `steps_exact` is False. Raises InputError on bad durations.
+    steps and on flat space, so `steps_exact` is False. Raises InputError on bad durations, and on
+    a prior where the law is uniform.
     """
 
     space: Manifold
     steps_exact = False
     clock_label = "inverse duration 1/tau"
+    centre: Tensor
 
     def __init__(
-        self, space: Manifold, tau_min: float = 1e-4, tau_max: float | None = None
+        self,
+        space: Manifold,
+        tau_min: float = 1e-4,
+        tau_max: float | None = None,
+        *,
+        centre: Tensor | str | None = None,
+        dispersion: float = 0.0,
     ) -> None:
         super().__init__()
         if tau_max is None:
@@ -52,10 +62,39 @@ class Brownian(Process):
             raise InputError(f"durations are {tau_min}, {tau_max}; need 0 < tau_min < tau_max")
         self.space, self.tau_min, self.tau_max = space, float(tau_min), float(tau_max)
         self.t_range = (0.0, 1.0)
+        if space.compact and (centre is not None or dispersion):
+            raise InputError(f"noise on {space} ends in the uniform law, which has no centre")
+        if not 0 <= dispersion < math.inf:
+            raise InputError(f"dispersion is {dispersion}; it is a duration, 0 or more")
+        self.dispersion = float(dispersion)
+        self.register_buffer("centre", _point(space, centre), persistent=False)
+
+    @classmethod
+    def around(
+        cls, space: Manifold, data: Tensor, tau_min: float = 1e-4, tau_max: float | None = None
+    ) -> Brownian:
+        """The process whose prior stands around the rows of `data` (N, *shape).
+
+        Its centre and dispersion are those of the heat kernel with the rows' own moments
+        (`Manifold.heat_moments`); on compact spaces it is the plain process.
+        """
+        if space.compact:
+            return cls(space, tau_min, tau_max)
+        centre, dispersion = space.heat_moments(space.check(data.double()))
+        return cls(space, tau_min, tau_max, centre=centre, dispersion=dispersion)
 
     def settings(self) -> dict[str, str | float]:
-        """What rebuilds this process, for a run's `config.json`; see `spaces.space_named`."""
-        return dict(space=repr(self.space), tau_min=self.tau_min, tau_max=self.tau_max)
+        """What rebuilds this process, for a run's `config.json`; see `spaces.space_named`.
+
+        A centre is written as its coordinates, with spaces between them.
+        """
+        known: dict[str, str | float] = dict(
+            space=repr(self.space), tau_min=self.tau_min, tau_max=self.tau_max
+        )
+        if not self.space.compact:
+            known["centre"] = " ".join(repr(v) for v in self.centre.flatten().tolist())
+            known["dispersion"] = self.dispersion
+        return known
 
     @property
     def heat(self) -> HeatKernel:
@@ -85,18 +124,36 @@ class Brownian(Process):
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> State:
+        """As `Process`, but in float64 where the space is not compact: float32 is too coarse.
+
+        Hyperbolic coordinates grow as exp(distance), and the length of a tangent vector is what is
+        left of their squares.
+        """
         if self.space.compact:
             draw = self.space.uniform(n, generator=generator, dtype=torch.float64)
         else:
-            start = self.space.origin().expand(n, *self.space.shape)
-            draw = self.corrupt(start, 1.0 if t is None else t, generator=generator)
+            start = self.centre.expand(n, *self.space.shape)
+            duration = self._durations(1.0 if t is None else t, start) + self.dispersion
+            return self.spread(start, duration, generator=generator).to(device=device)
         return draw.to(dtype=dtype, device=device)
 
     def log_prior(self, state: State) -> Tensor:
         """Log-density (B,) in nats of the prior at the noisiest level."""
         if self.space.compact:
             return state.new_full((len(state),), -self.space.log_volume)
-        return self.log_kernel(state, self.space.origin()[None], 1.0)[:, 0]
+        duration = self._durations(1.0, state) + self.dispersion
+        return self.heat.log_density(self._exact(state), self.centre[None], duration)[:, 0]
+
+    def prior_score(self, state: State, t: Tensor | float) -> Tensor:
+        """The score (B, *shape) at t of data whose noised law ends in the prior exactly.
+
+        0 where the prior is uniform; elsewhere that of the heat kernel from `centre`.
+        """
+        if self.space.compact:
+            return torch.zeros_like(state)
+        duration = self._durations(t, state) + self.dispersion
+        start = self.centre.expand(len(state), *self.space.shape)
+        return self.heat.score(self._exact(state), start, duration).to(state)
 
     def corrupt(
         self,
@@ -167,9 +224,11 @@ class Brownian(Process):
         sqrt(tau_t - tau_s), the same in the limit of short steps.
         """
         now, then = self._durations(t, state), self._durations(s, state)
-        z = self.space.noise(state, generator=generator)
-        spread = (then * (now - then) / now).sqrt().to(state)
-        return self.space.exp(state, scale((now - then).to(state), prediction) + scale(spread, z))
+        here = self._exact(state)  # far out in hyperbolic space float32 loses a vector's length
+        step = scale(now - then, self.space.tangent(here, prediction.double()))
+        noise = self.space.noise(here, generator=generator)
+        spread = (then * (now - then) / now).sqrt()
+        return self.space.exp(here, step + scale(spread, noise)).to(state)
 
     def finish(
         self,
@@ -180,7 +239,9 @@ class Brownian(Process):
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """The point a geodesic of velocity tau * score leads to (Tweedie on flat space)."""
-        return self.space.exp(state, scale(self._durations(t, state).to(state), prediction))
+        here = self._exact(state)
+        step = scale(self._durations(t, state), self.space.tangent(here, prediction.double()))
+        return self.space.exp(here, step).to(state)
 
     def _durations(self, t: Tensor | float, like: Tensor) -> Tensor:
         return self.tau(t).to(like.device).expand(len(like))
@@ -188,3 +249,13 @@ class Brownian(Process):
     def _exact(self, x: Tensor) -> Tensor:
         """Float64 points that satisfy the constraint to its precision."""
         return x if x.dtype == torch.float64 else self.space.project(x.double())
+
+
+def _point(space: Manifold, centre: Tensor | str | None) -> Tensor:
+    """The centre (*shape) in float64, checked; the origin where none is given."""
+    if centre is None:
+        return space.origin()
+    if isinstance(centre, str):
+        centre = torch.tensor([float(v) for v in centre.split()], dtype=torch.float64)
+        centre = centre.reshape(space.shape)
+    return space.check(centre.double()[None])[0]

@@ -46,6 +46,7 @@ RESULTS = (
     "damped",
     "flexible",
     "sbi-benchmark",
+    "rotations",
 )
 
 

@@ -1,9 +1,10 @@
 """What the density estimates on manifolds share: two kernel estimates, and a network on top.
 
-Every figure is held-out nats per row. The single kernel has one duration
-and a uniform share, chosen on the validation rows; the mixture has several durations, its weights
-fitted on the training rows, each left out of its own density; the model is a network that corrects
-the score of the mixture, its likelihood by the probability flow with exact divergence.
+Every figure is held-out nats per row. The single kernel has one duration and a uniform share,
+chosen on the validation rows; the mixture has several durations, their weights following how the
+rows crowd (`AdaptiveMixture`); the model is a network that corrects the score of the mixture, its
+likelihood by the probability flow with exact divergence. Training keeps the averaged weights that
+are best on the validation rows; no choice sees the test rows.
 """
 
 from __future__ import annotations
@@ -14,15 +15,19 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from reverie.denoisers import CorrectedKernel, KernelMixture
+from reverie.denoisers import AdaptiveMixture, CorrectedKernel, KernelMixture, evaluating
 from reverie.processes import Brownian
+from reverie.processes.bound import low_discrepancy
 from reverie.reproduce.real_data import thirds
 from reverie.reproduce.tables import Row
 from reverie.sampling.manifold_likelihood import flow_log_likelihood
+from reverie.spaces import Manifold
 
 BATCH, RATE, DECAY = 128, 1e-3, 0.998
+CHECK_EVERY, CHECK_ROWS = 200, 512
+MARGIN = 0.1  # the model's cleanest duration, in units of the shortest one of the mixture
 
 
 @dataclass(frozen=True)
@@ -49,34 +54,46 @@ def split_rows(points: Tensor, seed: int) -> Split:
 
 
 def fit(
-    process: Brownian, split: Split, taus: list[float], steps: int, seed: int
-) -> tuple[Scores, KernelMixture | CorrectedKernel]:
-    """Scores of one split, and the model (the mixture itself with no steps)."""
+    space: Manifold, split: Split, taus: list[float], steps: int, seed: int
+) -> tuple[Scores, AdaptiveMixture | CorrectedKernel]:
+    """Scores of one split, and the model (the mixture itself with no steps).
+
+    taus: durations (H,) on offer, ascending; the data choose among them.
+    """
+    process = Brownian(space, MARGIN * taus[0])
     kernel = KernelMixture.chosen(process, split.train, split.validation, taus)
-    mixture = KernelMixture(process, split.train, taus)
-    single, several = (-float(k.log_density(split.test, 0.0).mean()) for k in (kernel, mixture))
+    mixture = AdaptiveMixture(process, split.train, taus)
+    test = split.test.to(mixture.kind)
+    single, several = (-float(k.log_density(test, 0.0).mean()) for k in (kernel, mixture))
     if not steps:
         return Scores(single, several), mixture
-    network = correct(mixture, steps, seed)
-    flow = flow_log_likelihood(network, split.test.float(), tolerance=1e-4)
+    if mixture.taus[0] > taus[0]:  # no network level is spent below the durations in use
+        process = Brownian(space, MARGIN * mixture.taus[0])
+        mixture = AdaptiveMixture(process, split.train, mixture.taus)
+    network = correct(mixture, split.validation, steps, seed)
+    flow = flow_log_likelihood(network, test, tolerance=1e-4)
     return Scores(single, several, -float(flow.nats.mean())), network
 
 
-def correct(mixture: KernelMixture, steps: int, seed: int) -> CorrectedKernel:
-    """A network trained on denoising score matching to correct `mixture`; its average weights."""
+def correct(
+    mixture: AdaptiveMixture, validation: Tensor, steps: int, seed: int
+) -> CorrectedKernel:
+    """A network trained on denoising score matching to correct `mixture`.
+
+    Of its averaged weights, those are kept that have the least loss on the validation rows.
+    """
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = CorrectedKernel(mixture, width=96)
-    average = deepcopy(network.body)
+    average, best = deepcopy(network.body), (math.inf, network.body.state_dict())
     optimiser = torch.optim.Adam(network.body.parameters(), lr=RATE, betas=(0.9, 0.99))
     for step in range(steps):
         for group in optimiser.param_groups:
             group["lr"] = RATE * min(1, step / 50) * (1 - step / steps) ** 0.7
-        rows = torch.randint(len(mixture.data), (BATCH,), generator=generator)
-        start = torch.rand(1, generator=generator, dtype=torch.float64)
-        t = (torch.arange(BATCH) + start) / BATCH
-        loss = network.loss(rows, t, generator=generator).mean()
+        rows, rest = mixture.folds[step % len(mixture.folds)]
+        rows = rows[torch.randint(len(rows), (BATCH,), generator=generator)]
+        loss = network.loss(rows, rest, _times(BATCH, generator), generator=generator).mean()
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
@@ -84,8 +101,31 @@ def correct(mixture: KernelMixture, steps: int, seed: int) -> CorrectedKernel:
         with torch.no_grad():
             for mean, value in zip(average.parameters(), network.body.parameters(), strict=True):
                 mean.lerp_(value, 1 - decay)
-    network.body = average
+        if (step + 1) % CHECK_EVERY == 0 or step + 1 == steps:
+            best = min(best, _checked(network, average, validation), key=lambda pair: pair[0])
+    network.body.load_state_dict(best[1])
     return network
+
+
+@torch.no_grad()
+def _checked(
+    network: CorrectedKernel, average: nn.Module, validation: Tensor
+) -> tuple[float, dict[str, Tensor]]:
+    """The averaged weights' loss on the same noised validation rows every time, and a copy."""
+    generator = torch.Generator().manual_seed(0)
+    rows = validation[torch.arange(CHECK_ROWS) % len(validation)]
+    kept, network.body = network.body, average
+    with evaluating(network):
+        t = _times(len(rows), generator)
+        loss = network.loss(rows, network.base, t, generator=generator).mean()
+    network.body = kept
+    return float(loss), deepcopy(average.state_dict())
+
+
+def _times(n: int, generator: torch.Generator) -> Tensor:
+    """Times (n,) in random order, one in each of n equal strata of [0, 1]."""
+    times = low_discrepancy(n, (0.0, 1.0), generator)
+    return times[torch.randperm(n, generator=generator)]
 
 
 def score_rows(name: str, scores: list[Scores]) -> list[Row]:

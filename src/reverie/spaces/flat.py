@@ -46,5 +46,10 @@ class Flat(Euclidean, Manifold):
     def origin(self, dtype: torch.dtype = torch.float64) -> Tensor:
         return torch.zeros(self.shape, dtype=dtype)
 
+    def heat_moments(self, x: Tensor) -> tuple[Tensor, float]:
+        """The mean, and the mean variance of the coordinates."""
+        centre = x.mean(0)
+        return centre, float((x - centre).square().mean())
+
     def __repr__(self) -> str:
         return f"Flat({self.dim})"

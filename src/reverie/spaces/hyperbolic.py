@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from reverie.errors import InputError
-from reverie.spaces.manifold import OPEN, Manifold, sinhc
+from reverie.spaces.manifold import OPEN, Manifold, length, sinhc
 
 
 class Hyperbolic(Manifold):
@@ -50,7 +50,7 @@ class Hyperbolic(Manifold):
         return self.project(r.cosh() * x + sinhc(r) * v)
 
     def log(self, x: Tensor, y: Tensor) -> Tensor:
-        chord = (self.lower(x, x - y) * (x - y)).sum(1, keepdim=True).clamp(min=0)
+        chord = _chord(self, x, y)
         r = 2 * (0.25 * torch.where(chord == 0, 1e-300, chord)).sqrt().asinh()
         # y - cosh(r) x, with cosh(r) - 1 = chord / 2: no digits are lost when y is near x
         return (y - x - 0.5 * chord * x) / sinhc(r)
@@ -69,8 +69,31 @@ class Hyperbolic(Manifold):
     def origin(self, dtype: torch.dtype = torch.float64) -> Tensor:
         return torch.eye(self.dim + 1, dtype=dtype)[0]
 
+    def features(self, x: Tensor) -> Tensor:
+        # coordinates grow as exp(r): a network reads the geodesic from the origin, and the ball's
+        space = x[:, 1:]
+        size = length(space)
+        geodesic = torch.where(size > 0, size.asinh() / size.clamp(min=1e-30), 1.0) * space
+        return torch.cat([geodesic, space / (1 + x[:, :1])], 1)
+
+    def steer(self, x: Tensor, raw: Tensor) -> Tensor:
+        # along the frame: the projection of an ambient vector would grow as exp(r)
+        return torch.einsum("bk,bki->bi", raw[:, 1:], self.frame(x))
+
+    def heat_moments(self, x: Tensor) -> tuple[Tensor, float]:
+        """The centroid of least mean cosh(distance), and tau of E[cosh r] = exp(n tau / 2)."""
+        mean = x.mean(0)
+        centre = mean / (-(self.lower(x, mean) * mean).sum()).sqrt()
+        cosh = float((1 + 0.5 * _chord(self, centre[None], x)).mean())
+        return self.project(centre[None])[0], 2 / self.dim * math.log(cosh)
+
     def __repr__(self) -> str:
         return f"Hyperbolic({self.dim})"
+
+
+def _chord(space: Hyperbolic, x: Tensor, y: Tensor) -> Tensor:
+    """2 (cosh(distance) - 1), (B, 1), without cancellation where the points are near."""
+    return (space.lower(x, x - y) * (x - y)).sum(1, keepdim=True).clamp(min=0)
 
 
 def _top(space: Tensor) -> Tensor:

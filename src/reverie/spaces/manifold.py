@@ -82,6 +82,13 @@ class Manifold(Space):
         """A point (*shape) that stands for the middle where there is no uniform law."""
         raise NotImplementedError
 
+    def heat_moments(self, x: Tensor) -> tuple[Tensor, float]:
+        """Centre (*shape) and duration of the heat kernel with the moments of rows x (N, *shape).
+
+        Asked of spaces that are not compact only; elsewhere noise forgets both: (origin, 0).
+        """
+        return self.origin(x.dtype), 0.0
+
     # --- what follows from these ---------------------------------------------------------------
 
     def lower(self, x: Tensor, v: Tensor) -> Tensor:
@@ -112,6 +119,13 @@ class Manifold(Space):
     def features(self, x: Tensor) -> Tensor:
         """Coordinates (B, F), smooth on the manifold, that a network may read."""
         return x.flatten(1)
+
+    def steer(self, x: Tensor, raw: Tensor) -> Tensor:
+        """The tangent vector (B, *shape) at x that a network's output (B, *shape) stands for.
+
+        Its length is of the order of the output's.
+        """
+        return self.tangent(x, raw)
 
     def check(self, x: Tensor) -> Tensor:
         """Return `x` (B, *shape), or raise InputError that names the first offending row."""

@@ -68,6 +68,9 @@ class Product(Manifold):
     def features(self, x: Tensor) -> Tensor:
         return self.join(self._each("features", x))
 
+    def steer(self, x: Tensor, raw: Tensor) -> Tensor:
+        return self.join(self._each("steer", x, raw))
+
     def distances(self, x: Tensor, y: Tensor) -> Tensor:
         return torch.stack(self._each("distances", x, y)).square().sum(0).sqrt()
 
@@ -92,6 +95,13 @@ class Product(Manifold):
 
     def origin(self, dtype: torch.dtype = torch.float64) -> Tensor:
         return torch.cat([part.origin(dtype).flatten() for part in self.parts])
+
+    def heat_moments(self, x: Tensor) -> tuple[Tensor, float]:
+        """The parts' centres, and the mean duration of those that are not compact."""
+        moments = [part.heat_moments(y) for part, y in zip(self.parts, self.split(x), strict=True)]
+        sizes = [0 if part.compact else part.dim for part in self.parts]
+        total = sum(size * tau for size, (_, tau) in zip(sizes, moments, strict=True))
+        return torch.cat([centre.flatten() for centre, _ in moments]), total / max(sum(sizes), 1)
 
     def check(self, x: Tensor) -> Tensor:
         if x.ndim != 2 or tuple(x.shape[1:]) != self.shape:
