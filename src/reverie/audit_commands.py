@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from reverie import cli
-from reverie.auditing import audit as audit_sets
-from reverie.auditing import audit_split, common_space, write_clean
+from reverie.auditing import audit_split, common_space, weigh, write_clean
 from reverie.auditing.clean import free_folder
 from reverie.auditing.verdict import FINDINGS, Row
 from reverie.console import Console, again, open_run
@@ -121,13 +120,11 @@ def _audit_sets(command: cli.Audit, console: Console) -> tuple[ModelReport, Clea
     console.say("looking for duplicates ...")
     split = audit_split(train, holdout, **compared)
     console.say("comparing distances ...")
-    verdict = audit_sets(
-        train, holdout, samples, seed=command.seed, **_judging(command), **compared
-    )
     space = common_space(train, holdout, samples, **compared)
+    verdict = weigh(space, seed=command.seed, **_judging(command))
     report = ModelReport(
         name=str(command.samples), n=len(train), split=split, verdict=verdict,
         train=space.sets[0], holdout=space.sets[1], samples=space.sets[2].values,
-        scaler=Scaler.fit(train) if train.kind == "images" else None,
+        scaler=Scaler.fit(train) if train.kind == "images" else space.coder,
     )  # fmt: skip
     return report, (train, holdout, samples)

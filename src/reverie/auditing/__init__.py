@@ -5,6 +5,7 @@ from reverie.auditing.clean import write_clean as write_clean
 from reverie.auditing.common_space import CommonSpace as CommonSpace
 from reverie.auditing.common_space import common_space as common_space
 from reverie.auditing.judge import audit as audit
+from reverie.auditing.judge import weigh as weigh
 from reverie.auditing.neighbours import nearest as nearest
 from reverie.auditing.rank_tests import near_test as near_test
 from reverie.auditing.rank_tests import share_test as share_test

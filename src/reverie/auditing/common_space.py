@@ -63,6 +63,7 @@ class CommonSpace:
     cells: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
     notes: list[str] = field(default_factory=list)
     sets: list[Dataset] = field(default_factory=list)
+    coder: Scaler | None = None  # of rows that are symbols or points of a manifold
 
     @property
     def smooth(self) -> np.ndarray:
@@ -104,16 +105,17 @@ def common_space(
         _refuse_few(*group_ids)
     codes, notes = row_codes(*(data.values for data in sets)), []
     _check_shared(codes, notes)
-    cells = None
+    cells, coder = None, None
     if features is not None:
         arrays = encode(features_of(sets, features), notes)
     else:
         coder = coder_of(space, sets)
         arrays = in_common(sets, coder, notes)
+        notes += [coder.distances] if isinstance(coder, ManifoldCoder | SymbolCoder) else []
         if not isinstance(coder, ManifoldCoder) and len(sets) == 3 and _is_discrete(sets):
             cells = (codes[0], codes[1], codes[2])
     drawn = arrays[2] if len(arrays) == 3 else np.empty((0, arrays[0].shape[1]))
-    return CommonSpace(arrays[0], arrays[1], drawn, group_ids, cells, notes, sets)
+    return CommonSpace(arrays[0], arrays[1], drawn, group_ids, cells, notes, sets, coder)
 
 
 def coder_of(space: str | Scaler | None, sets: list[Dataset]) -> Scaler | None:

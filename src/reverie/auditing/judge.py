@@ -79,10 +79,6 @@ def audit(
     few rows or groups, groups on both sides, values that are not finite, or a held-out set that is
     the training set.
     """
-    if not 0 < alpha < 1:
-        raise InputError(f"alpha is {alpha}; it must lie between 0 and 1")
-    if not 0 <= tol < 1:
-        raise InputError(f"tol is {tol}; it must lie between 0 and 1")
     common = common_space(train, holdout, samples, features=features, groups=groups, space=space)
     lines = list(extra)
     if denoiser is not None and isinstance(denoiser.process, GaussianProcess):
@@ -110,6 +106,10 @@ def weigh(
     extra: further lines of the table. Those with a p-value, of the exchange of training and
     held-out labels, join the family that is corrected together; their `p_joint` is set here.
     """
+    if not 0 < alpha < 1:
+        raise InputError(f"alpha is {alpha}; it must lie between 0 and 1")
+    if not 0 <= tol < 1:
+        raise InputError(f"tol is {tol}; it must lie between 0 and 1")
     close = closeness(space)
     table = _counted(space)
     tests = [

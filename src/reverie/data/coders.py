@@ -17,7 +17,7 @@ from torch import Tensor
 from reverie.data.dataset import Dataset
 from reverie.data.scaler import Scaler, form_of
 from reverie.errors import InputError
-from reverie.spaces import FiniteSet, Manifold, Sphere, Torus, space_named
+from reverie.spaces import FiniteSet, Manifold, Rotations, Sphere, Torus, space_named
 
 EUCLIDEAN, SYMBOLS = "euclidean", "symbols"
 MOST_SYMBOLS = 256
@@ -101,6 +101,13 @@ class SymbolCoder(Scaler):
         if symbols == 2 or symbols > ONE_HOT:
             return codes.double().numpy()
         return torch.nn.functional.one_hot(codes, symbols).flatten(1).double().numpy() / 2**0.5
+
+    @property
+    def distances(self) -> str:
+        """What `embed` compares, for the reader."""
+        if self.space.symbols > ONE_HOT:
+            return "Rows are compared by the levels of their sites."
+        return "Rows are compared by the number of sites that differ."
 
     def _sites(self, count: int) -> list[tuple[int, slice]]:
         if len(self.levels) == 1:
@@ -191,6 +198,14 @@ class ManifoldCoder(Scaler):
         nearby on tori, where a circle's chord stands for its arc."""
         points = self.to_model(values).double()
         return self.space.features(points).flatten(1).numpy()
+
+    @property
+    def distances(self) -> str:
+        """What `embed` compares, for the reader."""
+        space = self.space
+        if isinstance(space, Sphere | Rotations):
+            return f"Rows are compared by their distance on {space}."
+        return f"Rows are compared by their distance on {space}, exact for near rows only."
 
 
 def _named(space: str, data: Dataset, width: int) -> Manifold:

@@ -12,12 +12,13 @@ import reverie
 from reverie.auditing import SplitReport, Verdict, nearest
 from reverie.auditing.copying import CopyingDistance
 from reverie.curve import LossCurve
-from reverie.data import Dataset, Scaler
+from reverie.data import Dataset, ManifoldCoder, Scaler
 from reverie.files import write_json, write_text
 from reverie.plan import Plan
 from reverie.readings import PathKL
 from reverie.report.figures import curves_figure, plan_figure, png_data, svg
 from reverie.report.frame import render_page
+from reverie.report.manifold_figures import figure_for
 
 GALLERY = 12
 PAIRS = 12
@@ -111,6 +112,7 @@ def _view(model: ModelReport) -> dict[str, Any]:
             for name, rival in plan.compare().items()
         ],
         "gallery": _gallery(model),
+        "manifold": _manifold(model),
         "pairs": _pairs(model),
         "records": model.verdict.records[:PAIRS] if model.verdict else [],
         "columns": _columns(model),
@@ -149,6 +151,15 @@ def _gallery(model: ModelReport) -> list[dict[str, Any]]:
     ]
 
 
+def _manifold(model: ModelReport) -> str:
+    """Training rows and samples on a map of their manifold, where there is one."""
+    coder = model.scaler
+    if not isinstance(coder, ManifoldCoder) or model.samples is None or model.train is None:
+        return ""
+    points = coder.to_model(model.train.values), coder.to_model(model.samples)
+    return figure_for(coder.space, *points) or ""
+
+
 def _pairs(model: ModelReport) -> list[dict[str, Any]]:
     """The flagged training images beside the samples that give them away."""
     if not _is_pictured(model) or model.verdict is None:
@@ -169,10 +180,12 @@ def _columns(model: ModelReport) -> dict[str, Any] | None:
     """For tables: flagged records and their samples, column by column."""
     if model.verdict is None or model.train is None or model.samples is None:
         return None
-    if model.train.values.ndim != 2 or model.train.values.shape[1] > 16:
+    is_text = model.train.kind == "text"
+    if model.train.values.ndim != 2 or (model.train.values.shape[1] > 16 and not is_text):
         return None
     width = model.train.values.shape[1]
     names = model.train.columns or tuple(f"x{j}" for j in range(width))
+    names = ("text",) if is_text else names
     text = model.train.text
     rows = [
         {
