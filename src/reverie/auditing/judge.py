@@ -232,7 +232,7 @@ def _leak_line(leak: Leak, pool: int) -> Row:
     return Row(
         "leak (nats)", leak.nats, "normal, mean 0", (leak.low, leak.high),
         float(stats.norm.sf(z)), None, pool,
-        f"up to a {leak.clock} of {leak.level:.3g}", "information",
+        f"up to u = {leak.level:.3g} ({leak.clock})", "information",
     )  # fmt: skip
 
 

@@ -60,7 +60,7 @@ def sentences(verdict: Verdict) -> list[str]:
         lines.append(
             f"The model's curve knows a training record {verdict.leak.nats:.3g} nats better than "
             f"a fresh one (95%: {verdict.leak.low:.3g} to {verdict.leak.high:.3g}), counted up to "
-            f"a {verdict.leak.clock} of {verdict.leak.level:.3g}."
+            f"u = {verdict.leak.level:.3g} ({verdict.leak.clock})."
         )
     return lines
 
