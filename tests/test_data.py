@@ -155,7 +155,7 @@ BAD_FILES = [
     ("a.npy", b"not numpy at all", "not a plain NumPy array"),
     ("a.npz", b"PK not a zip", "not a NumPy archive"),
     ("a.parquet", b"nope", "not a parquet file"),
-    ("a.txt", b"1 2 3", "unknown ending"),
+    ("a.doc", b"1 2 3", "unknown ending"),
 ]
 
 

@@ -276,7 +276,7 @@ def test_other_wrong_uses(tmp_path, capsys):
     assert "give --samples too" in capsys.readouterr().err
     assert call("audit", "--train", tmp_path / "a.npy", "--quiet") == 2
     assert call("audit", tmp_path, "--group", "x", "--quiet") == 2
-    assert "--group and --features go with" in capsys.readouterr().err
+    assert "--group, --features and --space go with" in capsys.readouterr().err
 
 
 def test_groups_on_both_sides_are_counted_and_cleaned():

@@ -27,7 +27,7 @@ SAMPLE_STEPS = 20
 PAIRED_STEPS = 18  # of Heun's solver (Karras et al. 2022)
 CURVE_ROWS, MEMBERSHIP_ROWS = 2000, 1000
 COSTLY_ROWS = 400  # a U-Net takes minutes on thousands
-PAIRED_ROWS = 128  # of the memoriser on a manifold: a heat kernel for every pair of rows
+PAIRS, LEAST_PAIRED = 1_000_000, 16  # of the memoriser on a manifold: a heat kernel for each
 STEP_NODES, STEP_ROWS = 33, 128
 OF_JUMPS = {"tau-leaping": tau_leap, "gillespie": gillespie}
 RUN_SAMPLERS = (*SAMPLERS, *LINEAR_SAMPLERS, "first-hitting", *OF_JUMPS)
@@ -59,8 +59,10 @@ def standard_curves(
     jobs = [job for job in jobs if len(job[2])]
     for index, (name, where, points) in enumerate(jobs):
         generator = torch.Generator().manual_seed(run.config.seed + 2)
-        few = name == "memoriser" and isinstance(process, Brownian)
-        chosen = some_rows(points, min(rows, PAIRED_ROWS) if few else rows, run.config.seed)
+        few = rows
+        if name == "memoriser" and isinstance(process, Brownian):
+            few = min(rows, max(LEAST_PAIRED, PAIRS // (len(train) * process.space.dim)))
+        chosen = some_rows(points, few, run.config.seed)
         key = where if name == "model" else f"{name} on {where}"
         label = f"{name} on {'training' if where == 'train' else 'held-out'} rows"
         run.curves[key] = measure(models[name], chosen, levels, generator=generator, label=label)

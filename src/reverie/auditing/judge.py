@@ -194,11 +194,8 @@ def _counted(space: CommonSpace) -> CellTable | None:
 
 
 def _points(space: CommonSpace) -> tuple[torch.Tensor, torch.Tensor]:
-    """Training and held-out rows as the denoiser knows them; symbols stay whole numbers."""
-    first, second = (
-        torch.as_tensor(rows if rows.dtype.kind in "iu" else rows.astype(np.float32))
-        for rows in space.kept
-    )
+    """Training and held-out rows as the denoiser knows them."""
+    first, second = (torch.as_tensor(rows, dtype=torch.float32) for rows in space.kept)
     return first, second
 
 

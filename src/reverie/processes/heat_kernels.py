@@ -172,11 +172,16 @@ def circle(angle: Tensor, tau: Tensor) -> Radial:
 
 
 def circle_images(angle: Tensor, tau: Tensor) -> Radial:
-    """Sum of normal densities at angle + 2 pi k, |k| <= 2."""
-    images = angle[..., None] + 2 * math.pi * torch.arange(-2, 3, dtype=angle.dtype)
-    logits = -0.5 * images.square() / tau[..., None]
-    log_p = logits.logsumexp(-1) - 0.5 * (2 * math.pi * tau).log()
-    return log_p, -(logits.softmax(-1) * images).sum(-1) / tau
+    """Sum of normal densities at angle + 2 pi k, |k| <= 2, or 1 for durations below 1."""
+    turns = (-1, 1) if float(tau.max()) < 1 else (-1, 1, -2, 2)
+    total = torch.zeros_like(angle * tau)  # over the nearest image, which is the largest
+    shift = torch.zeros_like(total)
+    for k in turns:
+        turn = 2 * math.pi * k
+        weight = (-turn * (0.5 * turn + angle) / tau).exp()
+        total, shift = total + weight, shift + turn * weight
+    log_p = total.log1p() - 0.5 * angle.square() / tau - 0.5 * (2 * math.pi * tau).log()
+    return log_p, -(angle + shift / (1 + total)) / tau
 
 
 def circle_series(angle: Tensor, tau: Tensor) -> Radial:
