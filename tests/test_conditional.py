@@ -447,3 +447,30 @@ def test_the_elbo_weight_makes_the_loss_of_a_fit_the_area_of_the_curve(shape, ge
     area = measure(network, x, 64, generator=generator)
     error = math.hypot(float(losses.std()) / math.sqrt(4000), area.area_stderr())
     assert float(losses.mean()) == pytest.approx(area.area(), abs=4 * error)
+
+
+def test_a_run_keeps_its_conditions(tmp_path):
+    """Labels of digits: fit, load, curves, samples of one class, audit."""
+    from reverie import Run, fit
+    from reverie.config import FitConfig
+    from reverie.errors import InputError
+    from reverie.readings import audit_run, draw, standard_curves
+
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 400)
+    rows = rng.normal(size=(400, 2)) * 0.1 + np.where(labels == 0, -1.0, 1.0)[:, None]
+    config = FitConfig(steps=300, check_every=300, width=32, depth=1, holdout=100, lr=3e-3)
+    fit(rows, conditions=labels, config=config, out=tmp_path / "run")
+    run = Run.load(tmp_path / "run")
+    standard_curves(run, levels=12, rows=60)
+    for label in (0, 1):
+        drawn, _ = draw(run, 50, 8, condition=torch.tensor([label]))
+        assert ((drawn.mean(1) > 0) == bool(label)).mean() > 0.95
+    both, _ = draw(run, 200, 8)  # conditions of random training rows: both classes
+    assert 0.3 < (both.mean(1) > 0).mean() < 0.7
+    verdict, _ = audit_run(run, 50, sampling_steps=5)
+    assert verdict.leak is not None
+    with pytest.raises(InputError, match="one row for each of the 400"):
+        fit(rows, conditions=labels[:-1], config=config)
+    with pytest.raises(InputError, match="only networks of Gaussian noise"):
+        fit(rows > 0, conditions=labels, config=config, space="symbols")

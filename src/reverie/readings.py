@@ -19,7 +19,7 @@ from reverie.denoisers import Denoiser, Linear, Memoriser
 from reverie.plan import Plan, StepCharges, measure_steps, plan_steps
 from reverie.plan.charges import has_samples_clock
 from reverie.processes import Brownian, GaussianProcess, JumpProcess, LinearSDE, Process
-from reverie.runs import Run
+from reverie.runs import Run, conditions_of
 from reverie.sampling import LINEAR_SAMPLERS, SAMPLERS, first_hitting, gillespie, sample, tau_leap
 
 Ticker = Callable[[int, int], None]
@@ -65,7 +65,13 @@ def standard_curves(
         chosen = some_rows(points, few, run.config.seed)
         key = where if name == "model" else f"{name} on {where}"
         label = f"{name} on {'training' if where == 'train' else 'held-out'} rows"
-        run.curves[key] = measure(models[name], chosen, levels, generator=generator, label=label)
+        told = conditions_of(run.train if where == "train" else run.holdout)
+        if told is not None and name == "model":
+            told = some_rows(told, few, run.config.seed)
+        run.curves[key] = measure(
+            models[name], chosen, levels, generator=generator, label=label,
+            condition=told if name == "model" else None,
+        )  # fmt: skip
         if progress is not None:
             progress(index + 1, len(jobs))
     run.save_curves()
@@ -155,34 +161,53 @@ def draw(
     sampler: str = "ancestral",
     *,
     clock: str | None = None,
+    condition: Tensor | None = None,
     seed: int = 0,
     batch_size: int = 4096,
     progress: Ticker | None = None,
 ) -> tuple[np.ndarray, Plan]:
     """Draw `n` samples (n, *shape) in the data's own units, and the plan they were drawn on.
 
-    clock: of the plan; None is the samples' own, `sampling_plan`'s default.
+    clock: of the plan; None is the samples' own, `sampling_plan`'s default. condition: what the
+    model is told, one row for all or one for each; by default a run with conditions draws them
+    from its training rows', so that the samples follow the law of the data.
     """
     chosen = sampling_plan(run, steps, plan, clock)
     generator = torch.Generator().manual_seed(seed)
-    parts = []
+    known, parts = conditions_of(run.train), []
+    if condition is None and known is not None:
+        condition = known[torch.randint(len(known), (n,), generator=generator)]
     for start in range(0, n, batch_size):
+        told = (
+            condition
+            if condition is None or len(condition) == 1
+            else condition[start:][:batch_size]
+        )
         count = min(batch_size, n - start)
-        points = _points(run, count, chosen, sampler, generator)
+        points = _points(run, count, chosen, sampler, generator, told)
         parts.append(run.scaler.to_user(points))
         if progress is not None:
             progress(start + count, n)
     return np.concatenate(parts), chosen
 
 
-def _points(run: Run, count: int, plan: Plan, sampler: str, generator: torch.Generator) -> Tensor:
+def _points(
+    run: Run,
+    count: int,
+    plan: Plan,
+    sampler: str,
+    generator: torch.Generator,
+    condition: Tensor | None,
+) -> Tensor:
     """Draw `count` points (count, *shape) in model space."""
     if sampler == "first-hitting":
         return first_hitting(run.denoiser, count, generator=generator)
     if sampler in OF_JUMPS:
         return OF_JUMPS[sampler](run.denoiser, count, plan, generator=generator)
     shape = run.scaler.point_shape
-    return sample(run.denoiser, count, plan, sampler, shape=shape, generator=generator)
+    return sample(
+        run.denoiser, count, plan, sampler, shape=shape, generator=generator, condition=condition
+    )
 
 
 def draw_paired(
@@ -220,7 +245,11 @@ def audit_run(
     points = run.train_points(), run.holdout_points()
     lines = []
     if isinstance(run.process, GaussianProcess):
-        lines = membership_rows(run.denoiser, *points, seed=seed, rows=_membership_rows(run))
+        told = conditions_of(run.train), conditions_of(run.holdout)
+        lines = membership_rows(
+            run.denoiser, *points, seed=seed, rows=_membership_rows(run),
+            conditions=None if told[0] is None else told,
+        )  # fmt: skip
     verdict = audit(
         run.train, run.holdout, samples, curves=(run.curves["train"], run.curves["holdout"]),
         space=run.scaler, extra=[*lines, *extra], seed=seed, **(judging or {}),

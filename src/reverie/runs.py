@@ -23,11 +23,13 @@ from torch import Tensor, nn
 from reverie.config import FitConfig
 from reverie.curve import LossCurve
 from reverie.data import Dataset, Scaler, SymbolCoder, coder_from_json, load
-from reverie.denoisers import Denoiser, Network, network_for
+from reverie.denoisers import Denoiser, Network, condition_of, network_for
 from reverie.errors import InputError
 from reverie.files import read_json, write_bytes, write_json
 from reverie.plan import StepCharges
 from reverie.processes import Process, process_on
+
+CONDITIONS = "conditions.npy"
 
 
 @dataclass(eq=False)
@@ -116,10 +118,17 @@ def build_denoiser(
         )
     assert config.process is not None  # a run's config is complete
     rows = None if train is None else scaler.to_model(train.values)
+    told = None if train is None else conditions_of(train)
     return network_for(
         process_on(scaler.space, config.process), scaler.point_shape, config.network,
         config.width, config.depth, body=body, train=rows,
+        condition=None if told is None else condition_of(told),
     )  # fmt: skip
+
+
+def conditions_of(data: Dataset) -> Tensor | None:
+    """What a model is told about each row, if anything."""
+    return None if data.conditions is None else torch.from_numpy(data.conditions)
 
 
 def start(path: Path, config: FitConfig, data: Dataset, scaler: Scaler, rows: Any) -> None:
@@ -136,6 +145,9 @@ def start(path: Path, config: FitConfig, data: Dataset, scaler: Scaler, rows: An
     })  # fmt: skip
     if not data.source or data.source == "the array":
         write_bytes(path / "data.npy", lambda file: np.save(file, data.values))
+    if data.conditions is not None:
+        told = data.conditions
+        write_bytes(path / CONDITIONS, lambda file: np.save(file, told))
     write_json(path / "config.json", config.to_json())  # last: its presence makes a run
 
 
@@ -165,6 +177,8 @@ def whole_data(path: Path) -> tuple[FitConfig, Scaler, Dataset]:
         )
     if data.sha256() != info["sha256"]:
         raise InputError(f"{info['source']} has changed since {path} was fitted on it")
+    if (path / CONDITIONS).exists():
+        data = data.told(np.load(path / CONDITIONS, allow_pickle=False))
     return config, scaler, data
 
 

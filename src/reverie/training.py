@@ -35,6 +35,7 @@ from reverie.processes.on_spaces import JUMPS
 from reverie.runs import (
     Run,
     build_denoiser,
+    conditions_of,
     load_tensors,
     load_weights,
     open_data,
@@ -73,10 +74,18 @@ class Progress:
 
 
 class Trainer:
-    """Trains `network` on points (n, *shape) in model space; see FitConfig for the settings."""
+    """Trains `network` on points (n, *shape) in model space; see FitConfig for the settings.
+
+    conditions: what it is told about the training and the held-out rows, if anything.
+    """
 
     def __init__(
-        self, network: Denoiser, train: Tensor, holdout: Tensor | None, config: FitConfig
+        self,
+        network: Denoiser,
+        train: Tensor,
+        holdout: Tensor | None,
+        config: FitConfig,
+        conditions: tuple[Tensor | None, Tensor | None] = (None, None),
     ) -> None:
         self.config, device = config, torch.device(config.device)
         self.network = network.to(device).train()
@@ -85,7 +94,10 @@ class Trainer:
         self.train, self.device = train.to(device), device
         self.holdout = None if holdout is None or len(holdout) == 0 else holdout.to(device)
         self.generator = torch.Generator(device).manual_seed(config.seed)
-        self.objective = build_objective(config.objective, network, self.train, config.seed + 2)
+        self.conditions = tuple(None if c is None else c.to(device) for c in conditions)
+        self.objective = build_objective(
+            config.objective, network, self.train, config.seed + 2, conditions=self.conditions[0]
+        )
         self.progress = Progress()
         self.started = 0
         self.work = sum(p.numel() for p in network.parameters()) * config.batch_size
@@ -225,8 +237,10 @@ class Trainer:
                 measure(
                     network, some_rows(points, CHECK_ROWS, self.config.seed), CHECK_LEVELS,
                     generator=torch.Generator(self.device).manual_seed(self.config.seed + 1),
+                    condition=None if told is None
+                    else some_rows(told, CHECK_ROWS, self.config.seed),
                 )
-                for points in (self.train, self.holdout)
+                for points, told in zip((self.train, self.holdout), self.conditions, strict=True)
             )  # type: ignore[return-value]  # fmt: skip
 
     def averaged(self) -> _Swapped:
@@ -312,6 +326,7 @@ def fit(
     config: FitConfig | None = None,
     on_event: Callable[[Event, Trainer], None] | None = None,
     rows: tuple[np.ndarray, np.ndarray] | None = None,
+    conditions: Any = None,
     **settings: Any,
 ) -> Run:
     """Fit a network on `data` and return the Run.
@@ -321,7 +336,9 @@ def fit(
     config.NETWORKS, or a module `body(x, level)`. out: the run directory;
     None keeps everything in memory. resume: continue the run in `out` with its own settings.
     settings: fields of FitConfig. on_event: called after every step. rows: indices of the training
-    and of the held-out rows, instead of a random split. Ctrl-C saves and re-raises.
+    and of the held-out rows, instead of a random split. conditions: what the model is told about
+    each row of data, labels (n,) or values (n, ...) with NaN for what is missing; a tenth of them
+    is lost in training, so that None is the unconditional model. Ctrl-C saves and re-raises.
     Raises InputError on bad data, settings, or an `out` that already holds a run.
     """
     path = None if out is None else Path(out)
@@ -331,14 +348,15 @@ def fit(
         config, scaler, train, holdout = open_data(path)
     else:
         config = _configure(config, process, network, settings)
-        config, scaler, train, holdout = _begin(data, config, path, body, rows)
+        config, scaler, train, holdout = _begin(data, config, path, body, rows, conditions)
     torch.manual_seed(config.seed)  # the weights' start; everything else has its own generator
     denoiser = build_denoiser(config, scaler, body, train)
     resumed = path is not None and (path / "state.safetensors").exists()
     if config.init is not None and not resumed:
         load_weights(denoiser, Path(config.init) / "ema.safetensors")
     points = scaler.to_model(train.values)
-    trainer = Trainer(denoiser, points, scaler.to_model(holdout.values), config)
+    told = conditions_of(train), conditions_of(holdout)
+    trainer = Trainer(denoiser, points, scaler.to_model(holdout.values), config, told)
     if path is not None and resumed:
         _sweep(path)
         trainer.restore(*load_tensors(path / "state.safetensors"))
@@ -378,6 +396,7 @@ def _begin(
     path: Path | None,
     body: nn.Module | None,
     given: tuple[np.ndarray, np.ndarray] | None,
+    conditions: Any,
 ) -> tuple[FitConfig, Scaler, Dataset, Dataset]:
     """Check everything that can be wrong before anything is written, then create the run."""
     if data is None:
@@ -387,6 +406,8 @@ def _begin(
         raise InputError(f"{path} already holds a run: add --resume, or choose another --out")
     space = _space(config, data)
     dataset = load(data, mixed=space == SYMBOLS).check(rows=2, constants=space == SYMBOLS)
+    if conditions is not None:
+        dataset = dataset.told(conditions)
     if given is None:
         rows = split(dataset, config.n, config.holdout, config.seed)
     else:
@@ -397,6 +418,7 @@ def _begin(
     fitted_on = train if space == EUCLIDEAN and len(train) > 1 else dataset
     scaler = coder_for(space, fitted_on)
     config = replace(config, space=space, process=config.process or default_process(scaler.space))
+    _check_labels(train.conditions, holdout.conditions)
     few = train.take(np.arange(min(len(train), CHECK_ROWS)))  # enough to see that they fit
     config = _fixed(config, build_denoiser(config, scaler, body, few), scaler, train)
     if config.augment != "none" and (dataset.kind != "images" or space != EUCLIDEAN):
@@ -415,6 +437,17 @@ def _space(config: FitConfig, data: Any) -> str:
     name = (config.process or "").partition(":")[0]
     is_text = str(getattr(data, "source", data)).lower().endswith(".txt")
     return SYMBOLS if name in JUMPS or is_text else EUCLIDEAN
+
+
+def _check_labels(train: np.ndarray | None, holdout: np.ndarray | None) -> None:
+    """Held-out labels are among those of the training rows."""
+    if train is None or holdout is None or train.ndim > 1 or not len(holdout):
+        return
+    if holdout.max() > train.max():
+        raise InputError(
+            f"the held-out rows have label {holdout.max()}, the training rows none above "
+            f"{train.max()}: hold out fewer rows, or number the labels from the most frequent"
+        )
 
 
 def _fixed(config: FitConfig, denoiser: Denoiser, scaler: Scaler, train: Dataset) -> FitConfig:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -55,6 +56,7 @@ class Dataset:
     """Rows as the user has them: `values` (n, *shape), images as (n, channels, height, width).
 
     fields: the columns of a table that came from a file, also where the file names none.
+    conditions: what a model is told about each row, labels (n,) or values (n, ...).
     """
 
     values: np.ndarray
@@ -63,6 +65,7 @@ class Dataset:
     layout: str = "as-is"  # how the user's image axes lie: "hw", "hwc", "chw"
     columns: tuple[str, ...] | None = None
     fields: tuple[Column, ...] = ()
+    conditions: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.values)
@@ -114,11 +117,23 @@ class Dataset:
 
     def take(self, rows: np.ndarray) -> Dataset:
         """The same data with only these rows."""
-        return self.with_values(self.values[rows], self.source)
+        told = None if self.conditions is None else self.conditions[rows]
+        return replace(self, values=self.values[rows], conditions=told)
+
+    def told(self, conditions: Any) -> Dataset:
+        """The same rows with what a model is told about each; InputError on another number."""
+        values = np.asarray(conditions)
+        if values.dtype.kind not in "fiu" or len(values) != len(self):
+            raise InputError(
+                f"conditions are {values.dtype} of shape {values.shape}; they must be numbers, "
+                f"one row for each of the {len(self)} of {self.source}"
+            )
+        kind = np.float32 if values.dtype.kind == "f" else np.int64
+        return replace(self, conditions=values.astype(kind))
 
     def with_values(self, values: np.ndarray, source: str) -> Dataset:
         """Other rows of the same kind, layout and columns."""
-        return replace(self, values=values, source=source)
+        return replace(self, values=values, source=source, conditions=None)
 
     def with_columns(self, order: Sequence[int]) -> Dataset:
         """A table with these columns only, in this order."""
