@@ -178,12 +178,10 @@ def draw(
     if condition is None and known is not None:
         condition = known[torch.randint(len(known), (n,), generator=generator)]
     for start in range(0, n, batch_size):
-        told = (
-            condition
-            if condition is None or len(condition) == 1
-            else condition[start:][:batch_size]
-        )
         count = min(batch_size, n - start)
+        told = condition
+        if told is not None and len(told) > 1:
+            told = told[start : start + count]
         points = _points(run, count, chosen, sampler, generator, told)
         parts.append(run.scaler.to_user(points))
         if progress is not None:
