@@ -604,7 +604,7 @@ def test_measured_steps_cost_the_path_kl(generator):
 def test_first_hitting_is_exact_in_law(generator):
     drawn = first_hitting(exact(Masking(3, 3)), 6000, generator=generator)
     assert fits(drawn, 3, LAW)
-    with pytest.raises(InputError, match="gillespie"):
+    with pytest.raises(InputError, match="ancestral"):
         first_hitting(exact(Uniform(3, 3)), 5)
 
 

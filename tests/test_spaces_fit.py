@@ -282,6 +282,23 @@ def test_a_rate_matrix_in_a_file_is_kept_in_the_run(tmp_path: Path) -> None:
     assert sampling_plan(Run.load(tmp_path / "run"), 4).steps == 4
 
 
+def test_the_default_plan_of_a_run_on_the_sphere_reaches_the_data() -> None:
+    """An untrained `kernel` network is the kernel estimate: its samples lie at the rows.
+
+    The rate is nearly 0 at the uniform end; a plan that took that for free would jump over all.
+    """
+    values = places(200)
+    config = FitConfig(**(SMALL | dict(steps=1)), space="sphere", network="kernel")
+    run = fit(values, config=config)
+    standard_curves(run, levels=24, rows=40)
+    drawn, plan = draw(run, 200, 20)
+    assert plan.t is not None
+    assert (np.diff(plan.t) < -1e-3).all()
+    space, rows = run.scaler.space, run.train_points().double()
+    far = space.distances(run.scaler.to_model(drawn).double(), rows).amin(1)  # type: ignore
+    assert float(far.quantile(0.9)) < 0.1  # radians; the centres are 15 degrees wide
+
+
 def test_copies_on_the_sphere_are_called_copies() -> None:
     train, held, fresh = (places(400, seed) for seed in (1, 2, 3))
     near = np.random.default_rng(4)

@@ -59,7 +59,9 @@ def test_words_for_missing(tmp_path, word):
 
 
 def test_fit_refuses_what_only_an_audit_takes(tmp_path):
-    with pytest.raises(InputError, match="line 3, column 'paid' is '\\?', not a number; only an"):
+    with pytest.raises(
+        InputError, match="line 3, column 'paid' is '\\?', not a number; only audits"
+    ):
         load(write(tmp_path / "a.csv", "height,paid\n1.5,5\n1.75,?\n"))
 
 

@@ -88,7 +88,9 @@ def sample(command: cli.Sample, console: Console) -> int:
         values, plan = draw(run, *drawing, **options)
     written = save(command.out, values, run.scaler)
     data = {"written": str(written), "n": command.n, "refused": refused, "plan": plan.to_json()}
-    text = f"{written}: {command.n:,} samples, {command.steps} steps, {plan.name} plan"
+    at_own_times = command.sampler in ("first-hitting", "gillespie")
+    how = command.sampler if at_own_times else f"{command.steps} steps, {plan.name} plan"
+    text = f"{written}: {command.n:,} samples, {how}"
     text += "" if refused is None else f"; {refused:,} near-copies of training rows were refused"
     cli.print_result(command, text, data)
     return 0

@@ -221,6 +221,11 @@ class LossCurve:
         )
         return replace(self, rate=fixed.reshape(self.rate.shape))
 
+    def majorant(self) -> LossCurve:
+        """The least non-increasing curve above this one, clock by clock."""
+        falling = np.maximum.accumulate(self.rate[::-1], axis=0)[::-1]
+        return replace(self, rate=falling)
+
     def leak(self, other: LossCurve, until: float | None = None) -> Leak:
         """Leak of this training curve against `other`, the held-out one, in nats up to `until`.
 

@@ -32,8 +32,8 @@ def read_parquet(path: Path, mixed: bool = False) -> Dataset:
         field, values = _column(pyarrow, name, column.combine_chunks(), path)
         if not mixed and field.kind == "categorical":
             raise InputError(
-                f"{path}: column {name!r} holds {column.type}, not numbers; only an audit takes "
-                "categories and missing cells"
+                f"{path}: column {name!r} holds {column.type}, not numbers; only audits "
+                "and --space symbols take categories"
             )
         parts.append((field, values))
     fields = tuple(field for field, _ in parts)

@@ -221,8 +221,8 @@ def _fault(path: Path, first: list[str], skip: int, header: bool) -> str:
                     name = repr(first[index]) if header else str(index)
                     what = f"{cell!r}, not a number" if cell.strip() else "empty"
                     return (
-                        f"{path}: line {number}, column {name} is {what}; only an audit takes "
-                        "categories and missing cells"
+                        f"{path}: line {number}, column {name} is {what}; only audits "
+                        "and --space symbols take categories"
                     )
     return f"{path} cannot be read as numbers separated by commas"
 

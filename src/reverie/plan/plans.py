@@ -241,8 +241,14 @@ def _methods(curve: LossCurve) -> tuple[str, ...]:
 
 
 def _repaired(curve: LossCurve) -> LossCurve:
-    """Isotonic where the ideal curve never increases."""
-    return curve.monotone() if curve.process is None or curve.process.monotone else curve
+    """Isotonic where the ideal curve never increases; elsewhere its majorant.
+
+    Near the uniform law a score tells nothing and its rate is almost 0, but a long step from there
+    is not free: a rate that is still to come is charged at once.
+    """
+    return (
+        curve.monotone() if curve.process is None or curve.process.monotone else curve.majorant()
+    )
 
 
 def _build(

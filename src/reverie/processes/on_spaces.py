@@ -98,7 +98,7 @@ def _matrix(text: str) -> torch.Tensor:
         return torch.tensor(json.loads(text), dtype=torch.float64)
     except (ValueError, TypeError, EOFError, OSError) as error:
         raise InputError(
-            f"rates:{text[:40]}: write a rate matrix as [[-1, 1], [1, -1]], or name a .npy file "
+            f"rates {text[:40]!r}: write a rate matrix as [[-1, 1], [1, -1]], or name a .npy file "
             "that holds one"
         ) from error
 

@@ -42,6 +42,7 @@ class Brownian(Process):
     """
 
     space: Manifold
+    monotone = False  # at the uniform end a score tells nothing, and costs nothing
     steps_exact = False
     clock_label = "inverse duration 1/tau"
     centre: Tensor

@@ -88,7 +88,7 @@ def first_hitting(
     """
     process = denoiser.process
     if not isinstance(process, Masking):
-        raise InputError("first-hitting sampling reveals masked sites: use gillespie")
+        raise InputError("first-hitting sampling reveals masked sites: use ancestral")
     state = process.sample_prior(n, generator=generator)
     time = torch.ones(n, dtype=torch.float64)
     with evaluating(denoiser):
