@@ -7,6 +7,8 @@ Haar and the Daubechies filters db1 to db12 are computed here by spectral factor
 from __future__ import annotations
 
 import math
+from importlib import import_module
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +29,7 @@ def low_pass(wavelet: str) -> np.ndarray:
     if moments.isdigit() and 1 <= int(moments) <= MOST_MOMENTS:
         return _daubechies(int(moments))
     try:
-        import pywt  # type: ignore[import-not-found]
+        pywt: Any = import_module("pywt")  # an extra, and without types
     except ImportError as error:
         raise InputError(
             f"the wavelet {wavelet!r} needs PyWavelets: pip install 'reverie[wavelets]'; without "
