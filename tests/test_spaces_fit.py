@@ -299,6 +299,16 @@ def test_the_default_plan_of_a_run_on_the_sphere_reaches_the_data() -> None:
     assert float(far.quantile(0.9)) < 0.1  # radians; the centres are 15 degrees wide
 
 
+def test_a_space_without_a_kernel_has_no_memoriser_and_fits() -> None:
+    generator = torch.Generator().manual_seed(0)
+    rows = Rotations(4).uniform(80, generator=generator).numpy()
+    run = fit(rows, space="rotations", config=FitConfig(**SMALL))
+    assert not run.process.has_kernel
+    assert set(standard_curves(run, levels=6, rows=20)) == {"train", "holdout"}
+    drawn, _ = draw(run, 5, 3)
+    run.scaler.to_model(drawn)
+
+
 def test_copies_on_the_sphere_are_called_copies() -> None:
     train, held, fresh = (places(400, seed) for seed in (1, 2, 3))
     near = np.random.default_rng(4)

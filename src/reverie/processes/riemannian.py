@@ -18,7 +18,7 @@ from torch import Tensor
 
 from reverie.errors import InputError
 from reverie.processes.base import Process, State
-from reverie.processes.heat import HeatKernel, heat_kernel
+from reverie.processes.heat import HeatKernel, WalkHeat, heat_kernel
 from reverie.spaces import Manifold
 from reverie.spaces.manifold import scale
 
@@ -96,6 +96,11 @@ class Brownian(Process):
             known["centre"] = " ".join(repr(v) for v in self.centre.flatten().tolist())
             known["dispersion"] = self.dispersion
         return known
+
+    @property
+    def has_kernel(self) -> bool:
+        """Whether densities are known here; elsewhere there is a random walk only."""
+        return not isinstance(self.heat, WalkHeat)
 
     @property
     def heat(self) -> HeatKernel:
