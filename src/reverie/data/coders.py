@@ -18,6 +18,7 @@ from reverie.data.dataset import Dataset
 from reverie.data.scaler import Scaler, form_of
 from reverie.errors import InputError
 from reverie.spaces import FiniteSet, Manifold, Rotations, Sphere, Torus, space_named
+from reverie.spaces.sphere import from_degrees, to_degrees
 
 EUCLIDEAN, SYMBOLS = "euclidean", "symbols"
 MOST_SYMBOLS = 256
@@ -182,7 +183,7 @@ class ManifoldCoder(Scaler):
         """Back to the user's units and shape; angles in the range that the data keep."""
         space, rows = self.space, points.detach().cpu().double()
         if self.units != "points" and isinstance(space, Sphere):
-            rows = _latitude_longitude(rows)
+            rows = to_degrees(rows)
         elif self.units == "degrees":
             rows = rows.rad2deg()
         raw = rows.reshape(len(rows), *self.shape).numpy()
@@ -247,16 +248,7 @@ def _unit_vectors(degrees: Tensor, source: str) -> Tensor:
                 f"{source}: row {row} has {float(degrees[row, column]):g} in column {column}, "
                 f"which is the {name} in degrees, at most {most:g} in size"
             )
-    latitude, longitude = degrees.deg2rad().T
-    flat = latitude.cos()
-    return torch.stack([flat * longitude.cos(), flat * longitude.sin(), latitude.sin()], 1)
-
-
-def _latitude_longitude(points: Tensor) -> Tensor:
-    """Latitude and longitude (n, 2) in degrees of points (n, 3) of the sphere."""
-    flat = points[:, :2].norm(dim=1)
-    latitude = torch.atan2(points[:, 2], flat)
-    return torch.stack([latitude, torch.atan2(points[:, 1], points[:, 0])], 1).rad2deg()
+    return from_degrees(degrees)
 
 
 def coder_for(space: str, data: Dataset) -> Scaler:

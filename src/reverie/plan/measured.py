@@ -24,6 +24,7 @@ from reverie.curve import LossCurve
 from reverie.denoisers import Denoiser, condition_rows, evaluating
 from reverie.errors import InputError
 from reverie.plan.classic import karras, log_snr
+from reverie.plan.paths import cheapest_path
 from reverie.plan.plans import Plan, plan_at
 from reverie.processes import GaussianProcess
 
@@ -145,20 +146,3 @@ def _teacher(flow: _Flow, y: Tensor, spread: np.ndarray) -> tuple[list[Tensor], 
         states.append(y)
         slopes.append(slope)
     return states, slopes
-
-
-def cheapest_path(cost: np.ndarray, steps: int, later: float = 1.0) -> np.ndarray:
-    """Nodes (K + 1,) of the cheapest path of K jumps from the first to the last of N nodes.
-
-    cost: (N, N), of the jump j -> i > j; each jump counts `later` times the one before it.
-    """
-    upper = np.where(np.tri(len(cost), dtype=bool), np.inf, cost)
-    value, choices = upper[:, -1], []
-    for _ in range(steps - 1):
-        table = upper + later * value
-        choices.append(table.argmin(1))
-        value = table.min(1)
-    path = [0]
-    for best in reversed(choices):
-        path.append(int(best[path[-1]]))
-    return np.array([*path, len(cost) - 1])

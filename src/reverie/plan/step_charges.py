@@ -26,6 +26,7 @@ import torch
 from reverie.curve import LossCurve, as_points, level_times
 from reverie.denoisers import Denoiser, condition_rows, evaluating
 from reverie.errors import InputError
+from reverie.plan.paths import cheapest_path
 from reverie.plan.plans import Plan
 from reverie.processes import JumpProcess
 
@@ -187,24 +188,6 @@ def _charges(
             mean = process.expected_charge(prediction, state, float(t), float(times[j]))
             expected[:, i, j] = mean.cpu().numpy()
     return charge, expected
-
-
-def cheapest_path(cost: np.ndarray, steps: int) -> np.ndarray:
-    """Nodes (K + 1,) of the cheapest path of K steps forward from the first node to the last.
-
-    cost: (N, N), that of the step i -> j, read where j > i.
-    """
-    cost = np.where(np.triu(np.ones(cost.shape, bool), 1), cost, np.inf)
-    value = np.r_[0.0, np.full(len(cost) - 1, np.inf)]
-    choices = []
-    for _ in range(steps):
-        through = value[:, None] + cost
-        choices.append(through.argmin(0))
-        value = through.min(0)
-    knots = [len(cost) - 1]
-    for best in reversed(choices):
-        knots.append(int(best[knots[-1]]))
-    return np.array(knots[::-1])
 
 
 def _distinct(knots: np.ndarray, last: int) -> np.ndarray:

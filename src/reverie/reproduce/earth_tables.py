@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from reverie.data import Dataset, load
 from reverie.reproduce.real_data import real_data
+from reverie.spaces.sphere import from_degrees
 
 SETS = {"volcano": "volerup", "earthquake": "quakes_all", "flood": "flood", "fire": "fire"}
 SOURCE = "the four tables of the riemannian-score-sde repository"
@@ -18,6 +20,4 @@ def places(name: str) -> Dataset:
 
 def unit_vectors(degrees: np.ndarray) -> np.ndarray:
     """Points (n, 3) on the unit sphere from latitude and longitude (n, 2) in degrees."""
-    latitude, longitude = np.deg2rad(degrees).T
-    flat = np.cos(latitude)
-    return np.column_stack([flat * np.cos(longitude), flat * np.sin(longitude), np.sin(latitude)])
+    return from_degrees(torch.from_numpy(degrees)).numpy()

@@ -76,3 +76,16 @@ class Sphere(Manifold):
 
     def __repr__(self) -> str:
         return f"Sphere({self.dim})"
+
+
+def from_degrees(places: Tensor) -> Tensor:
+    """Points (n, 3) of S^2 from latitude and longitude (n, 2) in degrees."""
+    latitude, longitude = places.deg2rad().T
+    flat = latitude.cos()
+    return torch.stack([flat * longitude.cos(), flat * longitude.sin(), latitude.sin()], 1)
+
+
+def to_degrees(points: Tensor) -> Tensor:
+    """Latitude and longitude (n, 2) in degrees of points (n, 3) of S^2."""
+    latitude = torch.atan2(points[:, 2], points[:, :2].norm(dim=1))
+    return torch.stack([latitude, torch.atan2(points[:, 1], points[:, 0])], 1).rad2deg()
