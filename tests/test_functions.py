@@ -40,7 +40,7 @@ from reverie.reproduce import functional
 from reverie.reproduce.curve_scores import autocorrelation, curve_scores, statistics
 from reverie.spaces import Functions
 from reverie.theory.functional import optimal_loss, posterior_covariance
-from reverie.training import Trainer
+from reverie.trainer import Trainer
 
 UNIT = Functions.regular(32)
 

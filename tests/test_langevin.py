@@ -33,7 +33,7 @@ from reverie.processes.linear_moments import transition
 from reverie.reproduce import damped, flexible
 from reverie.sampling import sample
 from reverie.sampling.splitting import splitting
-from reverie.training import Trainer
+from reverie.trainer import Trainer
 
 KIND = torch.float64
 

@@ -17,7 +17,7 @@ from reverie.errors import InputError
 from reverie.noise_law import NoiseLaw
 from reverie.processes import EDM, VP, Custom
 from reverie.readings import draw, standard_curves
-from reverie.training import Trainer
+from reverie.trainer import Trainer
 
 SMALL = dict(width=16, depth=1, steps=40, check_every=20, batch_size=16)
 

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from reverie.config import FitConfig
 from reverie.readings import standard_curves
 from reverie.runs import Run
-from reverie.training import Event, Trainer
+from reverie.trainer import Event, Trainer
 
 TYPED: list[str] = []  # the command line, for the pages' "make this again"
 

@@ -26,7 +26,8 @@ from reverie.errors import InputError
 from reverie.files import read_json, write_json, write_text
 from reverie.readings import draw_paired
 from reverie.runs import Run
-from reverie.training import Event, Trainer, fit
+from reverie.trainer import Event, Trainer
+from reverie.training import fit
 
 SAMPLES = 500
 COUNTS = ("hits", "best_hits", "null_hits")

@@ -32,7 +32,7 @@ from reverie.plan import plan_steps
 from reverie.processes import EDM, CriticallyDamped
 from reverie.reproduce.tables import Row, panels, save_figure, write_table
 from reverie.sampling import sample
-from reverie.training import Trainer
+from reverie.trainer import Trainer
 
 SCALES = {0.01: 12.9788, 0.3: 2.95360, 2.0: 2.00843}  # of the velocity's score at b
 # deviation (true .1) and error of the mean after N steps

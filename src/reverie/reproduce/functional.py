@@ -28,7 +28,7 @@ from reverie.reproduce.tables import Row, panels, save_figure, write_table
 from reverie.sampling import sample
 from reverie.spaces import Functions
 from reverie.theory.functional import optimal_loss
-from reverie.training import Trainer
+from reverie.trainer import Trainer
 
 POINTS = (32, 64, 128, 256, 512)
 NOISE = Exponential(0.1)

@@ -29,7 +29,8 @@ from reverie.processes import GaussianProcess
 from reverie.reproduce.tables import Row, panels, save_figure, write_table
 from reverie.sampling import sample
 from reverie.theory.copying import copied_share, geometric_times
-from reverie.training import Event, Trainer, fit
+from reverie.trainer import Event, Trainer
+from reverie.training import fit
 
 COUNT, HOLDOUT, STEPS, EVERY, DRAWS = 12, 200, 1800, 300, 300
 WIDTH, BATCH, RATE = 192, 64, 4e-3
