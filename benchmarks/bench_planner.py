@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 
-from reverie.staircase import best_knots
+from reverie.plan.staircase import best_knots
 from timing import paired
 
 

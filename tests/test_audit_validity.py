@@ -12,18 +12,18 @@ from scipy import stats
 from sklearn.datasets import load_digits
 
 from reverie.auditing import audit, share_test, tail_test
-from reverie.auditing.cell_test import cell_table, cell_test, repeated_part
-from reverie.auditing.closeness import CommonSpace, closeness, nearest_counts
+from reverie.auditing.facts.closeness import CommonSpace, closeness, nearest_counts
 from reverie.auditing.judge import weigh
-from reverie.auditing.rank_tests import (
+from reverie.auditing.nulls.cell_test import cell_table, cell_test, repeated_part
+from reverie.auditing.nulls.rank_tests import (
     HONEST_ODDS,
     benjamini_hochberg,
     near_null,
     near_test,
     share_effect,
 )
-from reverie.auditing.saddlepoint import permutation_p
-from reverie.auditing.tail_null import TailNull, fewest_visible, ladder, tail_null
+from reverie.auditing.nulls.saddlepoint import permutation_p
+from reverie.auditing.nulls.tail_null import TailNull, fewest_visible, ladder, tail_null
 from reverie.auditing.verdict import Row
 from reverie.errors import InputError
 

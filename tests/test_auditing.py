@@ -9,9 +9,9 @@ import torch
 from scipy import stats
 
 from reverie.auditing import audit, nearest, share_test, tail_test
-from reverie.auditing.metrics import ratio_hits
-from reverie.auditing.rank_tests import holm, tail_order, wilson
-from reverie.auditing.tail_null import TailNull, fewest_visible, ladder
+from reverie.auditing.metrics.rates import ratio_hits
+from reverie.auditing.nulls.rank_tests import holm, tail_order, wilson
+from reverie.auditing.nulls.tail_null import TailNull, fewest_visible, ladder
 from reverie.denoisers import Memoriser
 from reverie.errors import InputError
 from reverie.processes import EDM
@@ -35,7 +35,7 @@ def test_nearest_equals_brute_force(offset):
 
 
 def test_nearest_in_blocks_and_without_self(monkeypatch):
-    from reverie.auditing import neighbours
+    from reverie.auditing.facts import neighbours
 
     points = normal(300, 4)
     whole = nearest(points, points, 5, skip_self=True)
@@ -357,7 +357,7 @@ def test_nearest_is_exact_whatever_the_case_and_the_backend(name, backend, skip_
 
 
 def test_nearest_reports_progress_and_names_unknown_backends(monkeypatch):
-    from reverie.auditing import neighbours
+    from reverie.auditing.facts import neighbours
 
     monkeypatch.setattr(neighbours, "NUMBERS", 1)
     points, seen = np.random.default_rng(0).standard_normal((600, 2)), []

@@ -274,7 +274,7 @@ def test_ctrl_c_says_how_to_resume(tmp_path):
     import time
 
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "reverie.cli", "fit", "digits", "--out", str(out)]
+    command = [sys.executable, "-m", "reverie", "fit", "digits", "--out", str(out)]
     child = subprocess.Popen([*command, "--steps", "100000", "--width", "16", "--quiet"],
                              stderr=subprocess.PIPE, text=True)  # fmt: skip
     while not (out / "state.safetensors").exists():
@@ -303,7 +303,7 @@ def test_import_is_light():
 
 def test_faults_of_the_program_are_not_findings(run, monkeypatch, capsys):
     """An unforeseen exception exits with 3, never with the 1 of --fail-on."""
-    from reverie import commands
+    from reverie.cli import commands
 
     def fail(*_, **__):
         raise ZeroDivisionError("boom")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from reverie.auditing import audit
-from reverie.auditing.scores import score
+from reverie.auditing.model.scores import score
 from reverie.curve import measure
 from reverie.denoisers import (
     ClassifierFreeGuidance,
@@ -28,10 +28,10 @@ from reverie.denoisers import (
     speed_to,
 )
 from reverie.errors import InputError
-from reverie.information import guess_gap, mutual_information
-from reverie.noise_law import NoiseLaw
+from reverie.information.curves import guess_gap, mutual_information
 from reverie.objectives import Conditional, Masked, Standard, build_objective
 from reverie.objectives.base import DenoisingFit
+from reverie.objectives.noise_law import NoiseLaw
 from reverie.plan import plan_steps
 from reverie.processes import VE, VP, Masking, ModalProcess
 from reverie.reproduce import conditional_bias as bias
@@ -142,7 +142,7 @@ def test_a_network_that_is_told_nothing_says_so():
 @pytest.mark.parametrize("condition", [Labels(3), Values((2,)), Values((1, 6, 6))])
 def test_the_unet_is_told_labels_vectors_and_images(condition, generator):
     pytest.importorskip("diffusers")
-    from reverie.denoisers.unet import UNet
+    from reverie.denoisers.networks.unet import UNet
 
     body = UNet((1, 6, 6), 8, condition)
     for parameter in body.parameters():
@@ -452,9 +452,9 @@ def test_the_elbo_weight_makes_the_loss_of_a_fit_the_area_of_the_curve(shape, ge
 def test_a_run_keeps_its_conditions(tmp_path):
     """Labels of digits: fit, load, curves, samples of one class, audit."""
     from reverie import Run, fit
-    from reverie.config import FitConfig
     from reverie.errors import InputError
-    from reverie.readings import audit_run, draw, standard_curves
+    from reverie.runs.config import FitConfig
+    from reverie.runs.readings import audit_run, draw, standard_curves
 
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, 400)

@@ -198,7 +198,7 @@ def test_network_preconditioning_returns_the_linear_optimum_at_start():
 
 def test_unet_keeps_odd_image_sizes():
     pytest.importorskip("diffusers", reason="the extra diffusers is not installed")
-    from reverie.denoisers.unet import UNet
+    from reverie.denoisers.networks.unet import UNet
 
     torch.manual_seed(0)
     body = UNet((1, 10, 9), width=8)

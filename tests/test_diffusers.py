@@ -13,8 +13,8 @@ import torch
 import reverie
 from reverie.cli import main
 from reverie.curve import LossCurve
-from reverie.denoisers.handover import hand_over
-from reverie.denoisers.orders import nearest_distinct
+from reverie.diffusers.handover import hand_over
+from reverie.diffusers.orders import nearest_distinct
 from reverie.errors import InputError
 from reverie.plan import plan_steps
 from reverie.processes import EDM, VP, Rectified, Tabulated
@@ -528,7 +528,7 @@ def run(tmp_path_factory):
     with torch.no_grad():
         for parameter in run.denoiser.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
-    from reverie.runs import save_tensors
+    from reverie.runs.folder import save_tensors
 
     save_tensors(path / "ema.safetensors", run.denoiser.state_dict(), {})
     for name, points in (("train", run.train_points()), ("holdout", run.holdout_points())):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from reverie.processes import VP, Cosine, Rectified, Uniform
-from reverie.processes.bound import clock_speed
+from reverie.processes.times import clock_speed
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGES = sorted(DOCS.glob("*.md"))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from reverie.auditing.fidelity import (
+from reverie.auditing.metrics.fidelity import (
     classifier_two_sample,
     energy_distance,
     energy_test,
@@ -23,7 +23,7 @@ def normal(n, d, seed=0):
 
 
 def test_energy_distance_by_loops_and_in_closed_form(monkeypatch):
-    from reverie.auditing import fidelity as module
+    from reverie.auditing.metrics import fidelity as module
 
     x, y = normal(40, 3), normal(25, 3, 1) + 0.5
     d = np.linalg.norm(np.concatenate([x, y])[:, None] - np.concatenate([x, y])[None], axis=2)

@@ -27,7 +27,6 @@ from reverie.denoisers import (
 from reverie.plan import MeasuredPlan, measure_steps
 from reverie.plan.step_charges import cheapest_path
 from reverie.processes import Masking, Ordinal, RateMatrix, Uniform
-from reverie.processes.bound import bound_rate, low_discrepancy, negative_elbo
 from reverie.processes.generator import (
     ChainGenerator,
     DiffusionGenerator,
@@ -37,6 +36,7 @@ from reverie.processes.generator import (
     implicit,
     tabulate,
 )
+from reverie.processes.times import bound_rate, low_discrepancy, negative_elbo
 from reverie.sampling import first_hitting, gillespie, tau_leap
 from reverie.spaces import Euclidean, FiniteSet
 

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from reverie import Run, audit, fit, measure, plan_steps, sample
-from reverie.config import FitConfig
 from reverie.denoisers import (
     FourierNeuralOperator,
     Linear,
@@ -16,7 +15,7 @@ from reverie.denoisers import (
     ResidualMLP,
     on_grid,
 )
-from reverie.denoisers.operator import Waves
+from reverie.denoisers.networks.operator import Waves
 from reverie.errors import InputError
 from reverie.objectives import Denoising, FunctionLoss, cameron_martin, sobolev
 from reverie.objectives.functional import (
@@ -38,9 +37,10 @@ from reverie.processes import (
 )
 from reverie.reproduce import functional
 from reverie.reproduce.curve_scores import autocorrelation, curve_scores, statistics
+from reverie.runs.config import FitConfig
+from reverie.runs.trainer import Trainer
 from reverie.spaces import Functions
 from reverie.theory.functional import optimal_loss, posterior_covariance
-from reverie.trainer import Trainer
 
 UNIT = Functions.regular(32)
 

@@ -8,7 +8,7 @@ from conftest import TwoPoint
 from reverie.curve import LossCurve, measure
 from reverie.denoisers import Denoiser, Linear
 from reverie.errors import InputError
-from reverie.information import (
+from reverie.information.curves import (
     entropy,
     guess_gap,
     kl_divergence,

@@ -12,7 +12,6 @@ from scipy.linalg import expm
 from scipy.stats import multivariate_normal
 
 from reverie.auditing import audit
-from reverie.config import FitConfig
 from reverie.curve import LossCurve, measure
 from reverie.denoisers import (
     Denoiser,
@@ -23,17 +22,18 @@ from reverie.denoisers import (
     ResidualMLP,
     StateNetwork,
     Transferred,
-    negative_elbo,
 )
+from reverie.denoisers.networks.linear_sde import negative_elbo
 from reverie.errors import InputError
 from reverie.plan import plan_steps
 from reverie.processes import EDM, VP, CriticallyDamped, Flexible, LinearSDE
 from reverie.processes.flexible import recipe
 from reverie.processes.linear_moments import transition
 from reverie.reproduce import damped, flexible
+from reverie.runs.config import FitConfig
+from reverie.runs.trainer import Trainer
 from reverie.sampling import sample
 from reverie.sampling.splitting import splitting
-from reverie.trainer import Trainer
 
 KIND = torch.float64
 

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from reverie.curve import LossCurve, level_times, measure
-from reverie.denoisers import WEIGHTS, Denoiser, Linear, Network, ResidualMLP, loss_weight
+from reverie.denoisers import Denoiser, Linear, Network, ResidualMLP
 from reverie.errors import InputError
-from reverie.evidence import evidence_bound, prior_divergence, reconstruction
-from reverie.noise_law import NoiseLaw
+from reverie.information.evidence import evidence_bound, prior_divergence, reconstruction
 from reverie.objectives import VariationalFit
+from reverie.objectives.noise_law import NoiseLaw
+from reverie.objectives.weights import WEIGHTS, loss_weight
 from reverie.plan import plan_steps
 from reverie.processes import VE, VP, Cosine, Custom, Learned
 from reverie.sampling import sample

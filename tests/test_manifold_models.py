@@ -17,11 +17,10 @@ from reverie.denoisers import (
     KernelMixture,
     Memoriser,
     TangentNetwork,
-    denoising_loss,
-    implicit_loss,
 )
-from reverie.denoisers.adaptive_mixture import crowding, nearest
+from reverie.denoisers.exact.adaptive_mixture import crowding, nearest
 from reverie.errors import InputError
+from reverie.objectives.score_matching import denoising_loss, implicit_loss
 from reverie.plan import plan_steps
 from reverie.processes import Brownian
 from reverie.reproduce.manifold_fits import fit, split_rows

@@ -9,16 +9,16 @@ import pytest
 import torch
 from scipy import stats
 
-from reverie.auditing.copying import copying_distance
-from reverie.auditing.detection import roc
-from reverie.auditing.membership import (
+from reverie.auditing.model.copying import copying_distance
+from reverie.auditing.model.detection import roc
+from reverie.auditing.model.membership import (
     TABLE,
     half_collapse,
     level,
     membership_rocs,
     membership_rows,
 )
-from reverie.auditing.scores import SCORES, Query, flipd, score
+from reverie.auditing.model.scores import SCORES, Query, flipd, score
 from reverie.denoisers import Linear, Memoriser, Network, ResidualMLP
 from reverie.errors import InputError
 from reverie.processes import EDM, VP

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from reverie.auditing.calibrated import _prdc_rows, calibrated_rates
-from reverie.auditing.data_copying import copying_test, rank_z
-from reverie.auditing.feature_metrics import fld, frechet_distance, kid, mmd2
-from reverie.auditing.metrics import (
+from reverie.auditing.facts.neighbours import nearest
+from reverie.auditing.metrics.calibrated import _prdc_rows, calibrated_rates
+from reverie.auditing.metrics.data_copying import copying_test, rank_z
+from reverie.auditing.metrics.feature_metrics import fld, frechet_distance, kid, mmd2
+from reverie.auditing.metrics.rates import (
     authentic,
     authenticity_limit,
     coverage_null,
@@ -17,7 +18,6 @@ from reverie.auditing.metrics import (
     prdc,
     ratio_hits,
 )
-from reverie.auditing.neighbours import nearest
 from reverie.errors import InputError
 
 

@@ -7,17 +7,17 @@ import pytest
 import torch
 from scipy.fft import dctn
 
-from reverie.auditing.scores import SCORES, score
+from reverie.auditing.model.scores import SCORES, score
 from reverie.curve import measure
 from reverie.denoisers import Linear, Memoriser, Network, ResidualMLP, convert
 from reverie.denoisers.conversions import PREDICTIONS
 from reverie.errors import InputError
 from reverie.plan import plan_steps
 from reverie.processes import EDM, VE, VP, Cosine, ModalProcess, Rectified, build, spec_of
+from reverie.runs.fitting import fit
 from reverie.sampling import SAMPLERS, sample
 from reverie.sampling.probability_flow import log_likelihood
 from reverie.spaces import KarhunenLoeve, basis_named
-from reverie.training import fit
 
 KIND = torch.float64
 SHAPE = (1, 4, 4)
@@ -333,7 +333,7 @@ def test_membership_scores_tell_training_rows(planned, name):
 
 
 def test_a_network_is_trained_in_modes_and_rebuilt_from_its_run(tmp_path, generator):
-    from reverie.runs import Run
+    from reverie.runs.folder import Run
 
     x = field(64, generator).float().numpy()
     process = modal()

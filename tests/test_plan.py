@@ -14,10 +14,10 @@ from reverie.denoisers import Linear
 from reverie.errors import InputError
 from reverie.plan import METHODS, gits_plan, plan_at, plan_steps, score_optimal_plan
 from reverie.plan.align import TABLES
-from reverie.plan.measured import cheapest_path
+from reverie.plan.simulated import cheapest_path
+from reverie.plan.staircase import best_knots
 from reverie.plan.step_optimised import error_bound
 from reverie.processes import EDM, VP
-from reverie.staircase import best_knots
 
 # path KL in nats of the two-point target, sigma 20 to .2, K = 5, 10, 20, 40, 80 (spec 1.7)
 TABLE = {

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from reverie import fit
+from reverie.cli.demo import describe, run_demo
 from reverie.data import Dataset
-from reverie.demo import describe, run_demo
 from reverie.report import ModelReport, write_report
 
 VOID = {"meta", "img", "br", "path", "use", "link", "input"}
@@ -102,7 +102,7 @@ def test_a_browser_draws_the_page(page, tmp_path):
 def test_demo_tells_the_three_models_apart(tmp_path):
     """The 100-image model copies, the stopped one does not; the same seed gives the same JSON."""
     for name in ("a", "b"):
-        command = [sys.executable, "-m", "reverie.cli", "demo", "--out", str(tmp_path / name)]
+        command = [sys.executable, "-m", "reverie", "demo", "--out", str(tmp_path / name)]
         subprocess.run([*command, "--quiet"], check=True)
     one, two = ((tmp_path / n / "report.json").read_text() for n in ("a", "b"))
     assert one == two
@@ -112,7 +112,7 @@ def test_demo_tells_the_three_models_apart(tmp_path):
 
 
 def test_a_small_demo_reproduces_itself(tmp_path, monkeypatch):
-    from reverie import demo
+    from reverie.cli import demo
 
     tiny = tuple(
         (name, about, settings | dict(steps=30, check_every=15, width=16, depth=1))

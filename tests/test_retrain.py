@@ -8,20 +8,20 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from reverie.auditing.agreement import Likeness, memorised, reproducibility
-from reverie.auditing.information import information_bound
-from reverie.auditing.memorisation import effective_memorisation, memorised_rows
-from reverie.auditing.rank_tests import wilson
+from reverie.auditing.metrics.memorisation import effective_memorisation, memorised_rows
+from reverie.auditing.nulls.rank_tests import wilson
+from reverie.auditing.retrained.agreement import Likeness, memorised, reproducibility
+from reverie.auditing.retrained.information import information_bound
 from reverie.cli import main
-from reverie.config import FitConfig
 from reverie.data import Scaler, load
 from reverie.denoisers import Memoriser
 from reverie.errors import InputError
 from reverie.processes import EDM
-from reverie.readings import draw_paired
-from reverie.retraining import retrain, retrain_rows, retrain_run
-from reverie.sweeps import sweep
-from reverie.training import fit
+from reverie.runs.config import FitConfig
+from reverie.runs.fitting import fit
+from reverie.runs.readings import draw_paired
+from reverie.runs.retraining import retrain, retrain_rows, retrain_run
+from reverie.runs.sweeps import sweep
 
 SMALL = FitConfig(width=16, depth=1, steps=40, check_every=40, batch_size=16, holdout=60)
 
@@ -356,7 +356,7 @@ def test_a_stopped_sweep_says_how_to_continue(monkeypatch, tmp_path, capsys):
     def stop(*arguments, **settings):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("reverie.commands.run_sweep", stop)
+    monkeypatch.setattr("reverie.cli.commands.run_sweep", stop)
     arguments = ["sweep", "digits", "--over", "n=10,20", "--out", str(tmp_path)]
     with pytest.raises(SystemExit) as end:
         main(arguments)

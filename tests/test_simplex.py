@@ -17,9 +17,8 @@ from reverie.denoisers import (
     Linear,
     Memoriser,
     SharesNetwork,
-    implicit_shares_loss,
-    lineage_loss,
 )
+from reverie.denoisers.networks.simplex import implicit_shares_loss, lineage_loss
 from reverie.processes import VP, LogRatios, WrightFisher
 from reverie.processes.generator import DiffusionGenerator
 from reverie.processes.lineages import draw_lineages, lineage_law

@@ -12,14 +12,14 @@ import torch
 
 from reverie import Run, audit, fit
 from reverie.cli import main
-from reverie.config import FitConfig
+from reverie.cli.demo import describe
 from reverie.data import ManifoldCoder, SymbolCoder, coder_for, coder_from_json, load, save
-from reverie.demo import describe
 from reverie.errors import InputError
 from reverie.processes import PROCESSES, Brownian, Masking, RateMatrix, name_of, process_on
 from reverie.processes.heat import heat_kernel
-from reverie.readings import draw, sampling_plan, standard_curves, steps_are_measured
 from reverie.report import write_report
+from reverie.runs.config import FitConfig
+from reverie.runs.readings import draw, sampling_plan, standard_curves, steps_are_measured
 from reverie.spaces import FiniteSet, Hyperbolic, Rotations, Sphere, Torus
 
 RNG = np.random.default_rng(0)

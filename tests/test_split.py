@@ -8,15 +8,15 @@ import pytest
 from scipy import stats
 
 from reverie.auditing import audit, audit_split, write_clean
-from reverie.auditing.near_copies import near_copies
-from reverie.auditing.split import local_dimension, near_threshold
+from reverie.auditing.facts.near_copies import near_copies
+from reverie.auditing.fairness.split import local_dimension, near_threshold
 from reverie.cli import main
-from reverie.config import FitConfig
 from reverie.data import load
 from reverie.errors import InputError
-from reverie.rejection import copies_of, draw_without_copies
 from reverie.reproduce import leaking_benchmark as leaking
-from reverie.training import fit
+from reverie.runs.config import FitConfig
+from reverie.runs.fitting import fit
+from reverie.runs.rejection import copies_of, draw_without_copies
 
 
 def normal(n, d=8, seed=0):
@@ -182,7 +182,7 @@ def test_refused_copies_are_drawn_anew(run):
 
 
 def test_a_run_that_only_copies_stops_with_a_sentence(run, monkeypatch):
-    from reverie import rejection
+    from reverie.runs import rejection
 
     def memoriser(run, n, *_, seed=0, **__):
         pick = np.random.default_rng(seed).integers(len(run.train), size=n)

@@ -12,12 +12,12 @@ import torch
 from safetensors.torch import load_file
 
 from reverie import Run, audit, fit, measure, plan_steps, sample
-from reverie.config import FitConfig
 from reverie.errors import InputError
-from reverie.noise_law import NoiseLaw
+from reverie.objectives.noise_law import NoiseLaw
 from reverie.processes import EDM, VP, Custom
-from reverie.readings import draw, standard_curves
-from reverie.trainer import Trainer
+from reverie.runs.config import FitConfig
+from reverie.runs.readings import draw, standard_curves
+from reverie.runs.trainer import Trainer
 
 SMALL = dict(width=16, depth=1, steps=40, check_every=20, batch_size=16)
 
@@ -95,12 +95,12 @@ def test_ctrl_c_saves_and_resumes_bit_for_bit(tmp_path):
 CHILD = """
 import sys
 import numpy as np
-from reverie import training
-training.SAVE_SECONDS = 0.0
+from reverie.runs import fitting
+fitting.SAVE_SECONDS = 0.0
 data = np.load(sys.argv[1])
-training.fit(data, width=4, depth=1, steps=1)  # loads all there is to load
+fitting.fit(data, width=4, depth=1, steps=1)  # loads all there is to load
 print("ready", flush=True)
-training.fit(data, out=sys.argv[2], resume=True, width=16, depth=1, steps=300, check_every=50,
+fitting.fit(data, out=sys.argv[2], resume=True, width=16, depth=1, steps=300, check_every=50,
              batch_size=16, stop_on_leak=True, patience=100)
 """
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from reverie.cascade import Cascade, fit_cascade, fit_multiscale
+from reverie.cascade.wavelets import Cascade, fit_cascade, fit_multiscale
 from reverie.curve import measure
 from reverie.denoisers import Denoiser, Linear
-from reverie.denoisers.convolution import Convolutional
-from reverie.denoisers.multiscale import (
+from reverie.denoisers.networks.convolution import Convolutional
+from reverie.denoisers.networks.multiscale import (
     Multiscale,
     averages,
     multiscale_process,

@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "as_denoiser": "reverie.denoisers",
     "Denoiser": "reverie.denoisers",
-    "from_diffusers": "reverie.denoisers.diffusers",
+    "from_diffusers": "reverie.diffusers.loading",
     "InputError": "reverie.errors",
     "LossCurve": "reverie.curve",
     "measure": "reverie.curve",
@@ -24,20 +24,20 @@ _HOMES = {
     "plan_at": "reverie.plan",
     "gits_plan": "reverie.plan",
     "score_optimal_plan": "reverie.plan",
-    "Estimate": "reverie.information",
-    "entropy": "reverie.information",
-    "evidence_bound": "reverie.evidence",
-    "guess_gap": "reverie.information",
-    "kl_divergence": "reverie.information",
-    "log_density": "reverie.information",
-    "log_mass": "reverie.information",
-    "mutual_information": "reverie.information",
+    "Estimate": "reverie.information.curves",
+    "entropy": "reverie.information.curves",
+    "evidence_bound": "reverie.information.evidence",
+    "guess_gap": "reverie.information.curves",
+    "kl_divergence": "reverie.information.curves",
+    "log_density": "reverie.information.curves",
+    "log_mass": "reverie.information.curves",
+    "mutual_information": "reverie.information.curves",
     "sample": "reverie.sampling",
-    "fit": "reverie.training",
+    "fit": "reverie.runs.fitting",
     "predict": "reverie.forecast",
-    "Run": "reverie.runs",
-    "retrain": "reverie.retraining",
-    "sweep": "reverie.sweeps",
+    "Run": "reverie.runs.folder",
+    "retrain": "reverie.runs.retraining",
+    "sweep": "reverie.runs.sweeps",
     "posterior": "reverie.simulation",
     "Posterior": "reverie.simulation",
     "audit": "reverie.auditing",
@@ -65,26 +65,26 @@ if TYPE_CHECKING:
     from reverie.curve import measure as measure
     from reverie.denoisers import Denoiser as Denoiser
     from reverie.denoisers import as_denoiser as as_denoiser
-    from reverie.denoisers.diffusers import from_diffusers as from_diffusers
+    from reverie.diffusers.loading import from_diffusers as from_diffusers
     from reverie.errors import InputError as InputError
-    from reverie.evidence import evidence_bound as evidence_bound
     from reverie.forecast import predict as predict
-    from reverie.information import Estimate as Estimate
-    from reverie.information import entropy as entropy
-    from reverie.information import guess_gap as guess_gap
-    from reverie.information import kl_divergence as kl_divergence
-    from reverie.information import log_density as log_density
-    from reverie.information import log_mass as log_mass
-    from reverie.information import mutual_information as mutual_information
+    from reverie.information.curves import Estimate as Estimate
+    from reverie.information.curves import entropy as entropy
+    from reverie.information.curves import guess_gap as guess_gap
+    from reverie.information.curves import kl_divergence as kl_divergence
+    from reverie.information.curves import log_density as log_density
+    from reverie.information.curves import log_mass as log_mass
+    from reverie.information.curves import mutual_information as mutual_information
+    from reverie.information.evidence import evidence_bound as evidence_bound
     from reverie.plan import Plan as Plan
     from reverie.plan import gits_plan as gits_plan
     from reverie.plan import plan_at as plan_at
     from reverie.plan import plan_steps as plan_steps
     from reverie.plan import score_optimal_plan as score_optimal_plan
-    from reverie.retraining import retrain as retrain
-    from reverie.runs import Run as Run
+    from reverie.runs.fitting import fit as fit
+    from reverie.runs.folder import Run as Run
+    from reverie.runs.retraining import retrain as retrain
+    from reverie.runs.sweeps import sweep as sweep
     from reverie.sampling import sample as sample
     from reverie.simulation import Posterior as Posterior
     from reverie.simulation import posterior as posterior
-    from reverie.sweeps import sweep as sweep
-    from reverie.training import fit as fit

@@ -25,8 +25,14 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtri
 
-from reverie.auditing.alignment import LEAST_ROWS, Groups, align, read_sets, split_off_groups
-from reverie.auditing.features import Features, features_of
+from reverie.auditing.fairness.alignment import (
+    LEAST_ROWS,
+    Groups,
+    align,
+    read_sets,
+    split_off_groups,
+)
+from reverie.auditing.metrics.features import Features, features_of
 from reverie.data import (
     Column,
     Dataset,

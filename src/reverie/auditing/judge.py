@@ -10,17 +10,17 @@ import numpy as np
 import torch
 from scipy import stats
 
-from reverie.auditing.alignment import Groups
-from reverie.auditing.calibrated import calibrated_rates
-from reverie.auditing.cell_test import CellTable, cell_table, cell_test, repeats
-from reverie.auditing.closeness import FEW_CELLS, Closeness, closeness
 from reverie.auditing.common_space import CommonSpace, common_space
-from reverie.auditing.features import Features
-from reverie.auditing.fidelity import LEAST, fidelity, fidelity_sentence
-from reverie.auditing.membership import membership_rows
-from reverie.auditing.named import flagged_samples, records
-from reverie.auditing.power import Power, planted_noise, planted_power
-from reverie.auditing.rank_tests import (
+from reverie.auditing.facts.closeness import FEW_CELLS, Closeness, closeness
+from reverie.auditing.facts.named import flagged_samples, records
+from reverie.auditing.fairness.alignment import Groups
+from reverie.auditing.metrics.calibrated import calibrated_rates
+from reverie.auditing.metrics.features import Features
+from reverie.auditing.metrics.fidelity import LEAST, fidelity, fidelity_sentence
+from reverie.auditing.model.membership import membership_rows
+from reverie.auditing.nulls.cell_test import CellTable, cell_table, cell_test, repeats
+from reverie.auditing.nulls.power import Power, planted_noise, planted_power
+from reverie.auditing.nulls.rank_tests import (
     RankTest,
     holm,
     near_test,
@@ -28,7 +28,7 @@ from reverie.auditing.rank_tests import (
     share_test,
     tail_test,
 )
-from reverie.auditing.tail_null import fewest_visible
+from reverie.auditing.nulls.tail_null import fewest_visible
 from reverie.auditing.verdict import Row, Verdict
 from reverie.curve import Leak, LossCurve, measure
 from reverie.data import Scaler

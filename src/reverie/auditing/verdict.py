@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from reverie.auditing.named import Record
-from reverie.auditing.power import Power
-from reverie.auditing.rank_tests import Effect
+from reverie.auditing.facts.named import Record
+from reverie.auditing.nulls.power import Power
+from reverie.auditing.nulls.rank_tests import Effect
 from reverie.auditing.wording import (
     BLIND_SPOTS,
     CITATIONS,

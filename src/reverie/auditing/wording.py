@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from reverie.auditing.cell_test import REPEATED
-from reverie.auditing.named import DISCOVERY_RATE, fewest_named
+from reverie.auditing.facts.named import DISCOVERY_RATE, fewest_named
+from reverie.auditing.nulls.cell_test import REPEATED
 
 if TYPE_CHECKING:
     from reverie.auditing.verdict import Verdict

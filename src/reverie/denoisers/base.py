@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from reverie.processes import Process
-from reverie.processes.bound import bound_rate
+from reverie.processes.times import bound_rate
 
 
 class Denoiser(nn.Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from reverie.denoisers import WEIGHTS, Denoiser, MaskedNetwork, Network
+from reverie.denoisers import Denoiser, MaskedNetwork, Network
 from reverie.errors import InputError
 from reverie.objectives.base import Bound as Bound
 from reverie.objectives.base import Denoising as Denoising
@@ -24,6 +24,7 @@ from reverie.objectives.functional import cameron_martin as cameron_martin
 from reverie.objectives.functional import sobolev as sobolev
 from reverie.objectives.gap import GapNoise as GapNoise
 from reverie.objectives.variational import VariationalFit as VariationalFit
+from reverie.objectives.weights import WEIGHTS
 
 
 def build_objective(

@@ -13,10 +13,11 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from reverie.denoisers import Denoiser, Network, loss_weight
-from reverie.noise_law import NoiseLaw
+from reverie.denoisers import Denoiser, Network
+from reverie.objectives.noise_law import NoiseLaw
+from reverie.objectives.weights import loss_weight
 from reverie.processes import GaussianProcess
-from reverie.processes.bound import low_discrepancy
+from reverie.processes.times import low_discrepancy
 
 
 class Regression(NamedTuple):

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from reverie.denoisers import Denoiser, Network, evaluating
 from reverie.errors import InputError
-from reverie.noise_law import NoiseLaw
 from reverie.objectives.base import DenoisingFit
+from reverie.objectives.noise_law import NoiseLaw
 from reverie.processes import GaussianProcess
 
 Weight = Callable[[Tensor], Tensor]

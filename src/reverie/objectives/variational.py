@@ -12,9 +12,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from reverie.denoisers import Denoiser, loss_weight
+from reverie.denoisers import Denoiser
 from reverie.errors import InputError
-from reverie.evidence import prior_divergence, reconstruction
+from reverie.information.evidence import prior_divergence, reconstruction
+from reverie.objectives.weights import loss_weight
 from reverie.processes import Learned
 
 

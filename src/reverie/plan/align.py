@@ -16,7 +16,7 @@ from collections.abc import Callable
 import numpy as np
 
 from reverie.curve import LossCurve
-from reverie.staircase import Staircase
+from reverie.plan.staircase import Staircase
 
 CANDIDATES, SWEEPS, FIRST = 17, 200, 10
 TABLES = {  # sigma / alpha, noisy to clean; the first two as quickstart tables of ten steps

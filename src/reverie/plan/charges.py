@@ -17,8 +17,8 @@ import numpy as np
 
 from reverie.curve import LossCurve
 from reverie.errors import InputError
+from reverie.plan.staircase import Staircase
 from reverie.processes import GaussianProcess
-from reverie.staircase import Staircase
 
 NODES = 2001
 CLOCKS = ("nats", "samples")

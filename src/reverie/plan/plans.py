@@ -31,11 +31,11 @@ from reverie.plan.charges import (
     warp_of,
 )
 from reverie.plan.rivals import NEED_DIM, RIVALS, SHARE_RIVALS
+from reverie.plan.staircase import Staircase, best_knots, least_areas, polish
 from reverie.processes import GaussianProcess
-from reverie.staircase import Staircase, best_knots, least_areas, polish
 
 if TYPE_CHECKING:
-    from reverie.denoisers.handover import Handover
+    from reverie.diffusers.handover import Handover
 
 DEAD_ZONE = 2.0  # a density plan this many times dearer than the exact program is warned of
 
@@ -136,12 +136,12 @@ class Plan:
         """Make a scheduler of diffusers hold this plan, and verify that it does.
 
         Use it as `with plan.to_diffusers(pipe.scheduler): pipe()`, or pass its `.call` to
-        pipelines that take timesteps or sigmas; see `reverie.denoisers.handover`. force: write
+        pipelines that take timesteps or sigmas; see `reverie.diffusers.handover`. force: write
         the arrays of schedulers that take no list. Raises InputError on schedulers that would
         distort the plan, and on plans that are not of Gaussian noise with one level for all
         coordinates.
         """
-        from reverie.denoisers.handover import hand_over
+        from reverie.diffusers.handover import hand_over
 
         process = self.curve.process
         if not isinstance(process, GaussianProcess) or not process.isotropic:

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from reverie.auditing.rank_tests import wilson
+from reverie.auditing.nulls.rank_tests import wilson
 from reverie.curve import LossCurve
 from reverie.data import Scaler, to_image, to_pixels
 from reverie.files import write_bytes
 from reverie.plan import Plan
-from reverie.sweeps import Line
+from reverie.runs.sweeps import Line
 
 STYLES = {
     "train": ("model on training rows", dict(color="#c2410c", lw=1.8)),

@@ -10,15 +10,15 @@ import numpy as np
 
 import reverie
 from reverie.auditing import SplitReport, Verdict, nearest
-from reverie.auditing.copying import CopyingDistance
+from reverie.auditing.model.copying import CopyingDistance
 from reverie.curve import LossCurve
 from reverie.data import Dataset, ManifoldCoder, Scaler
 from reverie.files import write_json, write_text
 from reverie.plan import Plan
-from reverie.readings import PathKL
 from reverie.report.figures import curves_figure, plan_figure, png_data, svg
 from reverie.report.frame import render_page
 from reverie.report.manifold_figures import figure_for
+from reverie.runs.readings import PathKL
 
 GALLERY = 12
 PAIRS = 12

@@ -17,9 +17,9 @@ from reverie.files import write_json, write_text
 from reverie.plan import MeasuredPlan, Plan, StepCharges, plan_steps, steps_needed
 from reverie.plan.charges import Warp, has_samples_clock
 from reverie.processes import GaussianProcess
-from reverie.readings import PathKL
 from reverie.report.figures import plan_figure
 from reverie.report.frame import render_page
+from reverie.runs.readings import PathKL
 from reverie.theory.bounds import NO_CERTIFICATE, Certificate, Facts, certificates
 
 MOST = 500  # steps that are searched for a budget

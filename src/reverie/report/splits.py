@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from reverie.auditing.split import SplitReport
+from reverie.auditing.fairness.split import SplitReport
 from reverie.data import Dataset, Scaler
 from reverie.files import write_json, write_text
 from reverie.report.figures import png_data

@@ -7,7 +7,7 @@ from pathlib import Path
 from reverie.files import write_text
 from reverie.report.figures import sweep_figure
 from reverie.report.frame import render_page
-from reverie.sweeps import Sweep
+from reverie.runs.sweeps import Sweep
 
 
 def write_sweep(folder: Path, sweep: Sweep, again: str) -> Path:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from reverie.denoisers import Denoiser, Linear, Network
-from reverie.denoisers.network import FourierTime
+from reverie.denoisers.networks.network import FourierTime
 from reverie.processes import Cosine
 from reverie.reproduce.networks import build_network, digits, train
 from reverie.reproduce.tables import Row, panels, save_figure, write_table

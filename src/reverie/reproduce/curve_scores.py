@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from reverie.auditing.metrics import ratio_hits
+from reverie.auditing.metrics.rates import ratio_hits
 from reverie.reproduce.tables import Row
 
 DRAWS, REPEATS = 500, 20

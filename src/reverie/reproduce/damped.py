@@ -17,8 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reverie.auditing.fidelity import energy_distance
-from reverie.config import FitConfig
+from reverie.auditing.metrics.fidelity import energy_distance
 from reverie.curve import LossCurve, measure
 from reverie.denoisers import (
     Denoiser,
@@ -31,8 +30,9 @@ from reverie.denoisers import (
 from reverie.plan import plan_steps
 from reverie.processes import EDM, CriticallyDamped
 from reverie.reproduce.tables import Row, panels, save_figure, write_table
+from reverie.runs.config import FitConfig
+from reverie.runs.trainer import Trainer
 from reverie.sampling import sample
-from reverie.trainer import Trainer
 
 SCALES = {0.01: 12.9788, 0.3: 2.95360, 2.0: 2.00843}  # of the velocity's score at b
 # deviation (true .1) and error of the mean after N steps

@@ -21,7 +21,7 @@ from torch import Tensor
 from reverie.curve import level_times
 from reverie.denoisers import TokenMLP
 from reverie.processes import Masking, Uniform
-from reverie.processes.bound import negative_elbo
+from reverie.processes.times import negative_elbo
 from reverie.reproduce.real_data import real_data
 from reverie.reproduce.tables import Row, panels, save_figure, write_table
 from reverie.reproduce.token_fits import fit_tokens

@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reverie.denoisers import ResidualMLP, StateNetwork, negative_elbo
+from reverie.denoisers import ResidualMLP, StateNetwork
+from reverie.denoisers.networks.linear_sde import negative_elbo
 from reverie.processes import CriticallyDamped, Flexible, LinearSDE
 from reverie.reproduce.tables import Row, panels, save_figure, write_table
 

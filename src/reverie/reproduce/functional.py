@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reverie.config import FitConfig
 from reverie.curve import measure
 from reverie.denoisers import FourierNeuralOperator, Network, on_grid
 from reverie.objectives import Denoising, FunctionLoss
@@ -25,10 +24,11 @@ from reverie.processes import RBF, Covariance, Exponential, FunctionNoise, Mater
 from reverie.reproduce.curve_scores import DRAWS, copied_rows, score_rows
 from reverie.reproduce.real_data import real_data
 from reverie.reproduce.tables import Row, panels, save_figure, write_table
+from reverie.runs.config import FitConfig
+from reverie.runs.trainer import Trainer
 from reverie.sampling import sample
 from reverie.spaces import Functions
 from reverie.theory.functional import optimal_loss
-from reverie.trainer import Trainer
 
 POINTS = (32, 64, 128, 256, 512)
 NOISE = Exponential(0.1)

@@ -23,14 +23,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reverie.config import OBJECTIVES
 from reverie.denoisers import Denoiser, Memoriser
 from reverie.processes import GaussianProcess
 from reverie.reproduce.tables import Row, panels, save_figure, write_table
+from reverie.runs.config import OBJECTIVES
+from reverie.runs.fitting import fit
+from reverie.runs.trainer import Event, Trainer
 from reverie.sampling import sample
 from reverie.theory.copying import copied_share, geometric_times
-from reverie.trainer import Event, Trainer
-from reverie.training import fit
 
 COUNT, HOLDOUT, STEPS, EVERY, DRAWS = 12, 200, 1800, 300, 300
 WIDTH, BATCH, RATE = 192, 64, 4e-3

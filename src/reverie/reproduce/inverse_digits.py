@@ -15,8 +15,8 @@ from reverie.denoisers import Network
 from reverie.inverse import Inpainting
 from reverie.reproduce.inverse_scores import METHODS, covered, draws_of, mean_row, misfits
 from reverie.reproduce.tables import Row, save_figure
+from reverie.runs.fitting import fit
 from reverie.sampling import sample
-from reverie.training import fit
 
 NOISE = 0.2  # of an observed pixel, in deviations of the data
 STEPS, FIT_STEPS, SHOWN = 40, 2000, 10

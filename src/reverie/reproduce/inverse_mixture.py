@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 from torch import Tensor
 
-from reverie.auditing.fidelity import energy_distance
+from reverie.auditing.metrics.fidelity import energy_distance
 from reverie.denoisers import GaussianMixture
 from reverie.inverse import MMPS, TMPD, Inpainting, LinearMeasurement, PiGDM, reconstruct
 from reverie.processes import EDM

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from reverie.denoisers import AdaptiveMixture, CorrectedKernel, KernelMixture, evaluating
+from reverie.information.manifolds import flow_log_likelihood
 from reverie.processes import Brownian
-from reverie.processes.bound import low_discrepancy
+from reverie.processes.times import low_discrepancy
 from reverie.reproduce.real_data import thirds
 from reverie.reproduce.tables import Row
-from reverie.sampling.manifold_likelihood import flow_log_likelihood
 from reverie.spaces import Manifold
 
 BATCH, RATE, DECAY = 128, 1e-3, 0.998

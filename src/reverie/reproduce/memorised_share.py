@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reverie.auditing.rank_tests import wilson
+from reverie.auditing.nulls.rank_tests import wilson
 from reverie.data import load
 from reverie.denoisers import ResidualMLP
 from reverie.errors import InputError

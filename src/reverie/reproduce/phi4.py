@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from reverie.cascade import Cascade, fit_cascade
+from reverie.cascade.wavelets import Cascade, fit_cascade
 from reverie.curve import measure
 from reverie.denoisers import Network
-from reverie.denoisers.convolution import Convolutional
+from reverie.denoisers.networks.convolution import Convolutional
 from reverie.plan import plan_steps
 from reverie.processes import EDM
 from reverie.reproduce.tables import Row, panels, save_figure, write_table

@@ -27,8 +27,11 @@ from matplotlib.figure import Figure
 from scipy import stats
 from torch import Tensor
 
-from reverie.auditing.fidelity import classifier_two_sample, energy_distance, frechet_distance
-from reverie.config import FitConfig
+from reverie.auditing.metrics.fidelity import (
+    classifier_two_sample,
+    energy_distance,
+    frechet_distance,
+)
 from reverie.curve import measure
 from reverie.errors import InputError
 from reverie.files import read_json, write_json
@@ -37,9 +40,10 @@ from reverie.plan.align import TABLES
 from reverie.reproduce.feature_network import train_features
 from reverie.reproduce.schedule_sets import SETS, DataSet
 from reverie.reproduce.tables import Row, save_figure, write_table
-from reverie.runs import Run
+from reverie.runs.config import FitConfig
+from reverie.runs.fitting import fit
+from reverie.runs.folder import Run
 from reverie.sampling import sample
-from reverie.training import fit
 
 SIGMAS = (0.002, 80.0)
 ENDS = {"narrow": (0.1, 20.0), "wide": (0.002, 80.0)}

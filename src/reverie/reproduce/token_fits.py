@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from reverie.denoisers import PosteriorHead
 from reverie.processes import JumpProcess
-from reverie.processes.bound import bound_rate, low_discrepancy
+from reverie.processes.times import bound_rate, low_discrepancy
 
 DECAY = 0.998
 

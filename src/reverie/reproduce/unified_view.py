@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from reverie.curve import LossCurve, level_times, measure
-from reverie.denoisers import WEIGHTS, Linear, Network, ResidualMLP, convert, loss_weight
-from reverie.evidence import Bound, evidence_bound
+from reverie.denoisers import Linear, Network, ResidualMLP, convert
+from reverie.information.evidence import Bound, evidence_bound
 from reverie.objectives import VariationalFit
+from reverie.objectives.weights import WEIGHTS, loss_weight
 from reverie.processes import Custom, GaussianProcess, Learned
 from reverie.reproduce.networks import build_network, digits
 from reverie.reproduce.tables import Row, panels, save_figure, write_table

@@ -25,10 +25,9 @@ from reverie.denoisers import (
     Linear,
     ResidualMLP,
     SharesNetwork,
-    implicit_shares_loss,
-    lineage_loss,
 )
-from reverie.information import log_density
+from reverie.denoisers.networks.simplex import implicit_shares_loss, lineage_loss
+from reverie.information.curves import log_density
 from reverie.plan import plan_steps
 from reverie.processes import LogRatios, WrightFisher
 from reverie.reproduce.networks import build_network, train

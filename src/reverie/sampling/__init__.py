@@ -4,13 +4,13 @@ The last denoise at the cleanest level is appended here, so that K steps take K 
 (2K + 1 for heun and dpm++2s).
 """
 
+from reverie.information.manifolds import DurationLaw as DurationLaw
+from reverie.information.manifolds import elbo as elbo
+from reverie.information.manifolds import flow_log_likelihood as flow_log_likelihood
 from reverie.sampling.jumps import first_hitting as first_hitting
 from reverie.sampling.jumps import gillespie as gillespie
 from reverie.sampling.jumps import tau_leap as tau_leap
 from reverie.sampling.levels import Visit as Visit
-from reverie.sampling.manifold_likelihood import DurationLaw as DurationLaw
-from reverie.sampling.manifold_likelihood import elbo as elbo
-from reverie.sampling.manifold_likelihood import flow_log_likelihood as flow_log_likelihood
 from reverie.sampling.probability_flow import LogLikelihood as LogLikelihood
 from reverie.sampling.probability_flow import log_likelihood as log_likelihood
 from reverie.sampling.run import LINEAR_SAMPLERS as LINEAR_SAMPLERS

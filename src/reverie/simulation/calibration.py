@@ -18,7 +18,7 @@ from scipy import stats
 from sklearn.model_selection import KFold, cross_val_score
 from sklearn.neural_network import MLPClassifier
 
-from reverie.auditing.rank_tests import holm
+from reverie.auditing.nulls.rank_tests import holm
 from reverie.errors import InputError
 from reverie.simulation.pairs import as_rows, check_pairs
 from reverie.simulation.posterior import Posterior

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from reverie.curve import LossCurve, measure
 from reverie.errors import InputError
 from reverie.processes import GaussianProcess
-from reverie.processes.bound import low_discrepancy
+from reverie.processes.times import low_discrepancy
 from reverie.simulation.network import LinearGuess, PairBody, PairNetwork
 
 LEVELS, CHECK_ROWS = 32, 2000

@@ -18,7 +18,7 @@ from scipy.stats import t as student
 from torch import Tensor, nn
 
 from reverie.denoisers import Denoiser
-from reverie.denoisers.network import FourierTime
+from reverie.denoisers.networks.network import FourierTime
 from reverie.processes import GaussianProcess
 from reverie.simulation.coordinates import border_push
 

@@ -1,0 +1,1 @@
+"""Plain facts about samples: which rows they repeat or come near."""

@@ -1,0 +1,1 @@
+"""Whether training and held-out rows may be compared at all."""

@@ -1,0 +1,1 @@
+"""Published metrics, each beside its value for held-out rows."""

@@ -1,0 +1,1 @@
+"""What the model itself tells about its training rows."""

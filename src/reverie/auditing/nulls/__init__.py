@@ -1,0 +1,1 @@
+"""Tests with exact nulls, and their power."""

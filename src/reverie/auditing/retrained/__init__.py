@@ -1,0 +1,1 @@
+"""What takes several fits: information about the training set, and agreement."""

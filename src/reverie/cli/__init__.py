@@ -1,0 +1,3 @@
+"""The command line."""
+
+from reverie.cli.entry import main as main

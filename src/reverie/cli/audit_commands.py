@@ -1,0 +1,130 @@
+"""`reverie audit`: of a run, of three sets, or of a split alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from reverie.auditing import audit_split, common_space, weigh, write_clean
+from reverie.auditing.fairness.clean import free_folder
+from reverie.auditing.verdict import FINDINGS, Row
+from reverie.cli import flags
+from reverie.cli.console import Console, again, open_run
+from reverie.cli.demo import describe
+from reverie.data import Dataset, Scaler, load, save
+from reverie.errors import InputError
+from reverie.report import ModelReport, write_report, write_split
+from reverie.runs.retraining import retrain_rows, retrain_run
+
+Cleaning = tuple[Dataset, Dataset, Dataset | None]  # training, held-out and sampled rows
+
+
+def audit(command: flags.Audit, console: Console) -> int:
+    unknown = set(command.fail_on) - set(FINDINGS)
+    if unknown:
+        raise InputError(f"--fail-on {unknown.pop()}: choose among copies, dependence, none, "
+                         "inconclusive")  # fmt: skip
+    if command.n < 10:
+        raise InputError(f"--n is {command.n}; an audit needs at least 10 samples")
+    if command.retrain and (command.run is None or command.retrain < 2):
+        raise InputError("--retrain needs a run, and at least two models")
+    if not 0 < command.alpha < 1:
+        raise InputError(f"--alpha is {command.alpha}; it must lie between 0 and 1")
+    if command.write_clean is not None:
+        free_folder(command.write_clean)
+    if command.run is not None:
+        if any((command.train, command.holdout, command.samples)):
+            raise InputError("give a run, or --train, --holdout and --samples, not both")
+        if command.group or command.features or command.space:
+            raise InputError(
+                "--group, --features and --space go with --train, --holdout and --samples"
+            )
+        report, cleaning = _audit_run(command, console)
+    elif command.train is None or command.holdout is None:
+        raise InputError(
+            "audit needs a run, or --train and --holdout, and --samples of a generator"
+        )
+    elif command.samples is None:
+        return _audit_split(command, console)
+    else:
+        report, cleaning = _audit_sets(command, console)
+    verdict, split = report.verdict, report.split
+    assert verdict is not None
+    assert split is not None
+    folder = command.out or command.run or Path("audit")
+    html, _ = write_report(folder, "audit", f"Audit of {report.name}", [report], [again()])
+    lines = [verdict.summary(), "", f"split     {split.sentences()[0]}", "", str(html)]
+    flags.print_result(command, "\n".join(lines), report.to_json())
+    if command.write_clean is not None:  # last: the verdict stands even if nothing is left
+        write_clean(command.write_clean, *cleaning, split, verdict.flagged_samples)
+    return int(verdict.finding in command.fail_on)
+
+
+def _audit_split(command: flags.Audit, console: Console) -> int:
+    """Without samples: the split alone."""
+    if command.fail_on:
+        raise InputError("--fail-on needs a verdict: give --samples too")
+    train, holdout = (load(str(s), mixed=True) for s in (command.train, command.holdout))
+    console.say("looking for duplicates ...")
+    split = audit_split(
+        train, holdout, features=command.features, groups=command.group, space=command.space
+    )
+    folder = command.out or Path("audit")
+    html, _ = write_split(folder, split, train, holdout, again())
+    lines = [*split.sentences(), "", str(html)]
+    if command.write_clean is not None:
+        lines += map(str, write_clean(command.write_clean, train, holdout, None, split))
+    flags.print_result(command, "\n".join(lines), split.to_json())
+    return 0
+
+
+def _audit_run(command: flags.Audit, console: Console) -> tuple[ModelReport, Cleaning]:
+    assert command.run is not None
+    run = open_run(command.run, console)
+    if not len(run.holdout):
+        raise InputError(f"{command.run} held out no rows: fit it again with --holdout")
+    folder = command.out or command.run
+    extra: list[Row] = []
+    if command.retrain:
+        run.gaussian_network("--retrain")
+        again_on = retrain_run(run, command.retrain, folder / "retrain", hooks=console.training)
+        extra = retrain_rows(again_on, command.seed)
+    report = describe(
+        run, str(command.run), samples=command.n, judging=_judging(command), extra=extra,
+        plan=command.plan, sampler=command.sampler, sampling_steps=command.steps,
+        progress=console.ticker("samples"), seed=command.seed,
+    )  # fmt: skip
+    split = audit_split(run.train, run.holdout, space=run.scaler)
+    if report.samples is not None:  # so that the sample numbers on the page can be looked up
+        ending = {"table": ".csv", "text": ".txt"}.get(run.scaler.kind, ".npy")
+        save(folder / f"audit-samples{ending}", report.samples, run.scaler)
+        drawn = run.train.with_values(report.samples, run.train.source)
+        cleaning = (run.train, run.holdout, drawn)
+    else:
+        cleaning = (run.train, run.holdout, None)
+    return replace(report, split=split), cleaning
+
+
+def _judging(command: flags.Audit) -> dict[str, Any]:
+    return {"alpha": command.alpha, "tol": command.tol, "randomised": command.randomised}
+
+
+def _audit_sets(command: flags.Audit, console: Console) -> tuple[ModelReport, Cleaning]:
+    train, holdout, samples = (
+        load(str(s), mixed=True) for s in (command.train, command.holdout, command.samples)
+    )
+    compared: dict[str, Any] = dict(
+        features=command.features, groups=command.group, space=command.space
+    )
+    console.say("looking for duplicates ...")
+    split = audit_split(train, holdout, **compared)
+    console.say("comparing distances ...")
+    space = common_space(train, holdout, samples, **compared)
+    verdict = weigh(space, seed=command.seed, **_judging(command))
+    report = ModelReport(
+        name=str(command.samples), n=len(train), split=split, verdict=verdict,
+        train=space.sets[0], holdout=space.sets[1], samples=space.sets[2].values,
+        scaler=Scaler.fit(train) if train.kind == "images" else space.coder,
+    )  # fmt: skip
+    return report, (train, holdout, samples)

@@ -1,0 +1,317 @@
+"""What each command does: library calls, a progress bar, and a summary."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reverie.cli import flags
+from reverie.cli.console import Console, again, open_run
+from reverie.cli.demo import run_demo
+from reverie.curve import LossCurve, measure
+from reverie.data import Scaler, load, save, shared_rows, some_rows
+from reverie.errors import InputError
+from reverie.files import read_json
+from reverie.forecast import predict as forecast
+from reverie.plan.charges import has_samples_clock
+from reverie.processes import GaussianProcess
+from reverie.report import report_plans, write_forecast, write_plans, write_sweep
+from reverie.reproduce import reproduce as make_again
+from reverie.runs.config import FitConfig
+from reverie.runs.export import SCALER
+from reverie.runs.fitting import fit as fit_run
+from reverie.runs.folder import Run
+from reverie.runs.readings import (
+    COSTLY_ROWS,
+    RUN_SAMPLERS,
+    draw,
+    path_kl,
+    sampling_curve,
+    standard_curves,
+    step_charges,
+    steps_are_measured,
+)
+from reverie.runs.rejection import draw_without_copies
+from reverie.runs.sweeps import sweep as run_sweep
+from reverie.theory.bounds import Facts
+
+
+def fit(command: flags.Fit, console: Console) -> int:
+    out, config = command.out, command.config
+    started = (out / "config.json").exists()
+    if command.resume and started:
+        config = FitConfig.from_json(read_json(out / "config.json"))
+        console.say(f"continuing {out} with its own data and settings; other flags are ignored")
+    elif command.data is None:
+        raise InputError("fit needs DATA: a file, a folder of images or a built-in name")
+    bar = console.training("fit", config)
+    try:
+        run = fit_run(command.data, config=config, out=out, resume=command.resume, on_event=bar)
+    except KeyboardInterrupt:
+        print(f"reverie: stopped and saved; continue with: reverie fit --out {out} --resume",
+              file=sys.stderr)  # fmt: skip
+        return 130
+    standard_curves(run, progress=console.ticker("curves"))
+    held = run.curves.get("holdout")
+    leak = run.curves["train"].leak(held) if held is not None else None
+    shared = int(shared_rows(run.holdout.values, run.train.values).sum())
+    if shared:
+        console.say(f"{shared:,} held-out rows also stand in the training split")
+    lines = [
+        f"{out}: {len(run.train):,} training and {len(run.holdout):,} held-out rows, "
+        f"{run.step:,} steps ({run.stopped})"
+    ]
+    if leak is not None:
+        lines.append(f"leak: {leak}")
+    lines.append(f"next: reverie audit {out}    reverie plan {out}    reverie sample {out}")
+    data = {"run": str(out), "step": run.step, "stopped": run.stopped,
+            "leak": None if leak is None else leak.nats}  # fmt: skip
+    flags.print_result(command, "\n".join(lines), data)
+    return 0
+
+
+def sample(command: flags.Sample, console: Console) -> int:
+    if command.n < 1:
+        raise InputError(f"--n is {command.n}; it must be at least 1")
+    run = open_run(command.run, console)
+    drawing = (command.n, command.steps, command.plan, command.sampler)
+    options: dict[str, Any] = dict(
+        clock=command.clock, seed=command.seed, progress=console.ticker("samples")
+    )
+    refused = None
+    if command.reject_copies:
+        values, plan, refused = draw_without_copies(run, *drawing, **options)
+    else:
+        values, plan = draw(run, *drawing, **options)
+    written = save(command.out, values, run.scaler)
+    data = {"written": str(written), "n": command.n, "refused": refused, "plan": plan.to_json()}
+    at_own_times = command.sampler in ("first-hitting", "gillespie")
+    how = command.sampler if at_own_times else f"{command.steps} steps, {plan.name} plan"
+    text = f"{written}: {command.n:,} samples, {how}"
+    text += "" if refused is None else f"; {refused:,} near-copies of training rows were refused"
+    flags.print_result(command, text, data)
+    return 0
+
+
+def plan(command: flags.PlanSteps, console: Console) -> int:
+    if command.sampler not in RUN_SAMPLERS:
+        raise InputError(
+            f"no sampler is called {command.sampler!r}; choose {', '.join(RUN_SAMPLERS)}"
+        )
+    counts = _counts(command.steps)
+    run = _run_of(command.model, command.data, console)
+    facts, charges = None, None
+    if run is None:
+        curve, second = _measured(command, console)
+        facts = Facts(second_moment=second)
+    else:
+        curve = sampling_curve(run)
+        if isinstance(run.process, GaussianProcess):
+            facts = Facts(float(run.train_points().flatten(1).square().sum(1).mean()))
+        if steps_are_measured(run.process):
+            console.say("measuring steps ...")
+            charges = step_charges(run)
+    clock = command.clock
+    if clock is None:  # a plan that is best in path KL can be the worst for other samplers
+        kl_only = command.sampler == "ancestral" or not has_samples_clock(curve)
+        clock = "nats" if kl_only else "samples"
+    report = report_plans(
+        str(command.model), curve, counts, method=command.plan or "loss-adaptive", clock=clock,
+        sampler=command.sampler, budget=command.budget, facts=facts, charges=charges,
+    )  # fmt: skip
+    if run is not None:
+        split = {k: path_kl(run, p) for k, p in report.chosen.items()}
+        report.splits.update({k: s for k, s in split.items() if s is not None})
+    folder = command.out or (Path("plan") if run is None else command.model)
+    written = write_plans(folder, report, again())
+    lines = [*report.lines(), "", *(str(path) for path in written)]
+    flags.print_result(command, "\n".join(lines), report.to_json())
+    return 0
+
+
+def _scaler(path: Path) -> Scaler:
+    try:
+        return Scaler(**read_json(path))
+    except TypeError as error:
+        raise InputError(f"{path} is damaged: export the run again") from error
+
+
+def _counts(text: str) -> list[int]:
+    """Numbers of steps: "10", or "5,10,20"."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdigit() for part in parts):
+        raise InputError(f"--steps is {text!r}; give one number, or several as in 5,10,20")
+    return sorted({int(part) for part in parts})
+
+
+def _run_of(path: Path, data: str | None, console: Console) -> Run | None:
+    """The run at `path`, or None where a diffusers model stands there."""
+    pipeline = any((path / name).exists() for name in ("model_index.json", "scheduler"))
+    network = (path / "config.json").exists() and not (path / "data.json").exists()
+    if pipeline or (network and data is not None):
+        return None
+    if data is not None:
+        raise InputError("--data goes with a diffusers directory; a run keeps its own data")
+    return open_run(path, console)
+
+
+def _measured(command: flags.PlanSteps, console: Console) -> tuple[LossCurve, float]:
+    """The curve of a diffusers model on the rows of --data, and their mean square."""
+    import torch
+
+    from reverie.diffusers.loading import from_diffusers
+
+    if command.data is None:
+        raise InputError(f"{command.model} is a diffusers model: give rows to measure it on, "
+                         "--data FILE")  # fmt: skip
+    denoiser = from_diffusers(command.model)
+    values = load(command.data).values
+    if (command.model / SCALER).exists():  # a pipeline of ours knows its data's units
+        points = _scaler(command.model / SCALER).to_model(values, command.data)
+    else:  # whole pixels are mapped as diffusers has them
+        pixels = values / 127.5 - 1 if values.dtype == np.uint8 else values
+        points = torch.from_numpy(pixels.astype(np.float32))
+    rows = some_rows(points, COSTLY_ROWS, 0)
+    curve = measure(
+        denoiser, rows, generator=torch.Generator().manual_seed(0), batch_size=64,
+        label=f"model on {command.data}", progress=console.ticker("curve"),
+    )  # fmt: skip
+    return curve, float(rows.flatten(1).square().sum(1).mean())
+
+
+def compare(command: flags.Compare, console: Console) -> int:
+    import torch
+
+    runs = [open_run(path, console) for path in (command.first, command.second)]
+    for run in runs:
+        run.gaussian_network("compare")
+    if runs[0].holdout.sha256() != runs[1].holdout.sha256():
+        raise InputError(f"{command.first} and {command.second} held out different rows: fit both "
+                         "on the same data with the same seed and --holdout")  # fmt: skip
+    clocks = [r.process.clock(torch.tensor(r.process.t_range[::-1])).tolist() for r in runs]
+    low, high = max(c[0] for c in clocks), min(c[1] for c in clocks)
+    levels = np.geomspace(low, high, 48)
+    curves = []
+    for run in runs:  # each in its own units, at the same noise in the user's
+        factor = float(np.mean(np.square(run.scaler.std)) / np.mean(np.square(runs[0].scaler.std)))
+        generator = torch.Generator().manual_seed(command.seed)
+        curve = measure(run.denoiser, run.holdout_points(), levels * factor,
+                        generator=generator, keep_samples=True)  # fmt: skip
+        assert curve.per_sample is not None
+        curves.append(LossCurve(levels, curve.rate * factor, per_sample=curve.per_sample * factor))
+    gap = curves[0].leak(curves[1])
+    lines = [f"{'':<12} {'held-out nats':>14} {'leak':>10} {'rows':>8} {'steps':>8}"]
+    data: dict[str, Any] = {"runs": []}
+    for path, run, curve in zip((command.first, command.second), runs, curves, strict=True):
+        leak = run.curves["train"].leak(run.curves["holdout"]).nats
+        lines.append(f"{path!s:<12} {curve.area():>14.4g} {leak:>10.3g} "
+                     f"{len(run.train):>8,} {run.step:>8,}")  # fmt: skip
+        data["runs"].append(
+            {"run": str(path), "holdout_nats": curve.area(), "leak": leak, "step": run.step}
+        )
+    better = command.first if gap.nats > 0 else command.second
+    lines += [
+        "",
+        f"second less first: {gap.nats:.4g} nats [{gap.low:.4g}, {gap.high:.4g}] per held-out row "
+        f"(paired, same noise), between signal-to-noise {low:.3g} and {high:.3g}",
+        f"{better} knows fresh data better" if gap.low * gap.high > 0 else "no clear difference",
+    ]
+    data["difference"] = {"nats": gap.nats, "low": gap.low, "high": gap.high}
+    flags.print_result(command, "\n".join(lines), data)
+    return 0
+
+
+def sweep(command: flags.Sweep, console: Console) -> int:
+    again_with = again()
+    try:
+        table = run_sweep(
+            command.data, command.out, _settings(command.over), config=command.config,
+            samples=command.samples, hooks=console.training,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        print(f"reverie: stopped and saved; continue with: {again_with}", file=sys.stderr)
+        return 130
+    page = write_sweep(command.out, table, again_with)
+    lines = [f"{'fit':<28} {'memorised':>10} {'highest':>9} {'held-out rows':>14}"]
+    lines += [
+        f"{row['fit']:<28} {row['share']:>10.1%} {row['best_share']:>9.1%} "
+        f"{row['null_share']:>14.1%}"
+        for row in table.rows
+    ]
+    for line in table.lines():
+        if line.axis == "n":
+            lines.append(
+                f"{line.label + ': ' if line.label else ''}largest N memorised to 90%: "
+                f"{line.emm()} at the end, {line.emm(best=True)} at the worst snapshot"
+            )
+    flags.print_result(command, "\n".join([*lines, "", str(page)]), table.to_json())
+    return 0
+
+
+def _settings(texts: tuple[str, ...]) -> dict[str, list[float]]:
+    """Settings and their values from texts like n=50,100."""
+    result: dict[str, list[float]] = {}
+    for text in texts:
+        name, _, values = text.partition("=")
+        if name in result:
+            raise InputError(f"--over {name} is given twice: join its values by commas")
+        try:
+            result[name] = [float(value) for value in values.split(",")]
+        except ValueError as error:
+            raise InputError(
+                f"--over {text}: give a setting and numbers, as n=50,100,200"
+            ) from error
+    return result
+
+
+def demo(command: flags.Demo, console: Console) -> int:
+    reports = run_demo(command.out, seed=command.seed, hooks=console.training)
+    lines = [
+        f"{'model':<36} {'finding':<13} {'p joint':>8} {'leak, nats':>11} {'steps, 10 nats':>15}"
+    ]
+    for report in reports:
+        verdict = report.verdict
+        assert verdict is not None
+        assert verdict.leak is not None
+        lines.append(
+            f"{report.name:<36} {verdict.finding:<13} {verdict.p_joint:>8.2g} "
+            f"{verdict.leak.nats:>11.3g} {report.needed['10'] or 'over 500':>15}"
+        )
+    page = command.out / "report.html"
+    data = {"report": str(page), "models": [r.to_json() for r in reports]}
+    flags.print_result(command, "\n".join([*lines, "", f"{page}"]), data)
+    return 0
+
+
+def predict(command: flags.Predict, console: Console) -> int:
+    run = None if command.run is None else open_run(command.run, console)
+    console.say("reading the spectrum ...")
+    result = forecast(
+        command.data, command.n, budget=command.budget, ridge=command.ridge, run=run,
+        seed=command.seed,
+    )  # fmt: skip
+    page, _ = write_forecast(command.out, result, again())
+    flags.print_result(command, "\n".join([*result.sentences(), "", str(page)]), result.to_json())
+    return 0
+
+
+def export(command: flags.Export, console: Console) -> int:
+    out = open_run(command.run, console).to_diffusers(command.out, license=command.license)
+    text = (
+        f"{out}: a pipeline of diffusers with its model card\n"
+        f'next: reverie.from_diffusers("{out}")    '
+        f'diffusers.DDPMPipeline.from_pretrained("{out}")'
+    )
+    flags.print_result(command, text, {"written": str(out)})
+    return 0
+
+
+def reproduce(command: flags.Reproduce, console: Console) -> int:
+    out = command.out or Path("reproduce") / command.name
+    console.say(f"reproducing {command.name} (some take minutes) ...")
+    table = make_again(command.name, out, seed=command.seed, full=command.full)
+    flags.print_result(command, (out / "table.txt").read_text() + f"\n{out}", table)
+    return 0

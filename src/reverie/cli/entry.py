@@ -1,0 +1,72 @@
+"""The command line: the library's calls, with progress, summaries and one-sentence errors.
+
+Exit codes: 0 done, 1 `audit --fail-on` found what it was told to, 2 bad input,
+3 a fault of the program, 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import tyro
+
+# Threads that spin while they wait stall one another when the cores are shared: everything then
+# runs ten times slower. This must stand before torch is first imported.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+
+from reverie.cli import flags
+from reverie.errors import InputError
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of `reverie`; raises SystemExit with the documented codes."""
+    command: Any = tyro.cli(
+        flags.Command,  # type: ignore[arg-type]
+        prog="reverie",
+        description="Diffusion models, and the loss curve that tells whether they copy their "
+        "training data, and how many steps they need.",
+        args=arguments,
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+    # here, so that help and a wrong flag need no torch
+    from reverie.cli import audit_commands, commands, console
+
+    run = {
+        flags.Fit: commands.fit,
+        flags.Sample: commands.sample,
+        flags.Audit: audit_commands.audit,
+        flags.PlanSteps: commands.plan,
+        flags.Compare: commands.compare,
+        flags.Predict: commands.predict,
+        flags.Sweep: commands.sweep,
+        flags.Export: commands.export,
+        flags.Demo: commands.demo,
+        flags.Reproduce: commands.reproduce,
+    }[type(command)]
+    console.TYPED[:] = ["reverie", *(sys.argv[1:] if arguments is None else arguments)]
+    try:
+        if getattr(command, "seed", 0) < 0:
+            raise InputError(f"--seed is {command.seed}; it must not be negative")
+        code = run(command, console.Console(command.common.quiet or command.common.json))
+    except InputError as error:
+        print(f"reverie: {error}", file=sys.stderr)
+        code = 2
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except KeyboardInterrupt:
+        print("reverie: stopped", file=sys.stderr)
+        code = 130
+    except Exception as error:
+        if os.environ.get("REVERIE_DEBUG"):
+            raise
+        kind = type(error).__name__
+        print(
+            f"reverie: this is a fault of the program, not of your input ({kind}: {error}); "
+            "REVERIE_DEBUG=1 shows where",
+            file=sys.stderr,
+        )
+        code = 3
+    sys.exit(code)

@@ -1,0 +1,322 @@
+"""The flags of every command, as frozen dataclasses, and how a result is printed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from reverie.runs.config import FitConfig
+
+Positional = tyro.conf.Positional
+
+
+@dataclass(frozen=True)
+class Common:
+    """Flags that every command has."""
+
+    quiet: bool = False
+    """Print nothing but the result (and errors)."""
+    json: bool = False
+    """Print the result as JSON."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Fit a diffusion model to your data and write a run directory.
+
+    Rows are held out by default, so that the run can be audited. Kill it, or press Ctrl-C, and
+    --resume continues to the same weights.
+
+    Example: reverie fit digits --out runs/digits --n 1000 --stop-on-leak
+    """
+
+    data: Positional[str | None] = None
+    """A .npy, .npz (FILE.npz:KEY), .csv, .parquet, .txt (every line a row) or idx file, a folder
+    of images, or a built-in set: digits, wine, breast-cancer, fashion-mnist."""
+    out: Path = Path("run")
+    """The run directory to create."""
+    resume: bool = False
+    """Continue the run in --out, with the settings it was started with."""
+    config: tyro.conf.OmitArgPrefixes[FitConfig] = field(default_factory=FitConfig)
+    """Settings; they are saved in the run's config.json."""
+    common: tyro.conf.OmitArgPrefixes[Common] = Common()
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Draw samples from a run, in the data's own units, header and type.
+
+    Example: reverie sample runs/digits --n 500 --steps 20 --out digits.npy
+    """
+
+    run: Positional[Path]
+    """A run directory."""
+    n: int = 100
+    """How many samples."""
+    steps: int = 20
+    """Steps of the sampler (K steps take K + 1 evaluations, heun and dpm++2s 2K + 1)."""
+    plan: str = "loss-adaptive"
+    """Where the steps lie: loss-adaptive, rescaled-entropic, karras, log-snr, cosine, linear,
+    quadratic, entropic, tangent, density, score-optimal, step-optimised, align-your-steps, or its
+    published tables ays-sd, ays-sdxl and ays-svd."""
+    clock: str | None = None
+    """What the loss-adaptive plan charges: samples (what one sees; the default) or nats
+    (likelihood)."""
+    sampler: str = "ancestral"
+    """ancestral, ddim, heun, dpm++2m, dpm++2s, sde-dpm++2m, unipc-1, unipc-2, unipc-3, er-sde-1,
+    er-sde-2, er-sde-3, exponential-euler, predictor-corrector, or ode (adaptive steps between the
+    plan's ends; needs torchdiffeq). Of symbols: ancestral, tau-leaping, gillespie or (masking)
+    first-hitting; of manifolds: ancestral or predictor-corrector; of damped noise: ancestral,
+    sscs, sscs-midpoint or euler-maruyama."""
+    out: Path = Path("samples.npy")
+    """Where to: .npy, .npz, .csv, .parquet, .txt (text), or a folder of PNGs (no ending)."""
+    reject_copies: bool = False
+    """Refuse samples that nearly reproduce a training row (they lie within a third of the way to
+    its nearest other), and draw anew, up to 20 times as many as asked for."""
+    seed: int = 0
+    """The same seed draws the same samples."""
+    common: tyro.conf.OmitArgPrefixes[Common] = Common()
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Ask whether a generator copies its training rows; write a page and JSON.
+
+    Give a run, or the three sets of any generator at all: arrays, images, or tables of numbers,
+    categories and missing cells. The verdict is copies, dependence, none or inconclusive, with
+    exact p-values and what it would have caught. It begins with the split: rows that stand in both
+    training and held-out data. Without --samples it does just that, and writes split.html.
+
+    Example: reverie audit runs/digits --fail-on copies
+    Example: reverie audit --train a.csv --holdout b.csv --samples c.csv --out audit
+    Example: reverie audit --train a.csv --holdout b.csv --write-clean clean
+    """
+
+    run: Positional[Path | None] = None
+    """A run directory (instead of the three sets)."""
+    train: str | None = None
+    """Rows the generator was trained on."""
+    holdout: str | None = None
+    """Rows of the same source that it has not seen."""
+    samples: str | None = None
+    """Rows it generated."""
+    group: str | None = None
+    """A column (a person, say) whose rows belong together; it is not compared itself."""
+    features: str | None = None
+    """Compare in features of your own: a .npz with arrays train, holdout and samples, or
+    package.module:function, from rows to an array (n, f)."""
+    space: str | None = None
+    """Where the rows live, if they are no vectors: symbols, sphere (latitude and longitude in
+    degrees, or unit vectors), torus, rotations, hyperbolic, or a manifold, as Sphere(2)."""
+    write_clean: Path | None = None
+    """A new folder for the split without duplicates, and the samples without near-copies."""
+    n: int = 2000
+    """With a run: how many samples to draw."""
+    steps: int = 20
+    """With a run: steps of the sampler."""
+    plan: str = "loss-adaptive"
+    """With a run: where the steps lie, as in `reverie sample`."""
+    sampler: str = "ancestral"
+    """With a run: the sampler, as in `reverie sample`."""
+    retrain: int = 0
+    """With a run: train this many models of its settings on disjoint rows (the same command
+    continues), and bound from below what a sample tells about the training set."""
+    alpha: float = 0.05
+    """Level of the decision, over all tests together."""
+    tol: float = 0.05
+    """Share of the samples by which an honest model may lean towards its training rows."""
+    randomised: bool = False
+    """Make the size of the tail test --alpha itself, by a seeded draw (its law is discrete)."""
+    fail_on: tuple[str, ...] = ()
+    """Findings that make the command exit with 1: copies, dependence, none, inconclusive."""
+    out: Path | None = None
+    """Folder for audit.html and audit.json, or split.html and split.json (default: the run, or
+    ./audit)."""
+    seed: int = 0
+    """Seed of samples, ties and plantings."""
+    common: tyro.conf.OmitArgPrefixes[Common] = Common()
+
+
+@dataclass(frozen=True)
+class PlanSteps:
+    """Choose the levels of a K-step sampler from a model's loss curve; compare all schedules.
+
+    Prints what every schedule adds to the path KL, the number of steps for a budget and what
+    certifies it; writes plan.html, plan.json and the levels as plain text (plan-K.txt).
+
+    Example: reverie plan runs/digits --steps 5,10,20 --budget 10
+    Example: reverie plan pipelines/faces --data faces/ --steps 10 --out plan
+    """
+
+    model: Positional[Path]
+    """A run directory, or a directory of a diffusers model or pipeline (with --data)."""
+    steps: str = "10"
+    """Steps of the sampler, one number or several: 5,10,20."""
+    sampler: str = "ancestral"
+    """The sampler it is for. Path KL and certificates are of the ancestral one."""
+    budget: float | None = None
+    """Nats that the schedule may add: tells how many steps do."""
+    plan: str | None = None
+    """The plan to print in full; all others stand beside it (default: loss-adaptive)."""
+    clock: str | None = None
+    """What the loss-adaptive plan charges: nats (likelihood; the default for the ancestral
+    sampler, whose path KL they are) or samples (what one sees; the default for all others)."""
+    data: str | None = None
+    """Rows to measure a diffusers model on. Whole pixels from 0 to 255 are mapped to [-1, 1];
+    other values are taken as the model's own."""
+    out: Path | None = None
+    """Folder for the files (default: the run, or ./plan)."""
+    common: tyro.conf.OmitArgPrefixes[Common] = Common()
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Set two runs side by side on the rows that both held out.
+
+    Example: reverie compare runs/a runs/b
+    """
+
+    first: Positional[Path]
+    """A run directory."""
+    second: Positional[Path]
+    """Another, fitted on the same data."""
+    seed: int = 0
+    """Seed of the noise that both are measured with."""
+    common: tyro.conf.OmitArgPrefixes[Common] = Common()
+
+
+@dataclass(frozen=True)
+class Predict:
+    """How much data do you need? A forecast from the data's own spectrum, before any training.
+
+    Predicts what a linear diffusion model would cost on training and on fresh rows, how its KL
+    falls with the number of rows, and what weight decay or early stopping would buy. Writes
+    predict.html and predict.json.
+
+    Example: reverie predict digits --n 500
+    """
+
+    data: Positional[str]
+    """A .npy, .npz, .csv or .parquet file, a folder of images, or a built-in set."""
+    n: int | None = None
+    """Training rows to forecast for (default: all that fit would not hold out)."""
+    budget: float = 0.1
+    """Nats of KL per dimension that are good enough."""
+    ridge: float = 0.05
+    """Weight decay of the linear model, in units of the mean variance."""
+    run: Path | None = None
+    """A fitted run on the same data, to set its network beside the forecast."""
+    out: Path = Path("predict")
+    """Folder for predict.html and predict.json."""
+    seed: int = 0
+    """Seed of the split."""
+    common: tyro.conf.OmitArgPrefixes[Common] = Common()
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a U-Net run as a pipeline folder of diffusers, with a model card.
+
+    The card carries the audit's verdict, if the run was audited, and the plan of its steps.
+
+    Example: reverie export runs/digits --out digits-pipeline
+    """
+
+    run: Positional[Path]
+    """A run directory, fitted with --network unet."""
+    out: Path = Path("pipeline")
+    """The folder to create."""
+    license: str = "unknown"
+    """What the model card says, as mit or cc-by-4.0."""
+    common: tyro.conf.OmitArgPrefixes[Common] = Common()
+
+
+@dataclass(frozen=True)
+class Reproduce:
+    """Make a published result again: a figure and a table, our number beside the published one.
+
+    Names: linear-generalisation, hidden-gaussian, dynamical-regimes, implicit-regularisation,
+    random-features, analytic-creativity, leaking-benchmark, empirical-optimum,
+    memorised-share, gap-objective, modes-shift, bias-potential, interpolating-classifiers,
+    dominance, minimax-rate, constrained, inverse-problems, distillation, step-schedules,
+    earth, torsions, conditional-bias, unified-view, wavelet-steps, phi4, functional,
+    discrete-mnist, discrete-names, wright-fisher, g-and-k, damped, flexible, sbi-benchmark,
+    rotations. Each takes seconds to minutes (step-schedules an hour).
+
+    Example: reverie reproduce linear-generalisation
+    """
+
+    name: Positional[str]
+    """Which result."""
+    out: Path | None = None
+    """Folder to write to (default: reproduce/NAME)."""
+    full: bool = False
+    """The slow version, where there is one."""
+    seed: int = 0
+    """Seed of the simulations."""
+    common: tyro.conf.OmitArgPrefixes[Common] = Common()
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """How much is memorised? Fit every combination of settings; tabulate the memorised share.
+
+    Stop it with Ctrl-C and the same command continues: finished fits are skipped, half a fit
+    resumes. Writes sweep.csv, sweep.json and sweep.html; each fit is a run under OUT/fits.
+
+    Example: reverie sweep digits --out sweep --over n=50,100,200,400 --steps 2000
+    """
+
+    data: Positional[str]
+    """A .npy, .npz, .csv or .parquet file, a folder of images, or a built-in set."""
+    over: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """A setting and its values, as n=50,100,200; give it again for every further setting. Any
+    number among the settings below, or epochs."""
+    out: Path = Path("sweep")
+    """Folder for the table, the page and the fits."""
+    samples: int = 500
+    """Samples drawn at every check of a fit."""
+    config: tyro.conf.OmitArgPrefixes[FitConfig] = field(default_factory=FitConfig)
+    """Settings that all fits have in common."""
+    common: tyro.conf.OmitArgPrefixes[Common] = Common()
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Fit, audit and plan three models of real digits; write demo/report.html (about 2 minutes).
+
+    Example: reverie demo --out demo
+    """
+
+    out: Path = Path("demo")
+    """Folder for report.html and report.json."""
+    seed: int = 0
+    """The same seed gives the same report.json."""
+    common: tyro.conf.OmitArgPrefixes[Common] = Common()
+
+
+def _named(kind: type, name: str) -> Any:
+    return Annotated[kind, tyro.conf.subcommand(name)]
+
+
+Command = (
+    _named(Fit, "fit")
+    | _named(Sample, "sample")
+    | _named(Audit, "audit")
+    | _named(PlanSteps, "plan")
+    | _named(Compare, "compare")
+    | _named(Predict, "predict")
+    | _named(Sweep, "sweep")
+    | _named(Export, "export")
+    | _named(Demo, "demo")
+    | _named(Reproduce, "reproduce")
+)
+
+
+def print_result(command: Any, text: str, data: dict[str, Any]) -> None:
+    """Print a result for people, or with --json for machines."""
+    print(json.dumps(data, indent=1) if command.common.json else text)

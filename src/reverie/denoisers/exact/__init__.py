@@ -1,0 +1,1 @@
+"""Optimal guesses in closed form: the memoriser, the linear optimum, mixtures."""

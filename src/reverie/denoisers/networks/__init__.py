@@ -1,0 +1,1 @@
+"""Guesses that are trained, and the conditions they are told."""

@@ -1,0 +1,181 @@
+"""Handing a plan to a scheduler of diffusers: set by its own API, then verified.
+
+    with plan.to_diffusers(pipe.scheduler):                   # any pipeline
+        images = pipe(batch_size=16).images                   # DDPMPipeline, DiTPipeline, ...
+    pipe("a cat", **plan.to_diffusers(pipe.scheduler).call)   # those that take timesteps= or
+                                                              # sigmas=: Stable Diffusion, ...
+
+A pipeline sets the timesteps anew in every call; inside the `with` block the scheduler answers
+with the plan, whatever number of steps it is asked for. K steps are K + 1 model evaluations: the
+scheduler's step to sigma = 0 is the last denoise.
+
+Noise levels are s = sigma / alpha = gamma^(-1/2). What each scheduler is given:
+
+    DDPM, DPMSolverMultistep, DPMSolverSinglestep, LCM, TCD, CMStochasticIterative: whole training
+        levels, the distinct ones nearest in log gamma; `rounding` says how far that moved the plan
+    EulerDiscrete: s with a 0 at the end; HeunDiscrete: fractional timesteps
+    FlowMatchEulerDiscrete, FlowMatchLCM, UniPC with use_flow_sigmas: s / (1 + s), with the
+        scheduler's `shift` undone beforehand
+    EDMEuler (whose list is a ramp, not sigmas), EDMDPMSolverMultistep, UniPC, DPM with
+        use_flow_sigmas: no usable list, so their arrays are written; these need the `with` block
+
+The others are refused: DDIM and PNDM step by a fixed stride and would be silently wrong on any
+other grid; KDPM2 and DPMSolverSDE interpolate levels of their own; DEIS has no step to sigma = 0.
+EulerAncestral and LMS take no list, but read their arrays in every step: `force` writes those.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from reverie.diffusers.loading import is_flow
+from reverie.diffusers.orders import TOLERANCE, Order, order_for
+from reverie.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class Handover:
+    """A plan that a scheduler holds; a `with` block keeps it through the pipeline's own calls.
+
+    levels: (K + 1,) noise levels s = sigma / alpha that are held, noisiest first. rounding: the
+    most by which whole timesteps moved log gamma (0 where levels are continuous).
+    """
+
+    scheduler: Any
+    levels: np.ndarray
+    _order: Order = field(repr=False)
+
+    @property
+    def steps(self) -> int:
+        """Model evaluations of a first-order sampler: what to pass as num_inference_steps."""
+        return len(self.levels)
+
+    @property
+    def rounding(self) -> float:
+        return self._order.rounding
+
+    @property
+    def timesteps(self) -> list[Any] | None:
+        """For `pipe(timesteps=...)`, or None where the scheduler takes sigmas."""
+        return self._order.arguments.get("timesteps")
+
+    @property
+    def sigmas(self) -> np.ndarray | None:
+        """For `pipe(sigmas=...)`, or None where the scheduler takes timesteps."""
+        return self._order.arguments.get("sigmas")
+
+    @property
+    def call(self) -> dict[str, Any]:
+        """Keyword for the pipeline's call; InputError where only the `with` block can do it."""
+        if not self._order.arguments:
+            raise InputError(
+                f"{type(self.scheduler).__name__} takes no list of levels: call the pipeline "
+                "inside `with plan.to_diffusers(pipe.scheduler):`"
+            )
+        return dict(self._order.arguments)
+
+    def apply(self, device: Any = None) -> None:
+        """Set the levels again, as after another use of the scheduler."""
+        _set(self.scheduler, self._order, device)
+
+    def __enter__(self) -> Handover:
+        if "set_timesteps" in vars(self.scheduler):
+            raise InputError("this scheduler keeps a plan already: leave its `with` block first")
+        self.apply()
+
+        def pinned(
+            num_inference_steps: int | None = None,
+            device: Any = None,
+            timesteps: Any = None,
+            sigmas: Any = None,
+            **others: Any,
+        ) -> None:
+            del self.scheduler.set_timesteps  # the class's own, for the length of this call
+            try:
+                self.apply(device)
+            finally:
+                self.scheduler.set_timesteps = pinned
+
+        self.scheduler.set_timesteps = pinned
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        del self.scheduler.set_timesteps
+
+
+def hand_over(scheduler: Any, gamma: np.ndarray, *, force: bool = False) -> Handover:
+    """Make `scheduler` hold the signal-to-noise ratios `gamma` (K + 1,), increasing.
+
+    force: write the arrays of schedulers that take no list, or whose settings would distort one.
+    Levels are held as sigma / alpha: the scheduler must be the model's own, or made from its
+    config, or the model is told the timesteps of another table. Raises InputError on schedulers
+    that cannot hold the levels, levels beyond the scheduler's own, and when what it holds
+    afterwards differs by more than 1e-3.
+    """
+    levels = np.asarray(gamma, dtype=np.float64) ** -0.5
+    if not hasattr(scheduler, "set_timesteps") or not hasattr(scheduler, "config"):
+        name = type(scheduler).__name__
+        raise InputError(f"to_diffusers takes a scheduler of diffusers, not {name}")
+    if isinstance(scheduler, type):
+        raise InputError(f"to_diffusers takes a scheduler, not the class {scheduler.__name__}")
+    if "set_timesteps" in vars(scheduler):
+        raise InputError("this scheduler keeps a plan already: leave its `with` block first")
+    order = order_for(scheduler, levels, force)
+    _set(scheduler, order, None)
+    _verify(scheduler, order)
+    held = order.sigmas / (1 - order.sigmas) if is_flow(scheduler) else order.sigmas
+    return Handover(scheduler, held, order)
+
+
+# --- setting and verifying -----------------------------------------------------------------------
+
+
+def _set(scheduler: Any, order: Order, device: Any) -> None:
+    if order.arguments:
+        try:
+            scheduler.set_timesteps(device=device, **order.arguments)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise InputError(f"{type(scheduler).__name__} refuses the plan: {error}") from error
+        return
+    settings = {"mu": 1.0} if getattr(scheduler.config, "use_dynamic_shifting", False) else {}
+    scheduler.set_timesteps(len(order.sigmas), device=device, **settings)  # resets its memory
+    scheduler.sigmas = torch.tensor([*order.sigmas, order.last], dtype=torch.float32)
+    scheduler.timesteps = torch.tensor(order.timesteps, dtype=torch.float32, device=device)
+
+
+def _verify(scheduler: Any, order: Order) -> None:
+    """Compare what the scheduler holds with what was asked; InputError names the distortion."""
+    name = type(scheduler).__name__
+    told = _once(scheduler.timesteps, order.twice)
+    if told.shape != order.timesteps.shape:
+        raise InputError(
+            f"{name} holds {len(told)} timesteps where the plan has {len(order.timesteps)} levels"
+        )
+    # UniPC cuts the fraction off every time it tells, in its own calls too
+    cut = not torch.is_floating_point(scheduler.timesteps) and bool((order.timesteps % 1).any())
+    if not np.allclose(told, order.timesteps, rtol=0, atol=1.0 if cut else 5 * TOLERANCE):
+        worst = int(np.abs(told - order.timesteps).argmax())
+        raise InputError(
+            f"{name} distorts the plan: at level {worst} it tells the model time "
+            f"{told[worst]:.6g} where {order.timesteps[worst]:.6g} was asked"
+        )
+    if hasattr(scheduler, "previous_timestep") or not hasattr(scheduler, "sigmas"):
+        return  # its levels are read off the timesteps
+    held = _once(scheduler.sigmas, order.twice)
+    off = np.abs(held[:-1] / order.sigmas - 1) if len(held) == len(told) + 1 else np.ones(1)
+    if off.max() > TOLERANCE or abs(held[-1] - order.last) > TOLERANCE * order.sigmas[-1]:
+        worst = int(off.argmax())
+        raise InputError(
+            f"{name} distorts the plan: at level {worst} it holds sigma {held[worst]:.6g} where "
+            f"{order.sigmas[worst]:.6g} was asked, and it ends at {held[-1]:.3g}"
+        )
+
+
+def _once(values: Any, twice: bool) -> np.ndarray:
+    """A held list as an array; of values held twice, one each."""
+    held = torch.as_tensor(values).detach().cpu().double().numpy()
+    return np.concatenate([held[:1], held[1::2]]) if twice else held

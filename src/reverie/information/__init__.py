@@ -1,0 +1,1 @@
+"""Density, entropy, mutual information and bounds, read off denoisers, in nats."""

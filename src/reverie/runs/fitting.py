@@ -1,0 +1,283 @@
+"""Fit a denoiser on data: check everything, run the `Trainer`, keep a folder that resumes."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from reverie.data import Dataset, Scaler, coder_for, load, shared_rows, split
+from reverie.data.coders import EUCLIDEAN, SYMBOLS
+from reverie.denoisers import Denoiser
+from reverie.errors import InputError
+from reverie.files import write_json, write_text
+from reverie.processes import Brownian, Process, RateMatrix, default_process, name_of
+from reverie.processes.on_spaces import JUMPS
+from reverie.runs.config import FitConfig
+from reverie.runs.folder import (
+    Run,
+    build_denoiser,
+    conditions_of,
+    load_tensors,
+    load_weights,
+    open_data,
+    save_tensors,
+    split_rows,
+    start,
+)
+from reverie.runs.previews import write_preview
+from reverie.runs.trainer import CHECK_ROWS, Event, Trainer
+from reverie.spaces import FiniteSet, Manifold
+
+SAVE_SECONDS = 20.0
+COLUMNS = ("step", "loss", "train_nats", "holdout_nats", "leak", "leak_low", "leak_high", "lr")
+
+
+def fit(
+    data: Any = None,
+    *,
+    process: str | Process | None = None,
+    network: str | nn.Module | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    config: FitConfig | None = None,
+    on_event: Callable[[Event, Trainer], None] | None = None,
+    rows: tuple[np.ndarray, np.ndarray] | None = None,
+    conditions: Any = None,
+    **settings: Any,
+) -> Run:
+    """Fit a network on `data` and return the Run.
+
+    data: whatever `reverie.data.load` takes. process: a name, a spec as `edm:sigma_max=20`, or a
+    process; where the data live goes with it, or is said by `space`. network: a name in
+    config.NETWORKS, or a module `body(x, level)`. out: the run directory;
+    None keeps everything in memory. resume: continue the run in `out` with its own settings.
+    settings: fields of FitConfig. on_event: called after every step. rows: indices of the training
+    and of the held-out rows, instead of a random split. conditions: what the model is told about
+    each row of data, labels (n,) or values (n, ...) with NaN for what is missing; a tenth of them
+    is lost in training, so that None is the unconditional model. Ctrl-C saves and re-raises.
+    Raises InputError on bad data, settings, or an `out` that already holds a run.
+    """
+    path = None if out is None else Path(out)
+    body = network if isinstance(network, nn.Module) else None
+    resuming = resume and path is not None and (path / "config.json").exists()
+    if resuming and path is not None:
+        config, scaler, train, holdout = open_data(path)
+    else:
+        config = _configure(config, process, network, settings)
+        config, scaler, train, holdout = _begin(data, config, path, body, rows, conditions)
+    torch.manual_seed(config.seed)  # the weights' start; everything else has its own generator
+    denoiser = build_denoiser(config, scaler, body, train)
+    resumed = path is not None and (path / "state.safetensors").exists()
+    if config.init is not None and not resumed:
+        load_weights(denoiser, Path(config.init) / "ema.safetensors")
+    points = scaler.to_model(train.values)
+    told = conditions_of(train), conditions_of(holdout)
+    trainer = Trainer(denoiser, points, scaler.to_model(holdout.values), config, told)
+    if path is not None and resumed:
+        _sweep(path)
+        trainer.restore(*load_tensors(path / "state.safetensors"))
+    elif path is not None:
+        _save(trainer, path)
+    _drain(trainer, scaler, path, on_event)
+    return _finish(trainer, config, scaler, train, holdout, path)
+
+
+def _sweep(path: Path) -> None:
+    """Remove the temporary files that a killed write left behind."""
+    for left in [*path.glob(".*"), *(path / "previews").glob(".*")]:
+        left.unlink(missing_ok=True)
+
+
+def _configure(
+    config: FitConfig | None, process: str | Process | None, network: Any, settings: dict[str, Any]
+) -> FitConfig:
+    unknown = set(settings) - set(FitConfig.__dataclass_fields__)
+    if unknown:
+        raise InputError(f"fit has no setting {', '.join(sorted(unknown))}; see FitConfig")
+    if isinstance(process, Process):
+        settings["process"] = name_of(process)
+        if isinstance(process.space, FiniteSet | Manifold):
+            curved = isinstance(process.space, Manifold)
+            settings.setdefault("space", repr(process.space) if curved else SYMBOLS)
+    elif process is not None:
+        settings["process"] = process
+    if network is not None:
+        settings["network"] = network if isinstance(network, str) else "custom"
+    return replace(config or FitConfig(), **settings)
+
+
+def _begin(
+    data: Any,
+    config: FitConfig,
+    path: Path | None,
+    body: nn.Module | None,
+    given: tuple[np.ndarray, np.ndarray] | None,
+    conditions: Any,
+) -> tuple[FitConfig, Scaler, Dataset, Dataset]:
+    """Check everything that can be wrong before anything is written, then create the run."""
+    if data is None:
+        raise InputError("fit needs data: a built-in name, a file, a folder of images or an array")
+    config.check()
+    if path is not None and (path / "config.json").exists():
+        raise InputError(f"{path} already holds a run: add --resume, or choose another --out")
+    space = _space(config, data)
+    dataset = load(data, mixed=space == SYMBOLS).check(rows=2, constants=space == SYMBOLS)
+    if conditions is not None:
+        dataset = dataset.told(conditions)
+    if given is None:
+        rows = split(dataset, config.n, config.holdout, config.seed)
+    else:
+        shared = shared_rows(dataset.values[given[1]], dataset.values[given[0]])
+        rows = (*given, int(shared.sum()))
+    train, holdout = dataset.take(rows[0]), dataset.take(rows[1])
+    # a scale is the training rows' own; symbols and units are those of all rows
+    fitted_on = train if space == EUCLIDEAN and len(train) > 1 else dataset
+    scaler = coder_for(space, fitted_on)
+    config = replace(config, space=space, process=config.process or default_process(scaler.space))
+    _check_labels(train.conditions, holdout.conditions)
+    few = train.take(np.arange(min(len(train), CHECK_ROWS)))  # enough to see that they fit
+    config = _fixed(config, build_denoiser(config, scaler, body, few), scaler, train)
+    if config.augment != "none" and (dataset.kind != "images" or space != EUCLIDEAN):
+        raise InputError(f"augment={config.augment} is for images; {dataset.source} is none")
+    if config.init is not None and not (Path(config.init) / "ema.safetensors").exists():
+        raise InputError(f"init: {config.init} is not a finished run")
+    if path is not None:
+        start(path, config, dataset, scaler, rows)
+    return config, scaler, train, holdout
+
+
+def _space(config: FitConfig, data: Any) -> str:
+    """The space that is named, or that the process or the kind of data implies."""
+    if config.space is not None:
+        return config.space
+    name = (config.process or "").partition(":")[0]
+    is_text = str(getattr(data, "source", data)).lower().endswith(".txt")
+    return SYMBOLS if name in JUMPS or is_text else EUCLIDEAN
+
+
+def _check_labels(train: np.ndarray | None, holdout: np.ndarray | None) -> None:
+    """Held-out labels are among those of the training rows."""
+    if train is None or holdout is None or train.ndim > 1 or not len(holdout):
+        return
+    if holdout.max() > train.max():
+        raise InputError(
+            f"the held-out rows have label {holdout.max()}, the training rows none above "
+            f"{train.max()}: hold out fewer rows, or number the labels from the most frequent"
+        )
+
+
+def _fixed(config: FitConfig, denoiser: Denoiser, scaler: Scaler, train: Dataset) -> FitConfig:
+    """The config with all that the process reads off a file, which may change, or off the rows."""
+    process = denoiser.process
+    if isinstance(process, RateMatrix):
+        return replace(config, process=name_of(process))
+    if isinstance(process, Brownian) and not process.space.compact:
+        rows = scaler.to_model(train.values)
+        around = Brownian.around(process.space, rows, process.tau_min, process.tau_max)
+        return replace(config, process=name_of(around))
+    return config
+
+
+def _drain(
+    trainer: Trainer,
+    scaler: Scaler,
+    path: Path | None,
+    on_event: Callable[[Event, Trainer], None] | None,
+) -> None:
+    saved = monotonic()
+    try:
+        for event in _between_steps(trainer.events()):
+            if event.step == trainer.started + 1 and path is not None:
+                (path / "curves.json").unlink(missing_ok=True)  # they were of older weights
+            if on_event is not None:
+                on_event(event, trainer)
+            if path is not None and event.row is not None:
+                with trainer.averaged() as network:
+                    name = f"step-{event.step:07d}"
+                    write_preview(path / "previews" / name, network, scaler, trainer.config.seed)
+            if path is not None and monotonic() - saved > SAVE_SECONDS:
+                _save(trainer, path)
+                saved = monotonic()
+    except KeyboardInterrupt:
+        if path is not None:
+            _save(trainer, path)
+        raise
+    if path is not None:
+        _save(trainer, path)
+
+
+def _between_steps(events: Iterator[Event]) -> Iterator[Event]:
+    """Let Ctrl-C wait for the end of a step: half a step could not be resumed bit for bit.
+
+    A second Ctrl-C stops at once. Only the main thread may do this; elsewhere it does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield from events
+        return
+    asked: list[int] = []
+    usual = signal.getsignal(signal.SIGINT)
+
+    def ask(number: int, frame: Any) -> None:
+        asked.append(number)
+        signal.signal(signal.SIGINT, usual)
+
+    signal.signal(signal.SIGINT, ask)
+    try:
+        for event in events:
+            yield event
+            if asked:
+                raise KeyboardInterrupt
+    finally:
+        signal.signal(signal.SIGINT, usual)
+
+
+def _save(trainer: Trainer, path: Path) -> None:
+    """Write the state in one rename, then the files that are read off it."""
+    tensors, note = trainer.state()
+    plain = note | {"best": note["best"] if math.isfinite(note["best"]) else None}
+    save_tensors(path / "state.safetensors", tensors, plain)
+    weights = trainer.network.state_dict()
+    save_tensors(path / "model.safetensors", weights, {"step": note["step"]})
+    with trainer.averaged() as network:
+        save_tensors(path / "ema.safetensors", network.state_dict(), {"step": note["step"]})
+    rows = [",".join(COLUMNS)]
+    rows += [
+        ",".join(f"{row[c]:.8g}" if c in row else "" for c in COLUMNS) for row in note["rows"]
+    ]
+    write_text(path / "metrics.csv", "\n".join(rows) + "\n")
+    write_json(path / "state.json", {k: v for k, v in plain.items() if k != "rows"})
+
+
+def _finish(
+    trainer: Trainer,
+    config: FitConfig,
+    scaler: Scaler,
+    train: Dataset,
+    holdout: Dataset,
+    path: Path | None,
+) -> Run:
+    network, progress = trainer.network, trainer.progress
+    trainer.averaged().__enter__()  # for good: the run is the averaged model
+    rows = None if path is None else split_rows(path)
+    return Run(
+        config,
+        network.cpu().eval(),
+        scaler,
+        train,
+        holdout,
+        {},
+        path,
+        progress.step,
+        progress.stopped,
+        rows,
+    )

@@ -1,0 +1,229 @@
+"""A run directory: config, data, weights, curves; atomic, resumable, nothing unpickled.
+
+`state.safetensors` is the one source of truth of a fit: weights, average, optimiser, random state
+and bookkeeping in a single file that is replaced in one rename, with a checksum of its tensors.
+The other files are written from it: `ema.safetensors` and `model.safetensors` for use,
+`state.json`, `metrics.csv` and `curves.json` for reading.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from reverie.curve import LossCurve
+from reverie.data import Dataset, Scaler, SymbolCoder, coder_from_json, load
+from reverie.denoisers import Denoiser, Network, condition_of, network_for
+from reverie.errors import InputError
+from reverie.files import read_json, write_bytes, write_json
+from reverie.plan import StepCharges
+from reverie.processes import Process, process_on
+from reverie.runs.config import FitConfig
+
+CONDITIONS = "conditions.npy"
+
+
+@dataclass(eq=False)
+class Run:
+    """A fitted model with its data and curves. `denoiser` holds the averaged weights."""
+
+    config: FitConfig
+    denoiser: Denoiser
+    scaler: Scaler
+    train: Dataset
+    holdout: Dataset
+    curves: dict[str, LossCurve] = field(default_factory=dict)
+    path: Path | None = None
+    step: int = 0
+    stopped: str = ""  # why the fit ended
+    rows: tuple[np.ndarray, np.ndarray] | None = None  # of the data file, in each split
+    charges: StepCharges | None = field(default=None, repr=False)  # once measured
+
+    @property
+    def process(self) -> Process:
+        return self.denoiser.process
+
+    def gaussian_network(self, purpose: str) -> Network:
+        """The denoiser of a run on vectors or images; InputError on other spaces."""
+        if not isinstance(self.denoiser, Network):
+            raise InputError(f"{purpose} needs a run of Gaussian noise on vectors or images")
+        return self.denoiser
+
+    def train_points(self) -> Tensor:
+        """Training rows in model space."""
+        return self.scaler.to_model(self.train.values)
+
+    def holdout_points(self) -> Tensor:
+        """Held-out rows in model space."""
+        return self.scaler.to_model(self.holdout.values)
+
+    @classmethod
+    def load(cls, path: str | Path, body: nn.Module | None = None) -> Run:
+        """Load a run directory; `body` for runs fitted with a module of one's own.
+
+        Raises InputError when the directory is no run, has no weights yet, is damaged, or its data
+        have changed since.
+        """
+        path = Path(path)
+        config, scaler, train, holdout = open_data(path)
+        if not (path / "ema.safetensors").exists():
+            raise InputError(f"{path} holds no weights yet: finish it with fit --resume")
+        denoiser = build_denoiser(config, scaler, body, train)
+        load_weights(denoiser, path / "ema.safetensors")
+        state = read_json(path / "state.json")
+        curves = {}
+        if (path / "curves.json").exists():
+            for name, values in read_json(path / "curves.json").items():
+                curves[name] = LossCurve.from_json(values, denoiser.process)
+        return cls(
+            config, denoiser.eval(), scaler, train, holdout, curves, path,
+            int(state.get("step", 0)), str(state.get("stopped", "")), split_rows(path),
+        )  # fmt: skip
+
+    def save_curves(self) -> None:
+        """Write `curves` to the run directory, if there is one."""
+        if self.path is not None:
+            write_json(self.path / "curves.json", {k: c.to_json() for k, c in self.curves.items()})
+
+    def to_diffusers(self, folder: str | Path, *, license: str = "unknown") -> Path:
+        """Write a pipeline folder of diffusers, with a model card that carries the verdict.
+
+        license: what the card's header says, as `mit`. Raises InputError when diffusers has no
+        such model (only `unet` runs do), and when `folder` exists and is not empty.
+        """
+        from reverie.runs.export import export
+
+        return export(self, Path(folder), license)
+
+
+def build_denoiser(
+    config: FitConfig, scaler: Scaler, body: nn.Module | None = None, train: Dataset | None = None
+) -> Denoiser:
+    """A fresh network on the config's process and the scaler's space.
+
+    train: the training rows, for the network `kernel`.
+    """
+    if config.network == "custom" and body is None:
+        raise InputError(
+            "this run was fitted with a module of your own: pass body=YourModule(...)"
+        )
+    assert config.process is not None  # a run's config is complete
+    rows = None if train is None else scaler.to_model(train.values)
+    told = None if train is None else conditions_of(train)
+    return network_for(
+        process_on(scaler.space, config.process), scaler.point_shape, config.network,
+        config.width, config.depth, body=body, train=rows,
+        condition=None if told is None else condition_of(told),
+    )  # fmt: skip
+
+
+def conditions_of(data: Dataset) -> Tensor | None:
+    """What a model is told about each row, if anything."""
+    return None if data.conditions is None else torch.from_numpy(data.conditions)
+
+
+def start(path: Path, config: FitConfig, data: Dataset, scaler: Scaler, rows: Any) -> None:
+    """Create the directory with config.json and data.json."""
+    train, holdout, shared = rows
+    write_json(path / "data.json", {
+        "source": data.source,
+        "shape": list(data.values.shape),
+        "sha256": data.sha256(),
+        "train": train.tolist(),
+        "holdout": holdout.tolist(),
+        "shared_duplicates": shared,
+        "scaler": scaler.to_json(),
+    })  # fmt: skip
+    if not data.source or data.source == "the array":
+        write_bytes(path / "data.npy", lambda file: np.save(file, data.values))
+    if data.conditions is not None:
+        told = data.conditions
+        write_bytes(path / CONDITIONS, lambda file: np.save(file, told))
+    write_json(path / "config.json", config.to_json())  # last: its presence makes a run
+
+
+def open_data(path: Path) -> tuple[FitConfig, Scaler, Dataset, Dataset]:
+    """Config, scaler and both splits of a run; the data are read again and verified."""
+    config, scaler, data = whole_data(path)
+    train, holdout = (data.take(rows) for rows in split_rows(path))
+    return config, scaler, train, holdout
+
+
+def whole_data(path: Path) -> tuple[FitConfig, Scaler, Dataset]:
+    """Config, scaler and all rows of the data that a run was split from, verified."""
+    if not (path / "config.json").exists():
+        raise InputError(f"{path} is not a run: it has no config.json (make one with reverie fit)")
+    config = FitConfig.from_json(read_json(path / "config.json"))
+    info = read_json(path / "data.json")
+    try:
+        scaler = coder_from_json(info["scaler"])
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{path / 'data.json'} is damaged: its scaler is incomplete") from error
+    stored = path / "data.npy"
+    symbols = isinstance(scaler, SymbolCoder)
+    data = load(stored if stored.exists() else info["source"], mixed=symbols)
+    if stored.exists():
+        data = Dataset(
+            data.values.reshape(info["shape"]), scaler.kind, info["source"], scaler.layout
+        )
+    if data.sha256() != info["sha256"]:
+        raise InputError(f"{info['source']} has changed since {path} was fitted on it")
+    if (path / CONDITIONS).exists():
+        data = data.told(np.load(path / CONDITIONS, allow_pickle=False))
+    return config, scaler, data
+
+
+def split_rows(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Row indices in the data file of the training and of the held-out split."""
+    info = read_json(path / "data.json")
+    train, holdout = (np.asarray(info[k], dtype=np.int64) for k in ("train", "holdout"))
+    return train, holdout
+
+
+# --- weights -------------------------------------------------------------------------------------
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        total.update(name.encode())
+        total.update(tensors[name].contiguous().cpu().flatten().view(torch.uint8).numpy().data)
+    return total.hexdigest()
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], note: dict[str, Any]) -> None:
+    """Write tensors and a JSON note into one safetensors file with a checksum, atomically."""
+    flat = {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}
+    meta = {"note": json.dumps(note), "sha256": _digest(flat)}
+    write_bytes(path, lambda file: file.write(save(flat, meta)))
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `save_tensors` wrote; InputError when the file is damaged."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            meta = file.metadata() or {}
+        tensors = load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(f"{path} is damaged ({error}); restore it or fit anew") from error
+    if meta.get("sha256") != _digest(tensors):
+        raise InputError(f"{path} is damaged: its checksum does not match; restore it or fit anew")
+    return tensors, json.loads(meta["note"])
+
+
+def load_weights(module: nn.Module, path: Path) -> None:
+    """Load weights into `module`; InputError when they do not fit."""
+    tensors, _ = load_tensors(path)
+    try:
+        module.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise InputError(f"the weights in {path} belong to another network") from error

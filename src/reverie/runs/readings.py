@@ -1,0 +1,268 @@
+"""Readings of a finished run: its standard curves, samples from it, and its audit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from reverie.auditing import Verdict, audit
+from reverie.auditing.model.membership import membership_rows
+from reverie.auditing.verdict import Row
+from reverie.curve import LossCurve, level_times, measure
+from reverie.data import some_rows
+from reverie.denoisers import Denoiser, Linear, Memoriser
+from reverie.plan import Plan, StepCharges, measure_steps, plan_steps
+from reverie.plan.charges import has_samples_clock
+from reverie.processes import Brownian, GaussianProcess, JumpProcess, LinearSDE, Process
+from reverie.runs.folder import Run, conditions_of
+from reverie.sampling import LINEAR_SAMPLERS, SAMPLERS, first_hitting, gillespie, sample, tau_leap
+
+Ticker = Callable[[int, int], None]
+SAMPLE_STEPS = 20
+PAIRED_STEPS = 18  # of Heun's solver (Karras et al. 2022)
+CURVE_ROWS, MEMBERSHIP_ROWS = 2000, 1000
+COSTLY_ROWS = 400  # a U-Net takes minutes on thousands
+PAIRS, LEAST_PAIRED = 1_000_000, 16  # of the memoriser on a manifold: a heat kernel for each
+STEP_NODES, STEP_ROWS = 33, 128
+OF_JUMPS = {"tau-leaping": tau_leap, "gillespie": gillespie}
+RUN_SAMPLERS = (*SAMPLERS, *LINEAR_SAMPLERS, "first-hitting", *OF_JUMPS)
+
+
+def standard_curves(
+    run: Run, levels: int = 64, rows: int | None = None, progress: Ticker | None = None
+) -> dict[str, LossCurve]:
+    """Measure and keep the curves of a run: the model on `train` and `holdout` with common noise,
+    the memoriser (where the kernel is known) and, for Gaussian noise, the linear optimum on
+    `holdout`, and the memoriser on `train`.
+
+    rows: at most so many of each split, at random (default 2,000; 400 for a U-Net, and where the
+    noise is not Gaussian, since pairs of rows cost more there).
+    """
+    if rows is None:
+        costly = run.config.network == "unet" or not isinstance(run.process, GaussianProcess)
+        rows = COSTLY_ROWS if costly else CURVE_ROWS
+    train, held = run.train_points(), run.holdout_points()
+    process = run.process
+    models: dict[str, Denoiser] = {"model": run.denoiser}
+    jobs = [("model", "train", train), ("model", "holdout", held)]
+    if process.has_kernel:
+        models["memoriser"] = Memoriser(process, train)
+        jobs += [("memoriser", "train", train), ("memoriser", "holdout", held)]
+    if isinstance(process, GaussianProcess) and len(train) > 1:
+        models["linear"] = Linear.fit(process, train)
+        jobs.append(("linear", "holdout", held))
+    jobs = [job for job in jobs if len(job[2])]
+    for index, (name, where, points) in enumerate(jobs):
+        generator = torch.Generator().manual_seed(run.config.seed + 2)
+        few = rows
+        if name == "memoriser" and isinstance(process, Brownian):
+            few = min(rows, max(LEAST_PAIRED, PAIRS // (len(train) * process.space.dim)))
+        chosen = some_rows(points, few, run.config.seed)
+        key = where if name == "model" else f"{name} on {where}"
+        label = f"{name} on {'training' if where == 'train' else 'held-out'} rows"
+        told = conditions_of(run.train if where == "train" else run.holdout)
+        if told is not None and name == "model":
+            told = some_rows(told, few, run.config.seed)
+        run.curves[key] = measure(
+            models[name], chosen, levels, generator=generator, label=label,
+            condition=told if name == "model" else None,
+        )  # fmt: skip
+        if progress is not None:
+            progress(index + 1, len(jobs))
+    run.save_curves()
+    return run.curves
+
+
+def sampling_curve(run: Run) -> LossCurve:
+    """The curve that plans of this run stand on: held-out rows, or training rows without any."""
+    if not {"holdout", "train"} & set(run.curves):
+        standard_curves(run)
+    return run.curves.get("holdout", run.curves["train"])
+
+
+def sampling_plan(
+    run: Run, steps: int = SAMPLE_STEPS, method: str = "loss-adaptive", clock: str | None = None
+) -> Plan:
+    """The plan that samples of `run` are drawn on.
+
+    By default the loss-adaptive one in the clock of samples, which came closest to held-out data
+    on real models (`reverie reproduce step-schedules`); in nats where the curve has no such clock.
+    Where a step's charge is not clock times rate, all steps between some levels are measured.
+    """
+    if steps_are_measured(run.process):
+        return step_charges(run).plan(steps, method)
+    curve = sampling_curve(run)
+    if clock is None:
+        clock = "samples" if method == "loss-adaptive" and has_samples_clock(curve) else "nats"
+    return plan_steps(curve, steps, method, clock)
+
+
+def steps_are_measured(process: Process) -> bool:
+    """Whether plans stand on measured steps, not on the curve (see `plan.measure_steps`)."""
+    return isinstance(process, JumpProcess) and not process.steps_exact
+
+
+def step_charges(run: Run) -> StepCharges:
+    """The charges of all steps between STEP_NODES levels, on held-out rows (else training rows).
+
+    Kept with the run's object: they take one pass of the model per level.
+    """
+    if run.charges is None:
+        points = run.holdout_points() if len(run.holdout) > 1 else run.train_points()
+        rows = some_rows(points, STEP_ROWS, run.config.seed)
+        generator = torch.Generator().manual_seed(run.config.seed + 3)
+        run.charges = measure_steps(run.denoiser, rows, STEP_NODES, generator=generator)
+    return run.charges
+
+
+@dataclass(frozen=True)
+class PathKL:
+    """Path KL in nats of a plan, to the one law whose ideal curve is known: the training rows'.
+
+    `total` = `excess` (the schedule, on the model's curve of training rows) + `denoiser` (how far
+    the model's curve lies above the memoriser's, which is ideal there). A model that generalises
+    is far from that law, and should be. `initialisation` is, for Gaussian noise, at most half
+    u_0 E|x|^2; masking starts from its own noise, 0.
+    """
+
+    total: float
+    excess: float
+    denoiser: float
+    initialisation: float
+
+
+def path_kl(run: Run, plan: Plan) -> PathKL | None:
+    """Split the path KL of `plan` against the empirical law of the training rows.
+
+    None where a step does not cost clock times rate: the curves cannot tell then.
+    """
+    if not run.process.steps_exact or "memoriser on train" not in run.curves:
+        return None
+    ideal = run.curves["memoriser on train"]
+    here = plan.on(run.curves["train"])
+    total = here.path_kl(ideal)
+    start = 0.0
+    if isinstance(run.process, GaussianProcess | LinearSDE):
+        second = float(run.train_points().flatten(1).square().sum(1).mean())
+        start = 0.5 * float(np.max(plan.u[0])) * second
+    return PathKL(total, here.excess, total - here.excess, start)
+
+
+def draw(
+    run: Run,
+    n: int,
+    steps: int = SAMPLE_STEPS,
+    plan: str = "loss-adaptive",
+    sampler: str = "ancestral",
+    *,
+    clock: str | None = None,
+    condition: Tensor | None = None,
+    seed: int = 0,
+    batch_size: int = 4096,
+    progress: Ticker | None = None,
+) -> tuple[np.ndarray, Plan]:
+    """Draw `n` samples (n, *shape) in the data's own units, and the plan they were drawn on.
+
+    clock: of the plan; None is the samples' own, `sampling_plan`'s default. condition: what the
+    model is told, one row for all or one for each; by default a run with conditions draws them
+    from its training rows', so that the samples follow the law of the data.
+    """
+    chosen = sampling_plan(run, steps, plan, clock)
+    generator = torch.Generator().manual_seed(seed)
+    known, parts = conditions_of(run.train), []
+    if condition is None and known is not None:
+        condition = known[torch.randint(len(known), (n,), generator=generator)]
+    for start in range(0, n, batch_size):
+        count = min(batch_size, n - start)
+        told = condition
+        if told is not None and len(told) > 1:
+            told = told[start : start + count]
+        points = _points(run, count, chosen, sampler, generator, told)
+        parts.append(run.scaler.to_user(points))
+        if progress is not None:
+            progress(start + count, n)
+    return np.concatenate(parts), chosen
+
+
+def _points(
+    run: Run,
+    count: int,
+    plan: Plan,
+    sampler: str,
+    generator: torch.Generator,
+    condition: Tensor | None,
+) -> Tensor:
+    """Draw `count` points (count, *shape) in model space."""
+    if sampler == "first-hitting":
+        return first_hitting(run.denoiser, count, generator=generator)
+    if sampler in OF_JUMPS:
+        return OF_JUMPS[sampler](run.denoiser, count, plan, generator=generator)
+    shape = run.scaler.point_shape
+    return sample(
+        run.denoiser, count, plan, sampler, shape=shape, generator=generator, condition=condition
+    )
+
+
+def draw_paired(
+    denoiser: Denoiser, shape: tuple[int, ...], n: int, *, steps: int = PAIRED_STEPS, seed: int = 0
+) -> Tensor:
+    """Draw `n` points (n, *shape), in model space, that depend on the noise of `seed` alone.
+
+    Heun's deterministic solver on equal steps of log-SNR: no curve is needed, and two models of
+    one process and shape are given the same noise at the same levels.
+    """
+    times = torch.as_tensor(level_times(denoiser.process, steps + 1))
+    generator = torch.Generator().manual_seed(seed)
+    device = next((p.device for p in denoiser.parameters()), torch.device("cpu"))
+    start = denoiser.process.sample_prior(n, shape=shape, t=float(times[0]), generator=generator)
+    return sample(denoiser, n, times, "heun", init=start.to(device))
+
+
+def audit_run(
+    run: Run,
+    n: int = 2000,
+    *,
+    sampling_steps: int = SAMPLE_STEPS,
+    judging: Mapping[str, Any] | None = None,
+    extra: Sequence[Row] = (),
+    seed: int = 0,
+    **drawing: Any,
+) -> tuple[Verdict, np.ndarray]:
+    """Audit a run: `n` samples of it, its splits, its leak and its membership tests.
+
+    judging: alpha, tol and randomised, as in `audit`. extra: further lines of the table. Returns
+    the verdict and the samples (n, *shape) in the data's own units.
+    """
+    drawn, _ = draw(run, n, sampling_steps, seed=seed, **drawing)
+    samples = run.train.with_values(drawn, "the samples")
+    points = run.train_points(), run.holdout_points()
+    lines = []
+    if isinstance(run.process, GaussianProcess):
+        told = conditions_of(run.train), conditions_of(run.holdout)
+        lines = membership_rows(
+            run.denoiser, *points, seed=seed, rows=_membership_rows(run),
+            conditions=None if told[0] is None else told,
+        )  # fmt: skip
+    verdict = audit(
+        run.train, run.holdout, samples, curves=(run.curves["train"], run.curves["holdout"]),
+        space=run.scaler, extra=[*lines, *extra], seed=seed, **(judging or {}),
+    )  # fmt: skip
+    if run.rows is not None:
+        train_rows = run.rows[0]
+        verdict.records[:] = [
+            replace(r, source_row=int(train_rows[r.train_row])) for r in verdict.records
+        ]
+    if run.config.stop_on_leak:
+        verdict.notes.append(
+            "The held-out rows also chose when the fit stopped, which biases the leak downwards."
+        )
+    return verdict, drawn
+
+
+def _membership_rows(run: Run) -> int:
+    return COSTLY_ROWS if run.config.network == "unet" else MEMBERSHIP_ROWS

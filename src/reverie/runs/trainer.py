@@ -1,0 +1,289 @@
+"""The training loop: averaged weights, checks against held-out rows, stop on the leak.
+
+`Trainer.events()` is a generator: logging, pictures and early stopping are the caller's loop. Its
+whole state, the random generators with it, goes through `state()` and `restore()`, so that a
+killed fit resumes to the same weights, bit for bit, on the CPU.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from reverie.curve import LossCurve, measure
+from reverie.data import some_rows
+from reverie.denoisers import Denoiser
+from reverie.errors import InputError
+from reverie.objectives import build_objective
+from reverie.runs.config import FitConfig
+
+CHECK_LEVELS, CHECK_ROWS = 24, 512
+SMALL_WORK = 2e8  # weights x batch: about 20 ms a step on one core
+
+
+@dataclass
+class Event:
+    """What a step of the fit has to tell; `row` is a line of metrics.csv after a check."""
+
+    step: int
+    loss: float
+    row: dict[str, float] | None = None
+
+
+@dataclass
+class Progress:
+    """Bookkeeping that is saved with the weights."""
+
+    step: int = 0
+    loss: float = 0.0  # running mean; nothing before the first step
+    stale: int = 0  # checks since the held-out area last fell
+    best: float = math.inf
+    best_step: int = 0
+    stopped: str = ""
+    rows: list[dict[str, float]] = field(default_factory=list)
+
+
+class Trainer:
+    """Trains `network` on points (n, *shape) in model space; see FitConfig for the settings.
+
+    conditions: what it is told about the training and the held-out rows, if anything.
+    """
+
+    def __init__(
+        self,
+        network: Denoiser,
+        train: Tensor,
+        holdout: Tensor | None,
+        config: FitConfig,
+        conditions: tuple[Tensor | None, Tensor | None] = (None, None),
+    ) -> None:
+        self.config, device = config, torch.device(config.device)
+        self.network = network.to(device).train()
+        self.average = [p.detach().clone() for p in network.parameters()]
+        self.best = [p.clone() for p in self.average]
+        self.train, self.device = train.to(device), device
+        self.holdout = None if holdout is None or len(holdout) == 0 else holdout.to(device)
+        self.generator = torch.Generator(device).manual_seed(config.seed)
+        self.conditions = tuple(None if c is None else c.to(device) for c in conditions)
+        self.objective = build_objective(
+            config.objective, network, self.train, config.seed + 2, conditions=self.conditions[0]
+        )
+        self.progress = Progress()
+        self.started = 0
+        self.work = sum(p.numel() for p in network.parameters()) * config.batch_size
+        self.optimiser = torch.optim.AdamW(
+            network.parameters(),
+            lr=config.lr,
+            betas=(0.9, 0.99),
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+
+    # --- the loop ----------------------------------------------------------------------------
+
+    def events(self) -> Iterator[Event]:
+        """Train to the end, yielding after every step."""
+        config, progress = self.config, self.progress
+        while progress.step < config.steps and not progress.stopped:
+            with self._threads():
+                loss = self._step()
+            smooth = 0.98 if progress.step > 0 else 0.0
+            progress.loss = smooth * progress.loss + (1 - smooth) * loss
+            if not math.isfinite(progress.loss):
+                raise InputError(
+                    f"the loss is not finite at step {progress.step}: lower lr (now {config.lr:g})"
+                )
+            progress.step += 1
+            row = None
+            if progress.step % config.check_every == 0 or progress.step == config.steps:
+                row = self._check()
+            yield Event(progress.step, progress.loss, row)
+
+    @contextmanager
+    def _threads(self) -> Iterator[None]:
+        """One thread for a small step: more gain little, and stall where cores are shared.
+
+        A rule of the settings alone, since the number of threads decides the last bits.
+        """
+        before = torch.get_num_threads()
+        small = self.work < SMALL_WORK and self.device.type == "cpu"
+        torch.set_num_threads(1 if small else before)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+    def _step(self) -> float:
+        config, total = self.config, 0.0
+        rate = self._learning_rate()
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        part = config.batch_size // config.accumulate
+        for _ in range(config.accumulate):
+            loss = self._loss(part) / config.accumulate
+            loss.backward()
+            total += float(loss.detach())
+        nn.utils.clip_grad_norm_(self.network.parameters(), config.clip, foreach=True)
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        decay = min(config.ema, (1 + self.progress.step) / (10 + self.progress.step))
+        parameters = [p.detach() for p in self.network.parameters()]
+        torch._foreach_lerp_(self.average, parameters, 1 - decay)  # type: ignore[attr-defined]
+        return total
+
+    def _loss(self, batch: int) -> Tensor:
+        rows = torch.randint(
+            len(self.train), (batch,), generator=self.generator, device=self.device
+        )
+        x = self._augment(self.train[rows])
+        half = (
+            torch.autocast("cuda", torch.bfloat16) if self.device.type == "cuda" else nullcontext()
+        )
+        with half:
+            return self.objective.losses(rows, x, self.generator).mean()
+
+    def _augment(self, x: Tensor) -> Tensor:
+        kinds = self.config.augment.split(",")
+        if kinds == ["none"]:
+            return x
+        if x.ndim != 4:
+            raise InputError("augment is for images (n, channels, height, width)")
+        if "flip" in kinds:
+            mirror = torch.rand(len(x), generator=self.generator, device=self.device) < 0.5
+            x = torch.where(mirror[:, None, None, None], x.flip(3), x)
+        if "shift" in kinds:
+            moves = torch.randint(-1, 2, (2,), generator=self.generator, device=self.device)
+            padded = nn.functional.pad(x, (1, 1, 1, 1), mode="replicate")
+            down, right = (int(m) + 1 for m in moves)
+            x = padded[:, :, down : down + x.shape[2], right : right + x.shape[3]]
+        return x
+
+    def _learning_rate(self) -> float:
+        """Linear warm-up, then cosine decay to 1% of the peak."""
+        config, step = self.config, self.progress.step
+        warm = min(1.0, (step + 1) / max(config.warmup, 1))
+        done = max(0.0, (step - config.warmup) / max(config.steps - config.warmup, 1))
+        return config.lr * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
+
+    # --- checks ------------------------------------------------------------------------------
+
+    def _check(self) -> dict[str, float]:
+        """Measure both curves of the averaged weights; decide whether to stop on the leak."""
+        progress, config = self.progress, self.config
+        row = {"step": float(progress.step), "loss": progress.loss, "lr": self._learning_rate()}
+        if self.holdout is not None:
+            train, held = self._curves()
+            leak = train.leak(held)
+            area = held.area()
+            row |= {"train_nats": train.area(), "holdout_nats": area, "leak": leak.nats}
+            row |= {"leak_low": leak.low, "leak_high": leak.high}
+            if area < progress.best:
+                progress.best, progress.best_step, progress.stale = area, progress.step, 0
+                self.best = [p.clone() for p in self.average]
+            else:
+                progress.stale += 1
+            if config.stop_on_leak:
+                progress.stopped = self._reason(leak.low)
+        if not progress.stopped and progress.step == config.steps:
+            progress.stopped = "all steps done"
+        if config.stop_on_leak and progress.stopped and self.holdout is not None:
+            self.average = [p.clone() for p in self.best]
+        progress.rows.append(row)
+        return row
+
+    def _reason(self, low: float) -> str:
+        progress, config = self.progress, self.config
+        if low > config.leak_budget:
+            return f"leak above {config.leak_budget:g} nats"
+        if progress.stale >= config.patience:
+            return f"held-out curve best at step {progress.best_step}"
+        return ""
+
+    def _curves(self) -> tuple[LossCurve, LossCurve]:
+        """Training and held-out curves with common noise, on at most CHECK_ROWS rows each."""
+        assert self.holdout is not None
+        with self.averaged() as network:
+            return tuple(
+                measure(
+                    network, some_rows(points, CHECK_ROWS, self.config.seed), CHECK_LEVELS,
+                    generator=torch.Generator(self.device).manual_seed(self.config.seed + 1),
+                    condition=None if told is None
+                    else some_rows(told, CHECK_ROWS, self.config.seed),
+                )
+                for points, told in zip((self.train, self.holdout), self.conditions, strict=True)
+            )  # type: ignore[return-value]  # fmt: skip
+
+    def averaged(self) -> _Swapped:
+        """The network with its averaged weights, inside a `with` block."""
+        return _Swapped(self.network, self.average)
+
+    # --- state -------------------------------------------------------------------------------
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and plain values that determine everything to come."""
+        tensors = {f"model.{k}": v for k, v in self.network.state_dict().items()}
+        names = [name for name, _ in self.network.named_parameters()]
+        for group, values in (("average", self.average), ("best", self.best)):
+            tensors |= {f"{group}.{n}": v for n, v in zip(names, values, strict=True)}
+        for index, slots in self.optimiser.state_dict()["state"].items():
+            tensors |= {f"adam.{index}.{k}": torch.as_tensor(v) for k, v in slots.items()}
+        tensors["generator"] = self.generator.get_state()
+        tensors |= {f"law.{k}": v for k, v in self.objective.state().items()}
+        return tensors, self.progress.__dict__ | {"rows": list(self.progress.rows)}
+
+    def restore(self, tensors: dict[str, Tensor], note: dict[str, Any]) -> None:
+        """Continue from what `state` returned."""
+        groups: dict[str, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            group, _, name = key.partition(".")
+            groups.setdefault(group, {})[name] = value
+        try:
+            self.network.load_state_dict(groups["model"])
+            names = [name for name, _ in self.network.named_parameters()]
+            self.average = [groups["average"][n].to(self.device) for n in names]
+            self.best = [groups["best"][n].to(self.device) for n in names]
+        except (KeyError, RuntimeError) as error:
+            raise InputError("the saved state belongs to another network or settings") from error
+        slots: dict[int, dict[str, Tensor]] = {}
+        for key, value in groups.get("adam", {}).items():
+            index, _, name = key.partition(".")
+            slots.setdefault(int(index), {})[name] = value
+        whole = self.optimiser.state_dict()
+        self.optimiser.load_state_dict({"state": slots, "param_groups": whole["param_groups"]})
+        self.generator.set_state(groups["generator"][""])
+        self.objective.restore(groups.get("law", {}))
+        self.progress = Progress(**{k: _number(v) for k, v in note.items()})
+        self.started = self.progress.step
+
+
+def _number(value: Any) -> Any:
+    return math.inf if value is None else value
+
+
+class _Swapped:
+    """Puts averaged weights into a network for the length of a `with` block."""
+
+    def __init__(self, network: Denoiser, weights: list[Tensor]) -> None:
+        self.network, self.weights = network, weights
+        self.kept: list[Tensor] = []
+
+    def __enter__(self) -> Denoiser:
+        parameters = list(self.network.parameters())
+        self.kept = [p.detach().clone() for p in parameters]
+        self._put(self.weights)
+        return self.network.eval()
+
+    def __exit__(self, *_: object) -> None:
+        self._put(self.kept)
+        self.network.train()
+
+    def _put(self, weights: list[Tensor]) -> None:
+        with torch.no_grad():
+            for parameter, weight in zip(self.network.parameters(), weights, strict=True):
+                parameter.copy_(weight)
