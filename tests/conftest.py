@@ -36,7 +36,7 @@ class TwoPoint(Denoiser):
         self.process, self.factor = process, factor
 
     def forward(self, state, t, condition=None):
-        alpha, sigma = self.process.levels(t, state)
+        alpha, sigma = self.process.scales(t, state)
         return self.factor * torch.tanh(alpha * state / sigma**2)
 
 

@@ -32,7 +32,7 @@ class Mixture(Denoiser):
         self.process, self.width = process, width
 
     def forward(self, state, t, condition=None):
-        alpha, sigma = self.process.levels(t, state)
+        alpha, sigma = self.process.scales(t, state)
         noised = alpha**2 * self.width**2 + sigma**2
         side = torch.tanh(alpha * state / noised)
         return side + alpha * self.width**2 / noised * (state - alpha * side)

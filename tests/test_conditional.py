@@ -28,7 +28,7 @@ from reverie.denoisers import (
     speed_to,
 )
 from reverie.errors import InputError
-from reverie.information.curves import guess_gap, mutual_information
+from reverie.information import guess_gap, mutual_information
 from reverie.objectives import Conditional, Masked, Standard, build_objective
 from reverie.objectives.base import DenoisingFit
 from reverie.objectives.noise_law import NoiseLaw

@@ -146,7 +146,7 @@ def test_linear_with_own_speeds_solves_the_normal_equations(generator):
     spectrum, basis = torch.linalg.eigh(cov)
     linear = Linear(process, torch.zeros(2, dtype=torch.float64), spectrum, basis)
     state = torch.randn(5, 2, dtype=torch.float64, generator=generator)
-    alpha, sigma = process.levels(torch.tensor(0.5), state)
+    alpha, sigma = process.scales(torch.tensor(0.5), state)
     a = torch.diag(alpha[0])
     gain = cov @ a @ torch.linalg.inv(a @ cov @ a + torch.diag(sigma[0] ** 2))
     assert torch.allclose(linear(state, torch.tensor(0.5)), state @ gain.T)
@@ -224,7 +224,7 @@ def test_the_memoriser_has_the_gradient_of_its_posterior(generator):
     memoriser, t = Memoriser(process, data), torch.tensor(0.3)
     state = process.corrupt(data[:1], t, generator=generator)
     found = torch.autograd.functional.jacobian(lambda x: memoriser(x, t), state)[0, :, 0]
-    alpha, sigma = process.levels(t, state)
+    alpha, sigma = process.scales(t, state)
     weights = process.log_kernel(state.double(), data.double(), t).softmax(1)[0]
     offset = data.double() - weights @ data.double()
     exact = (alpha / sigma**2).double() * (offset.T * weights) @ offset

@@ -294,7 +294,7 @@ def test_the_scheduler_holds_the_grid(name, settings, force, table):
     held = held_levels(scheduler)
     moved = np.abs(np.log(plan.u * held**2))
     assert moved.max() <= handed.rounding + 2e-3
-    assert np.allclose(handed.levels, held, rtol=1e-3)
+    assert np.allclose(handed.spreads, held, rtol=1e-3)
     assert handed.steps == 9
     if name == "CMStochasticIterativeScheduler":  # forty levels in all
         assert 0 < handed.rounding < 0.5
@@ -389,7 +389,7 @@ class Gaussian(reverie.Denoiser):
         self.process = process
 
     def forward(self, state, t, condition=None):
-        alpha, sigma = self.process.levels(t, state)
+        alpha, sigma = self.process.scales(t, state)
         return state * alpha * VARIANCE / (alpha**2 * VARIANCE + sigma**2)
 
 
@@ -400,7 +400,7 @@ def simulate(scheduler, handed, state, generator):
     extra = {"generator": generator} if "generator" in takes else {}
     flow, edm = (type(scheduler).__name__.startswith(n) for n in ("FlowMatch", "EDM"))
     for t in scheduler.timesteps:
-        s = torch.tensor(handed.levels[told.index(t.item())])  # float64
+        s = torch.tensor(handed.spreads[told.index(t.item())])  # float64
         # y = x + s e, whatever the state the model sees
         if flow:
             seen, y = state, state * (1 + s)
@@ -439,11 +439,11 @@ def test_steps_equal_our_sampler(name, settings, sampler, tolerance, table):
     process = Rectified() if flow else EDM(0.05, 12) if edm else table
     scheduler = getattr(diffusers, name)(**settings)
     handed = gaussian_plan(table, 12, INNER).to_diffusers(scheduler, force="Ancestral" in name)
-    times = process.time(handed.levels**-2.0)
+    times = process.time(handed.spreads**-2.0)
     if name == "DDPMScheduler":  # its coefficients cancel digits of a table in float32
         scheduler.alphas_cumprod = scheduler.alphas_cumprod.double()
     start = torch.randn(64, 1, 2, 2, generator=torch.Generator().manual_seed(0))
-    alpha, _ = process.levels(times[0], start)
+    alpha, _ = process.scales(times[0], start)
     ours = reverie.sample(
         Gaussian(process), 64, times, sampler, init=start,
         generator=torch.Generator().manual_seed(7),
@@ -493,7 +493,7 @@ def test_a_pipeline_runs_on_the_plan(trained, digits):
     assert [int(t) for t in calls] == handed.timesteps
     generator = torch.Generator().manual_seed(3)
     start = torch.randn(4, 1, 8, 8, generator=generator)
-    times = denoiser.process.time(handed.levels**-2.0)
+    times = denoiser.process.time(handed.spreads**-2.0)
     ours = reverie.sample(denoiser, 4, times, init=start, generator=generator)
     assert torch.allclose(images, (ours / 2 + 0.5).clamp(0, 1), atol=1e-4)
     calls.clear()
@@ -548,7 +548,7 @@ def test_the_exported_pipeline_predicts_as_the_run(run, tmp_path):
         t = theirs.process.time(gamma)
         with torch.no_grad():
             ours = run.denoiser(state, run.process.time(gamma))
-            alpha, _ = theirs.process.levels(t, state)
+            alpha, _ = theirs.process.scales(t, state)
             assert torch.allclose(ours, theirs(state * alpha, t), atol=1e-5)
     assert not [p for p in folder.rglob("*") if p.suffix in (".bin", ".pt", ".pkl")]
 

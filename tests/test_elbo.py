@@ -27,7 +27,7 @@ def discrete_bound(denoiser, rows, plan, seed):
     bridge by Bayes' rule, p the sampler's own step. Nothing of the staircase is used.
     """
     process, generator = denoiser.process, torch.Generator().manual_seed(seed)
-    times = torch.as_tensor(plan.levels, dtype=torch.float64)
+    times = torch.as_tensor(plan.times, dtype=torch.float64)
     alpha, sigma = process.alpha(times), process.sigma(times)
     mean_p, guess_p, spread_p = process.step(times[:-1], times[1:])
     totals = []

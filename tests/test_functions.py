@@ -33,7 +33,7 @@ from reverie.processes import (
     Matern,
     PowerLaw,
     build,
-    spec_of,
+    name_of,
 )
 from reverie.reproduce import functional
 from reverie.reproduce.curve_scores import autocorrelation, curve_scores, statistics
@@ -120,7 +120,7 @@ def test_norms_are_those_of_functions_on_every_grid():
         (lambda: build("functions:kernel=cubic,shape=8"), "no covariance is called 'cubic'"),
         (lambda: build("functions:kernel=rbf"), "needs the shape of a point"),
         (lambda: build("functions:shape=8,sigma_max=9"), "belong to a schedule"),
-        (lambda: spec_of(FunctionNoise(Functions([0.1, 0.4]), RBF(0.1))), "on a regular grid"),
+        (lambda: name_of(FunctionNoise(Functions([0.1, 0.4]), RBF(0.1))), "on a regular grid"),
         (lambda: PowerLaw(0.9, axes=2), "finite trace"),
         (lambda: FourierNeuralOperator(Functions.regular(16), modes=10), "needs 20 points"),
         (lambda: excess_roughness(torch.rand(3, 32), UNIT, RBF(0.1)), "too coarse"),
@@ -420,7 +420,7 @@ def test_fit_measure_plan_sample_and_audit_work_as_on_any_process(generator):
 @pytest.mark.parametrize("kernel", ["rbf", "exponential", "matern-1/2", "matern-5/2"])
 def test_name_of_the_process_builds_it_again(kernel):
     process = build(f"functions:kernel={kernel},length=0.3,variance=2,shape=4x5,schedule=vp")
-    again = build(spec_of(process))
+    again = build(name_of(process))
     assert isinstance(process, FunctionNoise)
     assert isinstance(again, FunctionNoise)
     assert type(again.schedule) is VP
@@ -453,8 +453,8 @@ def test_exact_denoiser_samples_its_gaussian(generator):
 def test_a_network_s_scalings_are_the_same_on_every_grid():
     process, t = FunctionNoise(UNIT, Exponential(0.1)), torch.tensor([0.2, 0.7])
     finer = process.on(Functions.regular(96))
-    coarse = process.network_levels(t, torch.zeros(2, 32))
-    fine = finer.network_levels(t, torch.zeros(2, 96))
+    coarse = process.network_scales(t, torch.zeros(2, 32))
+    fine = finer.network_scales(t, torch.zeros(2, 96))
     assert torch.allclose(torch.stack(coarse), torch.stack(fine), rtol=1e-5)
     assert torch.allclose(coarse[1].flatten(), process.schedule.sigma(t.double()).float())
 

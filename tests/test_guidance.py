@@ -7,8 +7,9 @@ import torch
 
 from reverie.denoisers import ClassifierFreeGuidance, ClassifierGuidance, Denoiser, convert
 from reverie.errors import InputError
+from reverie.information.flow import flow_density
 from reverie.processes import EDM, VP, Custom, Rectified
-from reverie.sampling import log_likelihood, sample
+from reverie.sampling import sample
 
 CENTRES = torch.tensor([[-1.0, 0.5], [1.5, 0.0]], dtype=torch.float64)
 WIDTH, ODDS = 0.4, torch.tensor([0.3, 0.7], dtype=torch.float64)
@@ -17,7 +18,7 @@ PROCESSES = [EDM(), VP(t_min=1e-3), Rectified()]
 
 def joint(process, state, t):
     """log p(x_t, class), (B, 2)."""
-    alpha, sigma = process.levels(t, state)
+    alpha, sigma = process.scales(t, state)
     variance = alpha**2 * WIDTH**2 + sigma**2
     gap = state[:, None] - alpha[:, None] * CENTRES
     square = gap.square().sum(2) / variance
@@ -38,7 +39,7 @@ class Mixture(Denoiser):
             both = joint(self.process, x, t)
             log_p = both.logsumexp(1) if condition is None else both[:, condition]
             (score,) = torch.autograd.grad(log_p.sum(), x, create_graph=True)
-        alpha, sigma = self.process.levels(t, state)
+        alpha, sigma = self.process.scales(t, state)
         clean = (state + sigma**2 * score) / alpha
         return clean if state.requires_grad else clean.detach()
 
@@ -71,7 +72,7 @@ def test_both_guidances_are_the_published_combination_of_scores(generator, proce
     """(1 - g) grad log p(x) + g grad log p(x | class), with the two scores in closed form."""
     model = Mixture(process)
     state, t = points(generator, process, 0.4)
-    alpha, sigma = process.levels(t, state)
+    alpha, sigma = process.scales(t, state)
     variance = alpha**2 * WIDTH**2 + sigma**2
     each = -(state[:, None] - alpha[:, None] * CENTRES) / variance[:, None]
     share = joint(process, state, t).softmax(1)
@@ -141,8 +142,8 @@ def test_likelihoods_differentiate_through_classifier_guidance():
     pytest.importorskip("torchdiffeq")
     process, x = EDM(0.05, 20), CENTRES + 0.2
     guided = ClassifierGuidance(Mixture(process), log_class(process))
-    one = log_likelihood(guided, x, probes=None, condition=1, tolerance=1e-6)
-    two = log_likelihood(Mixture(process), x, probes=None, condition=1, tolerance=1e-6)
+    one = flow_density(guided, x, probes=None, condition=1, tolerance=1e-6)
+    two = flow_density(Mixture(process), x, probes=None, condition=1, tolerance=1e-6)
     low, high = 0.05**2, 20.0**2
     start = CENTRES[1] * (1 - math.sqrt((WIDTH**2 + low) / (WIDTH**2 + high)))
     deviation = math.sqrt(high * (WIDTH**2 + low) / (WIDTH**2 + high))

@@ -8,7 +8,7 @@ from conftest import TwoPoint
 from reverie.curve import LossCurve, measure
 from reverie.denoisers import Denoiser, Linear
 from reverie.errors import InputError
-from reverie.information.curves import (
+from reverie.information import (
     entropy,
     guess_gap,
     kl_divergence,
@@ -38,7 +38,7 @@ class Skewed(Denoiser):
         self.process, self.p = process, p
 
     def forward(self, state, t, condition=None):
-        alpha, sigma = self.process.levels(t, state)
+        alpha, sigma = self.process.scales(t, state)
         odds = 0.5 * math.log(self.p / (1 - self.p))
         return torch.tanh(alpha * state / sigma**2 + odds)
 
@@ -51,7 +51,7 @@ class Shifted(Denoiser):
         self.process, self.rho = process, rho
 
     def forward(self, state, t, condition=None):
-        alpha, sigma = self.process.levels(t, state)
+        alpha, sigma = self.process.scales(t, state)
         centre = 0.0 if condition is None else self.rho * condition
         variance = 1.0 if condition is None else 1 - self.rho**2
         gain = alpha * variance / (alpha**2 * variance + sigma**2)
@@ -92,7 +92,7 @@ def test_density_of_a_mixture(generator):
         process = WIDE
 
         def forward(self, state, t, condition=None):
-            _, sigma = WIDE.levels(t, state)
+            _, sigma = WIDE.scales(t, state)
             noisy = width**2 + sigma**2
             odds = torch.tanh(state / noisy)
             return (width**2 * state + sigma**2 * odds) / noisy

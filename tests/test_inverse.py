@@ -132,7 +132,7 @@ def test_the_mixture_denoiser_is_tweedies_formula(generator, process):
     prior, t = two_modes(process), torch.tensor(0.4, dtype=F64)
     state = randn(generator, 6, 2).requires_grad_()
     (score,) = torch.autograd.grad(prior.log_density(state, t).sum(), state)
-    alpha, sigma = process.levels(t, state)
+    alpha, sigma = process.scales(t, state)
     assert torch.allclose(prior(state, t), (state + sigma**2 * score) / alpha, atol=1e-8)
 
 
@@ -168,7 +168,7 @@ def test_moment_matching_is_exact_for_gaussian_data(generator, process, noise):
     for spread in SPREADS:
         t = process.time(torch.tensor(spread**-2.0, dtype=F64)).clamp(*process.t_range)
         state = process.corrupt(x, t, generator=generator)
-        levels = (level[0].expand(8) for level in process.levels(t, state))
+        levels = (level[0].expand(8) for level in process.scales(t, state))
         exact = conditional_mean(prior, matrix, noise, y, state, *levels)
         for given in (measurement, Measurement(lambda x: x @ matrix.T.to(x), (8,), noise)):
             assert (MMPS(prior, given)(state, t, y) - exact).abs().max() < 1e-10
@@ -197,7 +197,7 @@ def test_moment_matching_is_exact_in_the_modes_of_a_basis(generator):
     matrix, y = randn(generator, 2, 4), randn(generator, 6, 2)
     t, eye = torch.tensor(0.3, dtype=F64), torch.eye(4, dtype=F64)
     state = process.corrupt(prior.mean + randn(generator, 6, 4), t, generator=generator)
-    alpha, sigma = process.levels(t, eye[:1])
+    alpha, sigma = process.scales(t, eye[:1])
     by_state = in_modes(process, alpha / sigma**2, eye)
     seen = in_modes(process, (alpha / sigma) ** 2, eye)
     precision = torch.linalg.inv(law.covariances[0])
@@ -224,7 +224,7 @@ def test_guided_guesses_against_dense_algebra(generator, method, nonlinear):
         tmpd=TMPD(prior, measurement),
     )[method]
     state, y = randn(generator, 4, 2), randn(generator, 4, 2)
-    alpha, sigma = (float(level) for level in process.levels(t, state[:1]))
+    alpha, sigma = (float(level) for level in process.scales(t, state[:1]))
     guided = make(state, t, y)
     for x_t, seen, found in zip(state, y, guided, strict=True):
         clean = prior(x_t[None], t)[0]
@@ -249,7 +249,7 @@ def test_pigdm_is_exact_for_isotropic_data_and_tmpd_for_one_number(generator):
     )
     state, y = randn(generator, 5, 3), randn(generator, 5, 2)
     two, one = randn(generator, 2, 3), randn(generator, 1, 3)
-    levels = [level[0].expand(3) for level in process.levels(t, state)]
+    levels = [level[0].expand(3) for level in process.scales(t, state)]
     found = PiGDM(ball, LinearMeasurement(two, 0.2), data_std=0.7)(state, t, y)
     assert torch.allclose(found, conditional_mean(ball, two, 0.2, y, state, *levels), atol=1e-10)
     prior = gaussian_prior(generator, process, 3)
@@ -265,7 +265,7 @@ def test_a_guided_guess_can_be_differentiated(generator):
     y = randn(generator, 2)
     guided = MMPS(prior, LinearMeasurement(matrix, 0.3))
     state = randn(generator, 1, 3)
-    levels = [level[0].expand(3) for level in process.levels(t, state)]
+    levels = [level[0].expand(3) for level in process.scales(t, state)]
     found = torch.autograd.functional.jacobian(lambda s: guided(s, t, y)[0], state)[:, 0]
     wanted = torch.func.jacrev(
         lambda s: conditional_mean(prior, matrix, 0.3, y[None], s[None], *levels)[0]
@@ -357,7 +357,7 @@ def test_going_back_to_a_noisier_level_has_its_law(generator, process):
     x, n = torch.full((20_000, 1), 0.6, dtype=F64), 20_000
     s, t = torch.tensor(0.3, dtype=F64), torch.tensor(0.5, dtype=F64)
     state = renoise(process, process.corrupt(x, s, generator=generator), s, t, generator)
-    alpha, sigma = (float(level) for level in process.levels(t, x[:1]))
+    alpha, sigma = (float(level) for level in process.scales(t, x[:1]))
     assert abs(float(state.mean()) - 0.6 * alpha) < 5 * sigma / math.sqrt(n)
     assert abs(float(state.std()) / sigma - 1) < 5 / math.sqrt(2 * n)
 
@@ -371,7 +371,7 @@ def chain_evidence(prior, matrix, noise, y, times):
     eye = torch.eye(dim, dtype=F64)
 
     def gain(t):
-        alpha, sigma = (float(level) for level in process.levels(t, eye[:1]))
+        alpha, sigma = (float(level) for level in process.scales(t, eye[:1]))
         c = prior.covariances[0]
         return alpha * c @ torch.linalg.inv(alpha**2 * c + sigma**2 * eye)
 

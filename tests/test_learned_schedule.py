@@ -9,7 +9,7 @@ import torch
 from reverie.curve import LossCurve, level_times, measure
 from reverie.denoisers import Denoiser, Linear, Network, ResidualMLP
 from reverie.errors import InputError
-from reverie.information.evidence import evidence_bound, prior_divergence, reconstruction
+from reverie.information import bound as evidence_bound
 from reverie.objectives import VariationalFit
 from reverie.objectives.noise_law import NoiseLaw
 from reverie.objectives.weights import WEIGHTS, loss_weight
@@ -37,7 +37,7 @@ class Coin(Denoiser):
         self.process = process
 
     def forward(self, state, t, condition=None):
-        alpha, sigma = self.process.levels(t, state)
+        alpha, sigma = self.process.scales(t, state)
         return torch.tanh((alpha * state / sigma**2).sum(1, keepdim=True)).expand_as(state)
 
 
@@ -175,8 +175,8 @@ def test_reconstruction_is_the_decoders_softmax_by_quadrature():
     logits = -0.5 * ((1.0 + spread * z)[:, None] - grid) ** 2 / spread**2
     exact = np.trapezoid(density * -(logits[:, 2] - np.log(np.exp(logits).sum(1))), z)
     x = torch.ones(200_000, 1, dtype=torch.float64)
-    each = reconstruction(
-        process, x, torch.tensor(grid), generator=torch.Generator().manual_seed(0)
+    each = process.reconstruction(
+        x, torch.tensor(grid), generator=torch.Generator().manual_seed(0)
     )
     assert float(each.mean()) == pytest.approx(
         exact, abs=4 * float(each.std()) / math.sqrt(len(each))
@@ -186,11 +186,11 @@ def test_reconstruction_is_the_decoders_softmax_by_quadrature():
 def test_the_prior_term_is_a_divergence_of_normal_laws():
     process = VP()
     x = torch.tensor([[1.5, -0.5]], dtype=torch.float64)
-    alpha, sigma = (float(v) for v in process.levels(1.0, x[:1, :1]))
+    alpha, sigma = (float(v) for v in process.scales(1.0, x[:1, :1]))
     law = torch.distributions.Normal(alpha * x, sigma)
     prior = torch.distributions.Normal(torch.zeros_like(x), sigma)
     exact = torch.distributions.kl_divergence(law, prior).sum()
-    assert float(prior_divergence(process, x)) == pytest.approx(float(exact), rel=1e-9)
+    assert float(process.prior_kl(x)) == pytest.approx(float(exact), rel=1e-9)
 
 
 # --- weights -------------------------------------------------------------------------------------
@@ -201,7 +201,7 @@ def test_weights_are_those_of_the_other_targets(process):
     """Errors of the same guess in noise, score and v, times their own weights."""
     t = torch.linspace(0.1, 0.9, 9, dtype=torch.float64)
     like = torch.zeros(9, 3, dtype=torch.float64)
-    alpha, sigma = process.levels(t, like)
+    alpha, sigma = process.scales(t, like)
     gamma = (alpha / sigma) ** 2
     step = 1e-6  # of a central difference
     slope = (process.gamma(t + step) - process.gamma(t - step))[:, None] / (2 * step)
@@ -209,7 +209,7 @@ def test_weights_are_those_of_the_other_targets(process):
     assert torch.allclose(weight["elbo"], -0.5 * slope, rtol=1e-5)
     assert torch.allclose(weight["simple"], (alpha / sigma) ** 2)
     # g^2 = d sigma^2/dt - 2 sigma^2 dlog alpha/dt, and the score's error is alpha/sigma^2 of x's
-    ends = process.levels(t + step, like), process.levels(t - step, like)
+    ends = process.scales(t + step, like), process.scales(t - step, like)
     rise = (ends[0][1] ** 2 - ends[1][1] ** 2) / (2 * step)
     drift = (ends[0][0] / ends[1][0]).log() / (2 * step)
     g2 = rise - 2 * sigma**2 * drift

@@ -12,11 +12,11 @@ from reverie.curve import measure
 from reverie.denoisers import Linear, Memoriser, Network, ResidualMLP, convert
 from reverie.denoisers.conversions import PREDICTIONS
 from reverie.errors import InputError
+from reverie.information.flow import flow_density
 from reverie.plan import plan_steps
-from reverie.processes import EDM, VE, VP, Cosine, ModalProcess, Rectified, build, spec_of
+from reverie.processes import EDM, VE, VP, Cosine, ModalProcess, Rectified, build, name_of
 from reverie.runs.fitting import fit
 from reverie.sampling import SAMPLERS, sample
-from reverie.sampling.probability_flow import log_likelihood
 from reverie.spaces import KarhunenLoeve, basis_named
 
 KIND = torch.float64
@@ -44,7 +44,7 @@ def matrix(process):
 
 def levels(process, t):
     like = torch.zeros(1, *SHAPE, dtype=KIND)
-    return (level.expand(1, *SHAPE).flatten() for level in process.levels(t, like))
+    return (level.expand(1, *SHAPE).flatten() for level in process.scales(t, like))
 
 
 # --- bases ----------------------------------------------------------------------------------
@@ -218,7 +218,7 @@ def test_linear_score_matching_returns_the_exact_score(basis, generator):
     t = 0.75
     state = process.corrupt(x, t, generator=generator)
     fitted = torch.linalg.lstsq(state, x).solution.T
-    _, sigma = (v.flatten() for v in process.levels(t, x[:1]))
+    _, sigma = (v.flatten() for v in process.scales(t, x[:1]))
     rows = process.to_modes(torch.eye(dim, dtype=KIND)).T
     noise = rows.T @ torch.diag(sigma**2) @ rows
     exact = -torch.linalg.inv(root.double() @ root.double().T + noise)
@@ -279,7 +279,7 @@ def test_the_loss_adaptive_plan_is_the_cheapest(planned):
     plan = plan_steps(curve, 10)
     assert plan.u.shape == (11, 3)
     assert 0 < plan.excess < plan_steps(curve, 10, method="log-snr").excess
-    assert np.allclose(process.clock(torch.as_tensor(plan.levels)), plan.u, rtol=0.02)
+    assert np.allclose(process.clock(torch.as_tensor(plan.times)), plan.u, rtol=0.02)
 
 
 def test_a_curve_of_many_clocks_is_drawn_with_its_area(planned):
@@ -300,7 +300,7 @@ def test_likelihood_is_the_noised_laws_density(planned):
     basis = matrix(process)
     covariance = law.covariance() + basis.T @ torch.diag((sigma / alpha) ** 2) @ basis
     exact = torch.distributions.MultivariateNormal(law.mean.flatten(), covariance)
-    found = log_likelihood(law, x[:2], probes=None, tolerance=1e-4)
+    found = flow_density(law, x[:2], probes=None, tolerance=1e-4)
     # the prior N(0, s_T^2) misses the data's variance at s_T > 11: 1/2 sum lam / s_T^2 nats
     assert torch.allclose(found.nats, exact.log_prob(x[:2].flatten(1)), atol=0.1)
 
@@ -333,7 +333,7 @@ def test_membership_scores_tell_training_rows(planned, name):
 
 
 def test_a_network_is_trained_in_modes_and_rebuilt_from_its_run(tmp_path, generator):
-    from reverie.runs.folder import Run
+    from reverie.runs import Run
 
     x = field(64, generator).float().numpy()
     process = modal()
@@ -341,7 +341,7 @@ def test_a_network_is_trained_in_modes_and_rebuilt_from_its_run(tmp_path, genera
         x, process=process, out=tmp_path / "run", steps=20, check_every=20, width=16, depth=1
     )
     again = Run.load(tmp_path / "run")
-    assert spec_of(again.process) == spec_of(process)
+    assert name_of(again.process) == name_of(process)
     points = again.train_points()[:5]
     t = torch.tensor(0.5)
     assert torch.equal(again.denoiser(points, t), run.denoiser(points, t))
@@ -354,7 +354,7 @@ def test_the_loss_of_a_network_is_taken_in_modes(generator):
     x = field(3, generator).float()
     t = torch.full((3,), 0.5)
     state = process.corrupt(x, t, generator=generator)
-    alpha, sigma = process.levels(t, x)
+    alpha, sigma = process.scales(t, x)
     view = process.to_modes(state) / alpha
     expected = process.from_modes(view / (1 + (sigma / alpha) ** 2))
     assert torch.allclose(network(state, t), expected, atol=1e-5)
@@ -370,9 +370,9 @@ def test_the_loss_of_a_network_is_taken_in_modes(generator):
 )
 def test_a_spec_rebuilds_its_process(spec):
     process = build(spec)
-    again = build(spec_of(process))
+    again = build(name_of(process))
     t = torch.linspace(*process.t_range, 5, dtype=KIND)
-    assert spec_of(again) == spec_of(process)
+    assert name_of(again) == name_of(process)
     assert torch.equal(again.alpha(t), process.alpha(t))
     assert torch.equal(again.clock(t), process.clock(t))
 
@@ -388,11 +388,11 @@ def test_what_a_modal_process_refuses():
         (lambda: build("modes:basis=haar"), "shape of a point"),
         (lambda: build("modes:shape=4xx"), "form 8x8"),
         (lambda: build("modes:shape=2,speed=1/fast"), "key=number"),
-        (lambda: spec_of(ModalProcess(ve, shape=(2,), speed=torch.ones(2))), "per mode"),
+        (lambda: name_of(ModalProcess(ve, shape=(2,), speed=torch.ones(2))), "per mode"),
     ]
     for call, message in refused:
         with pytest.raises(InputError, match=message):
             call()
     data = torch.randn(5, 2)
     with pytest.raises(InputError, match="without a name"):
-        spec_of(ModalProcess(ve, shape=(2,), basis=KarhunenLoeve.of(data)))
+        name_of(ModalProcess(ve, shape=(2,), basis=KarhunenLoeve.of(data)))

@@ -52,7 +52,7 @@ def test_gap_noise_has_the_score_of_any_gap_law_as_its_mean(process, generator):
     state, noise, gain = carry(process, before, t, s, generator=generator)
     clean = Memoriser(process, data)(state, torch.tensor(t))
     score = convert(clean, state, torch.tensor(t), process, "clean", "score")
-    _, sigma = process.levels(t, state)
+    _, sigma = process.scales(t, state)
     error = noise + gain * sigma * score
     assert orthogonal(error, state) < 4.5  # of 30 products: 5e-5 by chance
     assert orthogonal(noise + sigma * score, state) > 20  # the factor matters
@@ -81,7 +81,7 @@ def test_loss_of_the_draw_is_the_loss_of_the_noise(generator):
     before = process.corrupt(data, 0.2, generator=again)
     state, noise, gain = carry(process, before, 0.5, 0.2, generator=again)
     guess = torch.tanh(state)
-    alpha, sigma = process.levels(0.5, state)
+    alpha, sigma = process.scales(0.5, state)
     by_hand = (noise - gain * (state - alpha * guess) / sigma).square().mean(1)
     assert torch.allclose(drawn.loss(guess, (alpha / sigma).square()), by_hand, rtol=1e-10)
     assert torch.equal(drawn.state, state)
@@ -96,7 +96,7 @@ def test_floor_of_the_gap_objective(generator):
     x = torch.zeros(count, 1, dtype=torch.float64)
     before = process.corrupt(x, 0.3, generator=generator)
     state, noise, gain = carry(process, before, 0.5, 0.3, generator=generator)
-    _, sigma = process.levels(0.5, state)
+    _, sigma = process.scales(0.5, state)
     rest = noise - gain * state / sigma  # E[xi | x_t, x] = c eps
     assert float(rest.var()) == pytest.approx(known, rel=5 * math.sqrt(2 / count))
 
@@ -111,14 +111,14 @@ def test_fixed_noise_has_another_optimum(generator):
     state, noise, gain = carry(process, noisy[rows], t, s, generator=generator)
     best = fixed_optimum(process, noisy, state, t, s)
     assert orthogonal(noise - best, state) < 4.5
-    _, sigma = process.levels(t, state)
+    _, sigma = process.scales(t, state)
     clean = Memoriser(process, data)(state, torch.tensor(t))
     memorised = gain * convert(clean, state, torch.tensor(t), process, "clean", "noise")
     assert orthogonal(noise - memorised, state) > 20
     objective = GapNoise(process, data, law=always(s), resample=False, seed=11)
     times = torch.full((len(rows),), t, dtype=torch.float64)
     drawn = objective.draw(rows, data[rows], times, generator)
-    alpha, _ = process.levels(t, state)
+    alpha, _ = process.scales(t, state)
     target = (drawn.gain * drawn.state - alpha * drawn.target) / sigma  # xi
     assert orthogonal(target - fixed_optimum(process, noisy, drawn.state, t, s), drawn.state) < 4.5
 

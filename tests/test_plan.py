@@ -191,7 +191,7 @@ def test_the_samples_clock_is_the_same_program_in_another_charge(two_point_curve
     nats, seen = (plan_steps(two_point_curve, 8, clock=c) for c in ("nats", "samples"))
     assert seen.excess > nats.excess
     for rival in seen.compare().values():
-        assert seen.charge <= rival.charge * (1 + 1e-4)
+        assert seen.clock_excess <= rival.clock_excess * (1 + 1e-4)
     power = plan_steps(two_point_curve, 8, clock=np.log)
     assert power.clock == "custom"
 
@@ -199,9 +199,9 @@ def test_the_samples_clock_is_the_same_program_in_another_charge(two_point_curve
 def test_plan_times_and_ends(two_point_curve):
     plan = plan_steps(two_point_curve, 7, ends=(0.01, 10.0))
     assert np.allclose(plan.u[[0, -1]], [0.01, 10.0])
-    again = EDM(0.2, 20).clock(torch.as_tensor(plan.levels)).numpy()
+    again = EDM(0.2, 20).clock(torch.as_tensor(plan.times)).numpy()
     assert np.allclose(again, plan.u, rtol=1e-9)
-    assert (np.diff(plan.levels) < 0).all()
+    assert (np.diff(plan.times) < 0).all()
     assert json.loads(json.dumps(plan.to_json()))["steps"] == 7
 
 
@@ -515,8 +515,8 @@ def test_gits_on_a_real_mixture(two_point_curve, generator):
 
 def test_every_plan_carries_both_charges(two_point_curve):
     for plan in plan_steps(two_point_curve, 8).compare().values():
-        assert set(plan.charges) == {"nats", "samples"}
-        assert plan.charges["nats"] == plan.excess
+        assert set(plan.excesses) == {"nats", "samples"}
+        assert plan.excesses["nats"] == plan.excess
         rate = two_point_curve.rate  # c^2: between the variance and the scale of half the guess
         half = np.exp(np.interp(-rate[0] / 2, -rate, np.log(two_point_curve.u)))
         variance = np.sqrt(2 * rate[0] / half)
@@ -524,11 +524,11 @@ def test_every_plan_carries_both_charges(two_point_curve):
         stairs = (np.diff(clock) * two_point_curve(plan.u[:-1])).sum()
         dense = np.geomspace(plan.u[0], plan.u[-1], 20_001)
         area = np.trapezoid(two_point_curve(dense), -np.arctan(1 / np.sqrt(dense * variance)))
-        assert abs(plan.charges["samples"] - (stairs - area)) < 1e-5
+        assert abs(plan.excesses["samples"] - (stairs - area)) < 1e-5
     seen = plan_steps(two_point_curve, 8, clock="samples")
-    assert seen.charges["samples"] == seen.charge
+    assert seen.excesses["samples"] == seen.clock_excess
     unknown = LossCurve(two_point_curve.u, two_point_curve.rate)
-    assert set(plan_steps(unknown, 4).charges) == {"nats"}
+    assert set(plan_steps(unknown, 4).excesses) == {"nats"}
     assert "tangent" not in plan_steps(unknown, 4).compare()
 
 
@@ -546,7 +546,7 @@ def test_a_clock_from_zero_has_the_plans_of_a_share():
     assert set(rivals) == {"loss-adaptive", "linear", "cosine", "entropic", "density"}
     assert abs(rivals["linear"].excess - plan.excess) < 1e-4
     assert np.allclose(plan.u, np.linspace(0, 1, 5), atol=2e-3)  # a line is cut evenly
-    assert set(plan.charges) == {"nats"}
+    assert set(plan.excesses) == {"nats"}
 
 
 def test_a_plan_of_ones_own(two_point_curve):

@@ -61,7 +61,7 @@ class ExactGaussian(Denoiser):
         self.gain, self.covariance = true @ self.precision, factor * true
 
     def forward(self, state, t, condition=None):
-        _, sigma = self.process.levels(t, state.double())
+        _, sigma = self.process.scales(t, state.double())
         mean = (condition.double() - SLOPE @ PRIOR.loc) @ self.gain.T
         total = self.covariance + sigma.square()[:, :, None] * torch.eye(2).double()
         weight = torch.linalg.solve(total, self.covariance)  # both commute

@@ -8,8 +8,9 @@ import torch
 
 from reverie.denoisers import Memoriser
 from reverie.errors import InputError
+from reverie.information.flow import flow_density
 from reverie.processes import EDM, VE, VP, Rectified
-from reverie.sampling import log_likelihood, sample
+from reverie.sampling import sample
 from solver_laws import Mixture, gaussian, grid, variances
 
 
@@ -34,7 +35,7 @@ def test_likelihood_of_a_gaussian_is_its_closed_form(generator):
         eye = torch.eye(3, dtype=torch.float64)
         law = high * (mix + low * eye) @ torch.linalg.inv(mix + high * eye)
         exact = torch.distributions.MultivariateNormal(eye[0] * 0, law).log_prob(x)
-        found = log_likelihood(gaussian(process, mix), x, probes=None, tolerance=1e-6)
+        found = flow_density(gaussian(process, mix), x, probes=None, tolerance=1e-6)
         assert torch.allclose(found.nats, exact, atol=1e-4)
         assert (found.stderr == 0).all()
 
@@ -44,11 +45,11 @@ def test_likelihood_by_probes_is_unbiased_with_its_standard_error(generator):
     pytest.importorskip("torchdiffeq")
     process, mix = EDM(0.05, 20), torch.tensor([[1.0, 0.9], [0.9, 1.0]]).double()
     x = torch.randn(3, 2, generator=generator, dtype=torch.float64)
-    exact = log_likelihood(gaussian(process, mix), x, probes=None)
-    found = log_likelihood(gaussian(process, mix), x, probes=60, generator=generator)
+    exact = flow_density(gaussian(process, mix), x, probes=None)
+    found = flow_density(gaussian(process, mix), x, probes=60, generator=generator)
     assert (found.stderr > 0).all()
     assert ((found.nats - exact.nats).abs() < 4 * found.stderr).all()
-    one = log_likelihood(gaussian(process, mix), x, probes=1, generator=generator)
+    one = flow_density(gaussian(process, mix), x, probes=1, generator=generator)
     assert one.stderr.isnan().all()
 
 
@@ -76,7 +77,7 @@ def test_likelihood_of_a_mixture_by_quadrature():
         low, high = torch.where(above, low, middle), torch.where(above, middle, high)
     prior = torch.distributions.Normal(0.0, 10.0)
     exact = prior.log_prob(low) + log_density(x, 0.05) - log_density(low, 10.0)
-    found = log_likelihood(Mixture(process, width), x[:, None], probes=None, tolerance=1e-7)
+    found = flow_density(Mixture(process, width), x[:, None], probes=None, tolerance=1e-7)
     assert torch.allclose(found.nats, exact, atol=2e-4)
 
 
@@ -89,7 +90,7 @@ def test_single_precision_is_as_good():
     start, end = variances(process, times).tolist()
     assert last.state.dtype == torch.float32
     assert torch.allclose(last.state, init * math.sqrt(end / start), rtol=1e-3)
-    found = log_likelihood(gaussian(process), torch.ones(2, 1), probes=None)
+    found = flow_density(gaussian(process), torch.ones(2, 1), probes=None)
     law = torch.distributions.Normal(0.0, 80 * math.sqrt(end / start))
     assert torch.allclose(found.nats, law.log_prob(torch.ones(2)).double(), atol=1e-3)
 
@@ -100,17 +101,17 @@ def test_likelihood_of_the_memoriser_is_a_narrow_mixtures():
     process, row = EDM(0.1, 20), torch.tensor([[0.7, -0.3]], dtype=torch.float64)
     x = row + torch.tensor([[0.0, 0.0], [0.05, -0.1]], dtype=torch.float64)
     exact = torch.distributions.Normal(row * (1 - 0.1 / 20), 0.1).log_prob(x).sum(1)
-    found = log_likelihood(Memoriser(process, row), x, probes=2, tolerance=1e-6)
+    found = flow_density(Memoriser(process, row), x, probes=2, tolerance=1e-6)
     assert torch.allclose(found.nats, exact, atol=1e-4)
 
 
 def test_probability_flow_refusals(monkeypatch):
     model, x = gaussian(EDM()), torch.zeros(2, 1)
     with pytest.raises(InputError, match="at least one"):
-        log_likelihood(model, x, probes=0)
+        flow_density(model, x, probes=0)
     monkeypatch.setitem(sys.modules, "torchdiffeq", None)
     for call in (
-        lambda: log_likelihood(model, x),
+        lambda: flow_density(model, x),
         lambda: sample(model, 2, grid(EDM(), 4), "ode", shape=(1,)),
     ):
         with pytest.raises(InputError, match=r"torchdiffeq: pip install 'reverie\[flows\]'"):

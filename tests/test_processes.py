@@ -44,7 +44,7 @@ def test_conversions_round_trip(process, kind, generator):
     if kind == "noise":
         assert torch.allclose(value, noise, atol=1e-6)
     if kind == "score":
-        assert torch.allclose(value, -noise / process.levels(t, state)[1], atol=1e-5)
+        assert torch.allclose(value, -noise / process.scales(t, state)[1], atol=1e-5)
     if kind == "velocity":
         step = 1e-6
         later, earlier = (process.corrupt(clean, t + d, end=noise) for d in (step, -step))
@@ -72,7 +72,7 @@ def test_log_kernel_is_the_gaussian_density(columns, generator):
     x = torch.randn(4, 3, dtype=torch.float64, generator=generator)
     t = torch.full((2,), 0.4)
     state = torch.randn(2, 3, dtype=torch.float64, generator=generator)
-    alpha, sigma = process.levels(t, state)
+    alpha, sigma = process.scales(t, state)
     expected = torch.distributions.Normal(alpha[:, None] * x, sigma[:, None]).log_prob(
         state[:, None]
     )
@@ -85,7 +85,7 @@ def test_reverse_with_the_truth_keeps_the_forward_law(generator):
     x = torch.full((n, 1), 0.7, dtype=torch.float64)
     state = process.corrupt(x, 0.6, generator=generator)
     moved = process.reverse(x, state, 0.6, 0.3, generator=generator)
-    alpha, sigma = process.levels(0.3, x)
+    alpha, sigma = process.scales(0.3, x)
     assert abs(moved.mean() - 0.7 * float(alpha)) < 4 * float(sigma) / math.sqrt(n)
     assert abs(moved.std() / float(sigma) - 1) < 4 / math.sqrt(2 * n)
 
@@ -119,8 +119,8 @@ def test_bad_settings_get_one_sentence(make, words):
 
 def test_levels_broadcast_over_data_axes():
     process, x = EDM(), torch.zeros(3, 1, 4, 4)
-    assert process.levels(0.5, x)[1].shape == (1, 1, 1, 1)
-    assert process.levels(torch.tensor([0.1, 0.2, 0.3]), x)[1].shape == (3, 1, 1, 1)
+    assert process.scales(0.5, x)[1].shape == (1, 1, 1, 1)
+    assert process.scales(torch.tensor([0.1, 0.2, 0.3]), x)[1].shape == (3, 1, 1, 1)
     assert process.corrupt(x, torch.tensor([0.1, 0.2, 0.3])).shape == x.shape
 
 

@@ -120,7 +120,7 @@ def test_density_of_the_exact_score_is_the_mixture():
 
     class Exact(torch.nn.Module):
         def forward(self, x, t):
-            alpha, sigma = process.levels(t, x)
+            alpha, sigma = process.scales(t, x)
             return sigma * (3 * alpha * torch.tanh(3 * alpha * x) - x)
 
     x = torch.linspace(-8, 8, 1601)

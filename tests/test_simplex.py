@@ -18,7 +18,7 @@ from reverie.denoisers import (
     Memoriser,
     SharesNetwork,
 )
-from reverie.denoisers.networks.simplex import implicit_shares_loss, lineage_loss
+from reverie.objectives.shares import implicit_shares_loss, lineage_loss
 from reverie.processes import VP, LogRatios, WrightFisher
 from reverie.processes.generator import DiffusionGenerator
 from reverie.processes.lineages import draw_lineages, lineage_law
@@ -393,7 +393,7 @@ def test_both_losses_train_a_network(loss, generator):
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimiser.step()
     assert cost(network) - best < 0.5 * (start - best)
-    with pytest.raises(TypeError):
+    with pytest.raises(InputError, match="needs a Wright-Fisher process"):
         loss(Linear.fit(VP(), data), data[:2], torch.rand(2))
 
 

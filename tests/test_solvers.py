@@ -11,7 +11,7 @@ from reverie.denoisers import as_denoiser
 from reverie.errors import InputError
 from reverie.processes import EDM, VE, VP, Custom, Rectified
 from reverie.sampling import SAMPLERS, Churn, sample
-from reverie.sampling.levels import Levels, combine
+from reverie.sampling.scales import Scales, combine
 from solver_laws import C2, Mixture, gaussian, grid, seed_after_the_start, variances, visits_of
 
 ON_A_PLAN = [name for name in SAMPLERS if name != "ode"]
@@ -37,7 +37,7 @@ def linear_map(monkeypatch, model, times, sampler, dim=1, **options):
         columns = slice(dim * (k := next(drawn)), dim * (k + 1))
         return eye[:, columns].reshape(state.shape)
 
-    monkeypatch.setattr(Levels, "noise", unit_noise)
+    monkeypatch.setattr(Scales, "noise", unit_noise)
     *_, last = sample.trajectory(
         model, rows, times, sampler, init=eye[:, :dim].contiguous(), **options
     )
@@ -271,7 +271,7 @@ def test_langevin_steps_are_those_of_the_paper():
     ours = visits_of(process, times, "predictor-corrector", snr=0.2, corrections=2)
     seed = torch.Generator().manual_seed(7)
     x = process.sigma(times[:1]) * torch.randn(5, 3, generator=seed, dtype=torch.float64)
-    alpha, sigma = process.levels(times[:1], x)
+    alpha, sigma = process.scales(times[:1], x)
     for _ in range(2):
         score = (alpha * Mixture(process)(x, times[0]) - x) / sigma**2
         z = torch.randn(5, 3, generator=seed, dtype=torch.float64)

@@ -19,7 +19,7 @@ from reverie.processes import PROCESSES, Brownian, Masking, RateMatrix, name_of,
 from reverie.processes.heat import heat_kernel
 from reverie.report import write_report
 from reverie.runs.config import FitConfig
-from reverie.runs.readings import draw, sampling_plan, standard_curves, steps_are_measured
+from reverie.runs.readings import draw, sampling_plan, standard_curves
 from reverie.spaces import FiniteSet, Hyperbolic, Rotations, Sphere, Torus
 
 RNG = np.random.default_rng(0)
@@ -248,7 +248,7 @@ def test_fit_sample_plan_and_audit(name: str, tmp_path: Path) -> None:
     assert plan.steps == 3
     loaded.scaler.to_model(drawn)  # every sample lies in the space of the data
     assert drawn.dtype == values.dtype
-    assert steps_are_measured(loaded.process) == (name in ("uniform", "images"))
+    assert loaded.process.steps_measured == (name in ("uniform", "images"))
     report = describe(loaded, name, samples=30, sampling_steps=3)
     assert report.verdict is not None
     assert report.verdict.leak is not None

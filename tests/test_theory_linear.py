@@ -16,11 +16,11 @@ from reverie.processes import EDM, VP
 from reverie.sampling import sample
 from reverie.theory import (
     Atoms,
-    Levels,
     LinearTheory,
+    Scales,
     Traces,
     atoms,
-    ddpm_levels,
+    ddpm_scales,
     effective_ridge,
     expected_kl,
     gaussian_kl,
@@ -165,7 +165,7 @@ def test_shifted_data_shift_the_samples(generator):
 
 
 def test_null_mode_follows_the_noise_level_and_ends_at_zero():
-    levels = ddpm_levels(50)
+    levels = ddpm_scales(50)
     path = variance_path(levels, np.zeros((50, 1)), "ancestral")
     assert np.allclose(path[:, 0], levels.sigma**2, rtol=1e-12)
     for sampler in ("ancestral", "ancestral-large", "ddim"):
@@ -176,9 +176,9 @@ def test_null_mode_follows_the_noise_level_and_ends_at_zero():
 def test_many_steps_reach_the_limits_of_the_last_level(beta_max):
     """DDIM: lam/C_T. Ancestral: lam + ab_T lam^2/C_T^2 (1 - C_T), from unit variance."""
     theory = LinearTheory(MODES)
-    first = ddpm_levels(1000, 1e-4, beta_max).alpha[0] ** 2
+    first = ddpm_scales(1000, 1e-4, beta_max).alpha[0] ** 2
     gamma = np.geomspace(first / (1 - first), 1e10, 200_000)
-    levels = Levels(np.sqrt(gamma / (1 + gamma)), np.sqrt(1 / (1 + gamma)))
+    levels = Scales(np.sqrt(gamma / (1 + gamma)), np.sqrt(1 / (1 + gamma)))
     end = first * MODES + 1 - first
     ddim = theory.sampled_covariance(levels, "ddim", MODES, start=1.0)
     assert np.allclose(ddim, MODES / end, rtol=3e-4)
@@ -197,7 +197,7 @@ def test_reference_variances_of_the_thousand_step_sampler():
         (0.01, "ancestral-large"): [0, 0.01008, 0.9999, 24.47],
     }
     for (beta_max, sampler), values in expected.items():
-        levels = ddpm_levels(1000, 1e-4, beta_max)
+        levels = ddpm_scales(1000, 1e-4, beta_max)
         ours = theory.sampled_covariance(levels, sampler, MODES, start=1.0)
         assert np.allclose(ours, values, rtol=5e-4)
 
@@ -252,7 +252,7 @@ def test_null_floor_constants_and_the_thousand_step_sampler():
     """DDPM (beta_t noise) and DDIM at T = 1000 within 4%; 16,000 fine steps within 1%."""
     assert null_floor(1.0, "ddim") == pytest.approx(0.2807, abs=5e-5)
     assert null_floor(1.0) == pytest.approx(0.3738, abs=5e-5)
-    levels = ddpm_levels()
+    levels = ddpm_scales()
     for training_time in (10.0, 30.0):
         stopped = LinearTheory(MODES[2:], time=training_time)
         zero = np.zeros(1)
@@ -261,7 +261,7 @@ def test_null_floor_constants_and_the_thousand_step_sampler():
         assert ddpm == pytest.approx(null_floor(training_time), rel=0.04)
         assert ddim == pytest.approx(null_floor(training_time, "ddim"), rel=0.04)
     gamma = np.geomspace(1e-5, 1e7, 16_000)
-    fine = Levels(np.sqrt(gamma / (1 + gamma)), np.sqrt(1 / (1 + gamma)))
+    fine = Scales(np.sqrt(gamma / (1 + gamma)), np.sqrt(1 / (1 + gamma)))
     for sampler in ("ancestral", "ddim"):
         floor = LinearTheory(MODES[2:], time=100.0).sampled_covariance(fine, sampler, np.zeros(1))
         assert floor[0] == pytest.approx(null_floor(100.0, sampler), rel=0.01)
@@ -285,7 +285,7 @@ def test_edm_closed_form_against_quadrature(start):
 @pytest.mark.parametrize("n", [50, 200])
 def test_best_stopping_time_is_worth_the_best_ridge(n):
     """d = 100, k = 1, through DDIM: the same KL within 10%; DDPM gains a little more."""
-    theory, levels = LinearTheory(power_law(100, 1), n), ddpm_levels()
+    theory, levels = LinearTheory(power_law(100, 1), n), ddpm_scales()
     ridge = theory.at(ridge=theory.optimal_ridge()).kl()
     best = theory.optimal_time(levels, "ddim")
     assert theory.at(time=best).kl(levels, "ddim") == pytest.approx(ridge, rel=0.1)
@@ -296,7 +296,7 @@ def test_best_stopping_time_is_worth_the_best_ridge(n):
 @pytest.mark.parametrize("n", [50, 200])
 def test_stopped_losses_and_kl_against_simulation(n):
     d, training_time, gamma = 100, 2.0, np.array([0.1, 1.0, 10.0])
-    spectrum, rng, levels = power_law(d, 1), np.random.default_rng(3), ddpm_levels(300)
+    spectrum, rng, levels = power_law(d, 1), np.random.default_rng(3), ddpm_scales(300)
     theory = LinearTheory(spectrum, n, time=training_time)
     rows = []
     for _ in range(24):

@@ -399,7 +399,7 @@ def test_equivariant_local_against_a_list_of_patches(generator, boundary):
     machine = creativity.equivariant_local(process, data, 3, boundary)
     machine.chunk = 1  # one candidate at a time: the stream itself is under test
     guess = machine(state, t)
-    alpha, sigma = (v.flatten() for v in process.levels(t, state))
+    alpha, sigma = (v.flatten() for v in process.scales(t, state))
 
     def cut(image, i, j):  # patch, with nan where it leaves the frame
         out = torch.full((3, 3), torch.nan, dtype=torch.float64)
@@ -474,7 +474,7 @@ class Mixture(Denoiser):
         return self.centres[rows] + 0.5 * normal(generator, n, self.centres.shape[1])
 
     def forward(self, state, t, condition=None):
-        alpha, sigma = self.process.levels(t, state)
+        alpha, sigma = self.process.scales(t, state)
         width = 0.25 * alpha**2 + sigma**2
         apart = state[:, None] - alpha[:, None] * self.centres
         weights = torch.softmax(-apart.square().sum(2) / (2 * width), 1)
@@ -511,7 +511,7 @@ def test_memorisers_jacobian_is_the_posterior_covariance(generator):
     weights = torch.softmax(process.log_kernel(state, data, t), 1)
     centred = (data[None] - memoriser(state, t)[:, None]).flatten(2)
     covariance = torch.einsum("bn,bni,bnj->bij", weights, centred, centred)
-    alpha, sigma = (float(v) for v in process.levels(t, state[:1]))
+    alpha, sigma = (float(v) for v in process.scales(t, state[:1]))
     found = identities.jacobian(memoriser, state, t) * sigma**2 / alpha
     assert torch.allclose(found, covariance, atol=1e-10)
 

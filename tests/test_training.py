@@ -197,10 +197,11 @@ def test_bad_fits_say_why_and_write_nothing(tmp_path, data, settings, words):
     assert not (tmp_path / "run").exists()
 
 
-def test_custom_processes_are_refused_for_runs():
+def test_custom_processes_fit_and_are_named_by_their_class():
     process = Custom(lambda t: 1 - t, lambda t: t)
-    with pytest.raises(InputError, match="cannot be written"):
-        fit(points(), process=process, **SMALL)
+    run = fit(points(), process=process, **SMALL)
+    assert run.config.process == "own reverie.processes.schedules:Custom"
+    assert run.process is process
 
 
 def test_an_own_module_trains_and_reloads(tmp_path):

@@ -20,6 +20,10 @@ from scipy.interpolate import PchipInterpolator
 from scipy.optimize import isotonic_regression
 
 from reverie.denoisers import Denoiser, condition_rows, evaluating
+from reverie.denoisers.rates import Moments as Moments
+from reverie.denoisers.rates import as_points as as_points
+from reverie.denoisers.rates import level_rates as level_rates
+from reverie.denoisers.rates import level_times as level_times
 from reverie.errors import InputError
 from reverie.processes import Process
 
@@ -28,8 +32,8 @@ Z95 = 1.959964
 
 
 @dataclass(frozen=True)
-class Leak:
-    """How many nats better a model knows its training points than fresh ones, up to `level`."""
+class Gap:
+    """Difference in nats of the areas under two curves, up to the clock value `level`."""
 
     nats: float
     stderr: float
@@ -40,6 +44,10 @@ class Leak:
 
     def __str__(self) -> str:
         return f"{self.nats:.3g} nats [{self.low:.3g}, {self.high:.3g}] up to u = {self.level:.3g}"
+
+
+class Leak(Gap):
+    """How many nats better a model knows its training points than fresh ones, up to `level`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,12 +234,18 @@ class LossCurve:
         falling = np.maximum.accumulate(self.rate[::-1], axis=0)[::-1]
         return replace(self, rate=falling)
 
-    def leak(self, other: LossCurve, until: float | None = None) -> Leak:
-        """Leak of this training curve against `other`, the held-out one, in nats up to `until`.
+    def leak(self, heldout: LossCurve, until: float | None = None) -> Leak:
+        """Leak in nats of this training curve against the held-out one, up to clock `until`.
 
-        The integral of (other - self), with a 95% interval from the per-sample areas; where both
-        curves kept their samples of the same rows, the interval is that of the paired differences.
-        InputError when the levels differ.
+        The `gap` of the two, under the name that it has only there.
+        """
+        return Leak(**vars(self.gap(heldout, until)))
+
+    def gap(self, other: LossCurve, until: float | None = None) -> Gap:
+        """The integral of (other - self) in nats, up to clock `until` (default: the last level).
+
+        With a 95% interval from the per-sample areas; where both curves kept their samples of the
+        same rows, of the paired differences. InputError when the levels differ.
         """
         if self.u.shape != other.u.shape or not np.allclose(self.u, other.u, rtol=1e-6):
             raise InputError("two curves are compared at the same levels: measure both with one t")
@@ -245,8 +259,8 @@ class LossCurve:
         level = float(np.mean(self.u[keep][-1]))
         ends = (nats - Z95 * error, nats + Z95 * error)
         if self.process is None:
-            return Leak(nats, error, *ends, level)
-        return Leak(nats, error, *ends, level, self.process.clock_label)
+            return Gap(nats, error, *ends, level)
+        return Gap(nats, error, *ends, level, self.process.clock_label)
 
     def _difference_stderr(self, other: LossCurve, keep: np.ndarray, weights: np.ndarray) -> float:
         mine, theirs = self.per_sample, other.per_sample
@@ -304,42 +318,6 @@ class LossCurve:
         return ax
 
 
-def level_times(process: Process, levels: int | Sequence[float] | np.ndarray) -> np.ndarray:
-    """Times (L,) of `levels` equal strata of the log clock over `t_range`, noisy to clean.
-
-    Strata of the clock itself where it starts at 0. An array is taken as clock values (one clock).
-    """
-    if isinstance(levels, int):
-        if levels < 2:
-            raise InputError(f"a curve needs at least 2 levels, not {levels}")
-        ends = process.clock(torch.tensor(process.t_range[::-1], dtype=torch.float64))
-        is_log = bool((ends > 0).all())
-        start, stop = (ends.log() if is_log else ends).reshape(2, -1).mean(1).tolist()
-        clock = torch.linspace(start, stop, levels, dtype=torch.float64)
-        times = process.time(clock.exp() if is_log else clock).clamp(*process.t_range)
-        times[0], times[-1] = process.t_range[1], process.t_range[0]
-        return times.numpy()
-    return process.time(torch.as_tensor(np.asarray(levels), dtype=torch.float64)).numpy()
-
-
-class _Moments:
-    """Running mean and scatter of rows that arrive in blocks (Chan, Golub & LeVeque 1979)."""
-
-    def __init__(self, cross: bool) -> None:
-        self.count, self.cross = 0, cross
-        self.mean, self.scatter = np.zeros(1), np.zeros(1)
-
-    def add(self, rows: np.ndarray) -> None:
-        count, mean = len(rows), rows.mean(0)
-        shift, total = mean - self.mean, self.count + count
-        centred = rows - mean
-        inner = centred.T @ centred if self.cross else (centred**2).sum(0)
-        outer = np.outer(shift, shift) if self.cross else shift**2
-        self.scatter = self.scatter + inner + outer * (self.count * count / total)
-        self.mean = self.mean + shift * (count / total)
-        self.count = total
-
-
 @torch.no_grad()
 def measure(
     denoiser: Denoiser,
@@ -371,7 +349,7 @@ def measure(
     times = level_times(process, levels)
     clock = process.clock(torch.as_tensor(times)).numpy()
     weights = LossCurve(clock, np.ones_like(clock)).weights
-    single, shares, kept = _Moments(cross=False), _Moments(cross=True), []
+    single, shares, kept = Moments(cross=False), Moments(cross=True), []
     for start in range(0, len(data), batch_size):
         rows = data[start : start + batch_size]
         extra = None if condition is None else condition[start : start + batch_size]
@@ -398,39 +376,3 @@ def measure(
         n,
         label,
     )
-
-
-def as_points(denoiser: Denoiser, data: torch.Tensor | np.ndarray) -> torch.Tensor:
-    """Data as points of the process's space, on the device of the denoiser's parameters.
-
-    Coordinates take the parameters' type too; symbols stay integers.
-    """
-    points = denoiser.process.space.as_points(torch.as_tensor(data))
-    weight = next((p for p in denoiser.parameters() if p.is_floating_point()), None)
-    if weight is None:
-        return points
-    return points.to(weight) if points.is_floating_point() else points.to(weight.device)
-
-
-def level_rates(
-    denoiser: Denoiser,
-    rows: torch.Tensor,
-    times: np.ndarray,
-    condition: Any,
-    generator: torch.Generator | None,
-) -> np.ndarray:
-    """Rates (B, L) or (B, L, J) of one block: the mean over an antithetic pair."""
-    if condition is not None:
-        condition = torch.cat([condition, condition])
-
-    def guess(state: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        prediction = denoiser(state, t, condition)
-        if not torch.isfinite(prediction).all():
-            raise InputError(f"the denoiser's guess at t = {float(t[0]):.4g} is not finite")
-        return prediction
-
-    rates = [
-        denoiser.process.probe(guess, rows, float(time), generator=generator).cpu().double()
-        for time in times
-    ]
-    return torch.stack(rates, dim=1).numpy()

@@ -21,7 +21,7 @@ from reverie.data import Dataset, Scaler, load, split
 from reverie.denoisers import Linear
 from reverie.errors import InputError
 from reverie.processes import GaussianProcess, build
-from reverie.runs.folder import Run
+from reverie.runs.run import Run
 from reverie.theory import CriticalTime, LinearTheory, spectrum_of
 
 PROCESS = "edm:sigma_min=0.02,sigma_max=40"

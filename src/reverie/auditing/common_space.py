@@ -37,6 +37,7 @@ from reverie.data import (
     Column,
     Dataset,
     ManifoldCoder,
+    PointsCoder,
     Scaler,
     SymbolCoder,
     coder_for,
@@ -48,6 +49,7 @@ from reverie.errors import InputError
 HEAVY = 1 / 3  # share of the variance
 FAR = 0.01  # of the rows
 LEVELS = 256
+OF_SPACES = (ManifoldCoder, SymbolCoder, PointsCoder)  # which embed rows by their own distances
 FEW_VALUES, REPEATS = 50, 5  # a column of numbers is discrete with so few values, each so often
 
 
@@ -117,7 +119,7 @@ def common_space(
     else:
         coder = coder_of(space, sets)
         arrays = in_common(sets, coder, notes)
-        notes += [coder.distances] if isinstance(coder, ManifoldCoder | SymbolCoder) else []
+        notes += [coder.distances] if isinstance(coder, OF_SPACES) else []
         if not isinstance(coder, ManifoldCoder) and len(sets) == 3 and _is_discrete(sets):
             cells = (codes[0], codes[1], codes[2])
     drawn = arrays[2] if len(arrays) == 3 else np.empty((0, arrays[0].shape[1]))
@@ -136,7 +138,7 @@ def coder_of(space: str | Scaler | None, sets: list[Dataset]) -> Scaler | None:
 
 def in_common(sets: list[Dataset], coder: Scaler | None, notes: list[str]) -> list[np.ndarray]:
     """All sets in the common space, which is fitted on the first two."""
-    if not isinstance(coder, ManifoldCoder | SymbolCoder):
+    if not isinstance(coder, OF_SPACES):
         return encode(sets, notes)
     arrays = [coder.embed(data.values) for data in sets]
     scale = np.concatenate(arrays[:2]).std(0).mean()

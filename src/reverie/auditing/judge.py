@@ -34,7 +34,6 @@ from reverie.curve import Leak, LossCurve, measure
 from reverie.data import Scaler
 from reverie.denoisers import Denoiser
 from reverie.errors import InputError
-from reverie.processes import GaussianProcess
 
 NEEDED_SHARE = 0.01  # copies at this share of the samples must be visible, or it is inconclusive
 
@@ -81,7 +80,7 @@ def audit(
     """
     common = common_space(train, holdout, samples, features=features, groups=groups, space=space)
     lines = list(extra)
-    if denoiser is not None and isinstance(denoiser.process, GaussianProcess):
+    if denoiser is not None and denoiser.process.gaussian is not None:
         lines += membership_rows(denoiser, *_points(common), seed=seed, conditions=conditions)
     leak = _leak(denoiser, common, curves, conditions, seed)
     return weigh(

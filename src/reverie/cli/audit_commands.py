@@ -11,10 +11,9 @@ from reverie.auditing.fairness.clean import free_folder
 from reverie.auditing.verdict import FINDINGS, Row
 from reverie.cli import flags
 from reverie.cli.console import Console, again, open_run
-from reverie.cli.demo import describe
 from reverie.data import Dataset, Scaler, load, save
 from reverie.errors import InputError
-from reverie.report import ModelReport, write_report, write_split
+from reverie.report import ModelReport, describe, write_report, write_split
 from reverie.runs.retraining import retrain_rows, retrain_run
 
 Cleaning = tuple[Dataset, Dataset, Dataset | None]  # training, held-out and sampled rows
@@ -81,7 +80,7 @@ def _audit_split(command: flags.Audit, console: Console) -> int:
 
 def _audit_run(command: flags.Audit, console: Console) -> tuple[ModelReport, Cleaning]:
     assert command.run is not None
-    run = open_run(command.run, console)
+    run = open_run(command.run, console, command.of_run.process)
     if not len(run.holdout):
         raise InputError(f"{command.run} held out no rows: fit it again with --holdout")
     folder = command.out or command.run

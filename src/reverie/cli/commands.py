@@ -13,35 +13,36 @@ from reverie.cli.console import Console, again, open_run
 from reverie.cli.demo import run_demo
 from reverie.curve import LossCurve, measure
 from reverie.data import Scaler, load, save, shared_rows, some_rows
+from reverie.diffusers import from_diffusers
 from reverie.errors import InputError
 from reverie.files import read_json
 from reverie.forecast import predict as forecast
-from reverie.plan.charges import has_samples_clock
-from reverie.processes import GaussianProcess
+from reverie.plan.excess import has_samples_clock
+from reverie.processes import process_typed
 from reverie.report import report_plans, write_forecast, write_plans, write_sweep
 from reverie.reproduce import reproduce as make_again
 from reverie.runs.config import FitConfig
 from reverie.runs.export import SCALER
 from reverie.runs.fitting import fit as fit_run
-from reverie.runs.folder import Run
 from reverie.runs.readings import (
     COSTLY_ROWS,
-    RUN_SAMPLERS,
     draw,
     path_kl,
     sampling_curve,
     standard_curves,
     step_charges,
-    steps_are_measured,
 )
 from reverie.runs.rejection import draw_without_copies
+from reverie.runs.run import Run
 from reverie.runs.sweeps import sweep as run_sweep
+from reverie.sampling.samplers import NAMES, sampler_named
 from reverie.theory.bounds import Facts
 
 
 def fit(command: flags.Fit, console: Console) -> int:
     out, config = command.out, command.config
     started = (out / "config.json").exists()
+    process = None if config.process is None else process_typed(config.process)
     if command.resume and started:
         config = FitConfig.from_json(read_json(out / "config.json"))
         console.say(f"continuing {out} with its own data and settings; other flags are ignored")
@@ -49,7 +50,10 @@ def fit(command: flags.Fit, console: Console) -> int:
         raise InputError("fit needs DATA: a file, a folder of images or a built-in name")
     bar = console.training("fit", config)
     try:
-        run = fit_run(command.data, config=config, out=out, resume=command.resume, on_event=bar)
+        run = fit_run(
+            command.data, config=config, out=out, resume=command.resume, on_event=bar,
+            process=process,
+        )  # fmt: skip
     except KeyboardInterrupt:
         print(f"reverie: stopped and saved; continue with: reverie fit --out {out} --resume",
               file=sys.stderr)  # fmt: skip
@@ -76,7 +80,7 @@ def fit(command: flags.Fit, console: Console) -> int:
 def sample(command: flags.Sample, console: Console) -> int:
     if command.n < 1:
         raise InputError(f"--n is {command.n}; it must be at least 1")
-    run = open_run(command.run, console)
+    run = open_run(command.run, console, command.of_run.process)
     drawing = (command.n, command.steps, command.plan, command.sampler)
     options: dict[str, Any] = dict(
         clock=command.clock, seed=command.seed, progress=console.ticker("samples")
@@ -88,7 +92,7 @@ def sample(command: flags.Sample, console: Console) -> int:
         values, plan = draw(run, *drawing, **options)
     written = save(command.out, values, run.scaler)
     data = {"written": str(written), "n": command.n, "refused": refused, "plan": plan.to_json()}
-    at_own_times = command.sampler in ("first-hitting", "gillespie")
+    at_own_times = sampler_named(run.process, command.sampler).own_times
     how = command.sampler if at_own_times else f"{command.steps} steps, {plan.name} plan"
     text = f"{written}: {command.n:,} samples, {how}"
     text += "" if refused is None else f"; {refused:,} near-copies of training rows were refused"
@@ -97,21 +101,19 @@ def sample(command: flags.Sample, console: Console) -> int:
 
 
 def plan(command: flags.PlanSteps, console: Console) -> int:
-    if command.sampler not in RUN_SAMPLERS:
-        raise InputError(
-            f"no sampler is called {command.sampler!r}; choose {', '.join(RUN_SAMPLERS)}"
-        )
+    if command.sampler not in NAMES:
+        raise InputError(f"no sampler is called {command.sampler!r}; choose {', '.join(NAMES)}")
     counts = _counts(command.steps)
-    run = _run_of(command.model, command.data, console)
+    run = _run_of(command, console)
     facts, charges = None, None
     if run is None:
         curve, second = _measured(command, console)
         facts = Facts(second_moment=second)
     else:
         curve = sampling_curve(run)
-        if isinstance(run.process, GaussianProcess):
+        if run.process.clock_is_snr:
             facts = Facts(float(run.train_points().flatten(1).square().sum(1).mean()))
-        if steps_are_measured(run.process):
+        if run.process.steps_measured:
             console.say("measuring steps ...")
             charges = step_charges(run)
     clock = command.clock
@@ -147,22 +149,21 @@ def _counts(text: str) -> list[int]:
     return sorted({int(part) for part in parts})
 
 
-def _run_of(path: Path, data: str | None, console: Console) -> Run | None:
-    """The run at `path`, or None where a diffusers model stands there."""
+def _run_of(command: flags.PlanSteps, console: Console) -> Run | None:
+    """The run at the command's path, or None where a diffusers model stands there."""
+    path, data = command.model, command.data
     pipeline = any((path / name).exists() for name in ("model_index.json", "scheduler"))
     network = (path / "config.json").exists() and not (path / "data.json").exists()
     if pipeline or (network and data is not None):
         return None
     if data is not None:
         raise InputError("--data goes with a diffusers directory; a run keeps its own data")
-    return open_run(path, console)
+    return open_run(path, console, command.of_run.process)
 
 
 def _measured(command: flags.PlanSteps, console: Console) -> tuple[LossCurve, float]:
     """The curve of a diffusers model on the rows of --data, and their mean square."""
     import torch
-
-    from reverie.diffusers.loading import from_diffusers
 
     if command.data is None:
         raise InputError(f"{command.model} is a diffusers model: give rows to measure it on, "
@@ -185,7 +186,9 @@ def _measured(command: flags.PlanSteps, console: Console) -> tuple[LossCurve, fl
 def compare(command: flags.Compare, console: Console) -> int:
     import torch
 
-    runs = [open_run(path, console) for path in (command.first, command.second)]
+    runs = [
+        open_run(path, console, command.of_run.process) for path in (command.first, command.second)
+    ]
     for run in runs:
         run.gaussian_network("compare")
     if runs[0].holdout.sha256() != runs[1].holdout.sha256():
@@ -202,7 +205,7 @@ def compare(command: flags.Compare, console: Console) -> int:
                         generator=generator, keep_samples=True)  # fmt: skip
         assert curve.per_sample is not None
         curves.append(LossCurve(levels, curve.rate * factor, per_sample=curve.per_sample * factor))
-    gap = curves[0].leak(curves[1])
+    gap = curves[0].gap(curves[1])
     lines = [f"{'':<12} {'held-out nats':>14} {'leak':>10} {'rows':>8} {'steps':>8}"]
     data: dict[str, Any] = {"runs": []}
     for path, run, curve in zip((command.first, command.second), runs, curves, strict=True):
@@ -299,7 +302,9 @@ def predict(command: flags.Predict, console: Console) -> int:
 
 
 def export(command: flags.Export, console: Console) -> int:
-    out = open_run(command.run, console).to_diffusers(command.out, license=command.license)
+    out = open_run(command.run, console, command.of_run.process).to_diffusers(
+        command.out, license=command.license
+    )
     text = (
         f"{out}: a pipeline of diffusers with its model card\n"
         f'next: reverie.from_diffusers("{out}")    '

@@ -12,8 +12,8 @@ from typing import Any
 from tqdm import tqdm
 
 from reverie.runs.config import FitConfig
-from reverie.runs.folder import Run
 from reverie.runs.readings import standard_curves
+from reverie.runs.run import Run
 from reverie.runs.trainer import Event, Trainer
 
 TYPED: list[str] = []  # the command line, for the pages' "make this again"
@@ -73,9 +73,9 @@ class Console:
         return show
 
 
-def open_run(path: Path, console: Console) -> Run:
-    """The run at `path`, its curves measured."""
-    run = Run.load(path)
+def open_run(path: Path, console: Console, process: str | None = None) -> Run:
+    """The run at `path`, its curves measured; process: of one's own, as it was typed."""
+    run = Run.load(path, process=process)
     if not run.curves:
         standard_curves(run, progress=console.ticker("curves"))
     return run

@@ -25,6 +25,15 @@ class Common:
 
 
 @dataclass(frozen=True)
+class OfRun:
+    """Flags of commands that open a run."""
+
+    process: str | None = None
+    """The process of your own that the run was fitted with, as package.module:Class[a=1]; nothing
+    is imported because a run's folder names it."""
+
+
+@dataclass(frozen=True)
 class Fit:
     """Fit a diffusion model to your data and write a run directory.
 
@@ -79,6 +88,7 @@ class Sample:
     its nearest other), and draw anew, up to 20 times as many as asked for."""
     seed: int = 0
     """The same seed draws the same samples."""
+    of_run: tyro.conf.OmitArgPrefixes[OfRun] = OfRun()
     common: tyro.conf.OmitArgPrefixes[Common] = Common()
 
 
@@ -138,6 +148,7 @@ class Audit:
     ./audit)."""
     seed: int = 0
     """Seed of samples, ties and plantings."""
+    of_run: tyro.conf.OmitArgPrefixes[OfRun] = OfRun()
     common: tyro.conf.OmitArgPrefixes[Common] = Common()
 
 
@@ -170,6 +181,7 @@ class PlanSteps:
     other values are taken as the model's own."""
     out: Path | None = None
     """Folder for the files (default: the run, or ./plan)."""
+    of_run: tyro.conf.OmitArgPrefixes[OfRun] = OfRun()
     common: tyro.conf.OmitArgPrefixes[Common] = Common()
 
 
@@ -186,6 +198,7 @@ class Compare:
     """Another, fitted on the same data."""
     seed: int = 0
     """Seed of the noise that both are measured with."""
+    of_run: tyro.conf.OmitArgPrefixes[OfRun] = OfRun()
     common: tyro.conf.OmitArgPrefixes[Common] = Common()
 
 
@@ -232,6 +245,7 @@ class Export:
     """The folder to create."""
     license: str = "unknown"
     """What the model card says, as mit or cc-by-4.0."""
+    of_run: tyro.conf.OmitArgPrefixes[OfRun] = OfRun()
     common: tyro.conf.OmitArgPrefixes[Common] = Common()
 
 

@@ -6,9 +6,11 @@ symbols and to points of a manifold. Nothing is unpickled.
 """
 
 from reverie.data.coders import ManifoldCoder as ManifoldCoder
+from reverie.data.coders import PointsCoder as PointsCoder
 from reverie.data.coders import SymbolCoder as SymbolCoder
 from reverie.data.coders import coder_for as coder_for
 from reverie.data.coders import coder_from_json as coder_from_json
+from reverie.data.coders import coder_on as coder_on
 from reverie.data.dataset import Column as Column
 from reverie.data.dataset import Dataset as Dataset
 from reverie.data.pictures import FASHION as FASHION

@@ -7,7 +7,8 @@ embeds rows for an audit: in its coordinates Euclidean distances rank as the spa
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import singledispatch
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,20 @@ from torch import Tensor
 from reverie.data.dataset import Dataset
 from reverie.data.scaler import Scaler, form_of
 from reverie.errors import InputError
-from reverie.spaces import FiniteSet, Manifold, Rotations, Sphere, Torus, space_named
+from reverie.spaces import (
+    Euclidean,
+    FiniteSet,
+    Manifold,
+    Rotations,
+    Simplex,
+    Space,
+    Sphere,
+    Torus,
+    space_named,
+)
 from reverie.spaces.sphere import from_degrees, to_degrees
 
-EUCLIDEAN, SYMBOLS = "euclidean", "symbols"
+EUCLIDEAN, SYMBOLS, SHARES = "euclidean", "symbols", "shares"
 MOST_SYMBOLS = 256
 ONE_HOT = 64  # symbols; beyond, they are the levels of a measurement and lie on a line
 OFF = 1e-3  # by how much rounded rows may miss the manifold before they are put on it
@@ -251,9 +262,110 @@ def _unit_vectors(degrees: Tensor, source: str) -> Tensor:
     return from_degrees(degrees)
 
 
+@dataclass(frozen=True, kw_only=True)
+class PointsCoder(Scaler):
+    """Rows that are the points of a space as they stand: shares, or a space of one's own.
+
+    of: the space's name where reverie has it (`simplex`), else empty; then the process says it.
+    """
+
+    of: str = ""
+
+    @property
+    def space(self) -> Space:
+        if self.of == SHARES:
+            return Simplex(self.shape[0])
+        raise InputError("this run lives on a space of your own: pass its process")
+
+    def to_model(self, values: np.ndarray, source: str = "the data") -> Tensor:
+        """Points (n, *shape), checked where the space is known."""
+        self._check_shape(values, source)
+        points = torch.from_numpy(values.astype(np.float32))
+        if not self.of:
+            return points
+        try:
+            return self.space.check(points)
+        except InputError as error:
+            raise InputError(f"{source}: {error}") from error
+
+    def to_user(self, points: Tensor) -> np.ndarray:
+        """The points themselves, in the data's type."""
+        return points.detach().cpu().numpy().astype(np.dtype(self.dtype))
+
+    def embed(self, values: np.ndarray) -> np.ndarray:
+        """Coordinates (n, F); roots of shares, whose chords rank as Fisher-Rao distances."""
+        flat = values.reshape(len(values), -1).astype(np.float64)
+        return np.sqrt(np.clip(flat, 0, None)) if self.of == SHARES else flat
+
+    @property
+    def distances(self) -> str:
+        """What `embed` compares, for the reader."""
+        if self.of == SHARES:
+            return "Rows are compared by their Fisher-Rao distance."
+        return "Rows are compared by their numbers as they stand."
+
+
+@singledispatch
+def space_word(space: Space) -> str:
+    """What `FitConfig.space` says of a space; "own" for one that reverie does not have."""
+    return "own"
+
+
+space_word.register(Euclidean, lambda space: EUCLIDEAN)
+space_word.register(FiniteSet, lambda space: SYMBOLS)
+space_word.register(Manifold, repr)
+space_word.register(Simplex, lambda space: SHARES)
+
+
+@singledispatch
+def coder_on(space: Space, data: Dataset, train: Dataset) -> Scaler:
+    """The coder of rows on the space of a process; register one for a class of spaces.
+
+    data: all rows. train: those whose scale it may read. Raises InputError where rows do not lie
+    in the space.
+    """
+    coder = PointsCoder(**form_of(data))
+    space.check(space.as_points(coder.to_model(data.values)))
+    return coder
+
+
+@coder_on.register(Euclidean)
+def _vectors(space: Euclidean, data: Dataset, train: Dataset) -> Scaler:
+    return Scaler.fit(train)
+
+
+@coder_on.register(FiniteSet)
+def _symbols(space: FiniteSet, data: Dataset, train: Dataset) -> Scaler:
+    coder = SymbolCoder.fit(data)
+    if data.kind != "text" and _numbered(data.values, space.symbols):
+        coder = replace(coder, levels=[[float(i) for i in range(space.symbols)]])
+    if coder.space.symbols > space.symbols or coder.space.shape != space.shape:
+        raise InputError(
+            f"{data.source} has {coder.space.symbols} symbols on sites {coder.space.shape}; the "
+            f"process is of {space.symbols} on {space.shape}"
+        )
+    space.check(coder.to_model(data.values, data.source))
+    return coder
+
+
+def _numbered(values: np.ndarray, symbols: int) -> bool:
+    """Whether the rows are numbers of symbols, 0 to `symbols` - 1."""
+    return bool(np.isin(values, np.arange(symbols)).all())
+
+
+@coder_on.register(Manifold)
+def _points(space: Manifold, data: Dataset, train: Dataset) -> Scaler:
+    return ManifoldCoder.fit(data, repr(space))
+
+
+@coder_on.register(Simplex)
+def _shares(space: Simplex, data: Dataset, train: Dataset) -> Scaler:
+    return coder_for(SHARES, data)
+
+
 def coder_for(space: str, data: Dataset) -> Scaler:
     """The coder of a space's name for these rows: `euclidean`, `symbols`, `sphere`, `torus`,
-    `rotations`, `hyperbolic`, or a manifold spelled out, as `Sphere(2)`.
+    `rotations`, `hyperbolic`, `shares`, or a manifold spelled out, as `Sphere(2)`.
 
     Raises InputError on an unknown name and on rows that do not lie in the space.
     """
@@ -263,6 +375,10 @@ def coder_for(space: str, data: Dataset) -> Scaler:
         return Scaler.fit(data)
     if space == SYMBOLS:
         return SymbolCoder.fit(data)
+    if space == SHARES:
+        coder = PointsCoder(**form_of(data), of=SHARES)
+        coder.to_model(data.values, data.source)
+        return coder
     return ManifoldCoder.fit(data, space)
 
 
@@ -270,4 +386,6 @@ def coder_from_json(values: dict[str, Any]) -> Scaler:
     """The coder that `to_json` wrote; TypeError where a field is missing."""
     if "levels" in values:
         return SymbolCoder(**values)
+    if "of" in values:
+        return PointsCoder(**values)
     return ManifoldCoder(**values) if "manifold" in values else Scaler(**values)

@@ -23,7 +23,7 @@ PREDICTIONS = ("clean", "noise", "velocity", "score", "v")
 def _weights(
     kind: str, process: GaussianProcess, t: Tensor, like: Tensor
 ) -> tuple[Tensor, Tensor]:
-    alpha, sigma = process.levels(t, like)
+    alpha, sigma = process.scales(t, like)
     if kind == "clean":
         return torch.ones_like(alpha), torch.zeros_like(alpha)
     if kind == "noise":
@@ -60,7 +60,7 @@ def convert(
     if source == to and source in PREDICTIONS:
         return value
     value, state = process.to_modes(value), process.to_modes(state)
-    alpha, sigma = process.levels(t, state)
+    alpha, sigma = process.scales(t, state)
     p, q = _weights(source, process, t, state)
     clean = value if source == "clean" else (sigma * value - q * state) / (p * sigma - q * alpha)
     if to != "clean":

@@ -17,6 +17,7 @@ from torch import Tensor
 from reverie.denoisers.base import Denoiser
 from reverie.errors import InputError
 from reverie.processes import GaussianProcess, Process
+from reverie.processes.gaussian import require_gaussian
 
 LogProb = Callable[[Tensor, Tensor, Any], Tensor]
 
@@ -62,7 +63,7 @@ class ClassifierFreeGuidance(Denoiser):
     def _scale(self, state: Tensor, t: Tensor) -> Tensor | float:
         if self._everywhere:
             return self.guidance_scale
-        alpha, sigma = _gaussian(self.process).levels(t, state)
+        alpha, sigma = _gaussian(self.process).scales(t, state)
         low, high = self.interval
         inside = (low * alpha < sigma) & (sigma <= high * alpha)
         return torch.where(inside, self.guidance_scale, 1.0)
@@ -90,7 +91,7 @@ class ClassifierGuidance(Denoiser):
         clean = self.denoiser(state, t)
         if condition is None:
             return clean
-        alpha, sigma = self.process.levels(t, state)
+        alpha, sigma = self.process.scales(t, state)
         slope = self.process.to_modes(self._gradient(state, t, condition))
         push = self.process.from_modes(sigma.square() / alpha * slope)
         return clean + self.guidance_scale * push
@@ -111,8 +112,5 @@ class ClassifierGuidance(Denoiser):
 
 
 def _gaussian(process: Process, one_level: bool = False) -> GaussianProcess:
-    if not isinstance(process, GaussianProcess):
-        raise InputError("guidance of a score needs a Gaussian process")
-    if one_level and not process.isotropic:
-        raise InputError("an interval of guidance needs one noise level for all coordinates")
-    return process
+    purpose = "an interval of guidance" if one_level else "guidance of a score"
+    return require_gaussian(process, purpose, one_level=one_level)

@@ -41,18 +41,18 @@ from reverie.errors import InputError
 class Handover:
     """A plan that a scheduler holds; a `with` block keeps it through the pipeline's own calls.
 
-    levels: (K + 1,) noise levels s = sigma / alpha that are held, noisiest first. rounding: the
+    spreads: (K + 1,) noise levels s = sigma / alpha that are held, noisiest first. rounding: the
     most by which whole timesteps moved log gamma (0 where levels are continuous).
     """
 
     scheduler: Any
-    levels: np.ndarray
+    spreads: np.ndarray
     _order: Order = field(repr=False)
 
     @property
     def steps(self) -> int:
         """Model evaluations of a first-order sampler: what to pass as num_inference_steps."""
-        return len(self.levels)
+        return len(self.spreads)
 
     @property
     def rounding(self) -> float:

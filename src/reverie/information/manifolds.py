@@ -22,14 +22,15 @@ from torch import Tensor
 
 from reverie.denoisers import Denoiser, evaluating
 from reverie.errors import InputError
+from reverie.information.flow import LogLikelihood, integrate
 from reverie.objectives.score_matching import implicit_integrand
 from reverie.processes import Brownian
-from reverie.sampling.probability_flow import LogLikelihood, integrate
+from reverie.processes.riemannian import require_manifold_noise
 from reverie.spaces.divergence import divergence, probes
 
 
 @torch.no_grad()
-def flow_log_likelihood(
+def manifold_flow_density(
     denoiser: Denoiser,
     x: Tensor,
     *,
@@ -44,7 +45,7 @@ def flow_log_likelihood(
     The standard error is 0 when exact and nan otherwise. Raises InputError on points off the
     manifold, without torchdiffeq, or on another process than Brownian.
     """
-    process = _brownian(denoiser)
+    process = require_manifold_noise(denoiser.process, "this likelihood")
     space, kind, evaluations = process.space, x.dtype, 0
     space.check(x)
     seeds = torch.Generator(device=x.device)
@@ -114,9 +115,9 @@ def elbo(
     """Lower bound in nats (B,) of the log-density of points x (B, *shape), and its standard error.
 
     draws: durations a point (at least 2). law: a `DurationLaw` to draw them from; by default one
-    is learned from a pilot of 2,048 draws. directions: as in `flow_log_likelihood`.
+    is learned from a pilot of 2,048 draws. directions: as in `manifold_flow_density`.
     """
-    process = _brownian(denoiser)
+    process = require_manifold_noise(denoiser.process, "this likelihood")
     if draws < 2:
         raise InputError(f"draws is {draws}; the bound needs at least 2 durations a point")
     process.space.check(x)
@@ -144,14 +145,7 @@ def _integrand(
     directions: int | None,
     generator: torch.Generator | None,
 ) -> Tensor:
-    process = _brownian(denoiser)
+    process = require_manifold_noise(denoiser.process, "this likelihood")
     state = process.spread(x, tau - process.tau_min, generator=generator)
     t = process.time(1 / tau)
     return implicit_integrand(denoiser, state, t, directions=directions, generator=generator)
-
-
-def _brownian(denoiser: Denoiser) -> Brownian:
-    process = denoiser.process
-    if not isinstance(process, Brownian):
-        raise InputError("these likelihoods need Brownian motion on a manifold")
-    return process

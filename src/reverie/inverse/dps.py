@@ -30,7 +30,7 @@ def dps(task: Task, guidance_scale: float = 1.0) -> Tensor:
         norm = residual.flatten(1).norm(dim=1).clamp(min=torch.finfo(state.dtype).tiny)
         direction = residual / norm.reshape(-1, *(1,) * (residual.ndim - 1))
         downhill = transposed(tangent.pull(direction))
-        scale = _total(process.levels(t, state)) * _total(process.levels(s, state))
+        scale = _total(process.scales(t, state)) * _total(process.scales(s, state))
         moved = process.reverse(clean, state, t, s, generator=task.generator)
         state = moved + in_modes(process, zeta * scale, downhill)
     return task.denoiser(state, _each(task.times[-1], state))

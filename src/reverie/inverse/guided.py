@@ -29,6 +29,7 @@ from reverie.errors import InputError
 from reverie.inverse.krylov import gmres
 from reverie.inverse.measurements import Measurement, Tangent
 from reverie.processes import GaussianProcess, Process
+from reverie.processes.gaussian import require_gaussian
 
 INNER_ITERATIONS = 100  # of solves that need no derivative of the denoiser
 
@@ -55,7 +56,7 @@ class Guided(Denoiser):
         y = self.measurement.check(condition, len(state)).to(state)
         clean, transposed = differentiable_guess(self.denoiser, state, t)
         tangent = self.measurement.tangent(clean)
-        alpha, sigma = self.process.levels(t, state)
+        alpha, sigma = self.process.scales(t, state)
 
         def covariance(v: Tensor) -> Tensor:
             return in_modes(self.process, sigma.square() / alpha, transposed(v))
@@ -204,12 +205,7 @@ def differentiable_guess(
 
 def gaussian_process(process: Process) -> GaussianProcess:
     """The process, or InputError where it is not Gaussian."""
-    if not isinstance(process, GaussianProcess):
-        raise InputError(
-            f"an inverse problem needs a denoiser of a Gaussian process, not of "
-            f"{type(process).__name__}"
-        )
-    return process
+    return require_gaussian(process, "an inverse problem")
 
 
 def positive(name: str, value: float) -> float:

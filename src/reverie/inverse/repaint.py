@@ -57,8 +57,8 @@ def renoise(
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Draw x_t given x_s at the cleaner s: the forward process between two levels."""
-    alpha_s, sigma_s = process.levels(s, state)
-    alpha_t, sigma_t = process.levels(t, state)
+    alpha_s, sigma_s = process.scales(s, state)
+    alpha_t, sigma_t = process.scales(t, state)
     kept = alpha_t / alpha_s
     spread = (sigma_t.square() - (kept * sigma_s).square()).clamp(min=0).sqrt()
     noise = torch.randn(state.shape, generator=generator, dtype=state.dtype, device=state.device)

@@ -19,7 +19,7 @@ from reverie.inverse.task import Task
 from reverie.inverse.twisted import Particles, twisted_smc
 from reverie.plan import Plan
 from reverie.sampling import sample
-from reverie.sampling.levels import plan_times
+from reverie.sampling.scales import plan_times
 
 
 @dataclass(frozen=True)

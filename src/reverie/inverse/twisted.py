@@ -29,8 +29,8 @@ from reverie.inverse.guided import (
 )
 from reverie.inverse.measurements import log_normal
 from reverie.inverse.task import Task
-from reverie.sampling.levels import Levels
 from reverie.sampling.multistep import ddim
+from reverie.sampling.scales import Scales
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,9 @@ def twisted_smc(
     _check(task, particles, resample_below)
     state = task.start(particles)
     twist = _Twist(task, state, positive("data_std", data_std))
-    levels = Levels(task.process, task.times, state, task.generator)
-    table = ddim(levels, 1.0)
-    kept, weight, noise = map(levels.fit, (table.kept, table.weights[0], table.noise))
+    scales = Scales(task.process, task.times, state, task.generator)
+    table = ddim(scales, 1.0)
+    kept, weight, noise = map(scales.fit, (table.kept, table.weights[0], table.noise))
     to_modes, look = task.process.to_modes, twist(state, 0)
     log_weights, log_evidence, ess = look.twist, 0.0, []
     family = torch.arange(particles, device=state.device)
@@ -89,7 +89,7 @@ def twisted_smc(
             rows = systematic(log_weights, particles, task.generator)
             state, look, family = state[rows], look.take(rows), family[rows]
             log_weights = torch.zeros_like(log_weights)
-        z = levels.noise(state)
+        z = scales.noise(state)
         modes = kept[k] * to_modes(state) + weight[k] * to_modes(look.guided) + noise[k] * z
         state = task.process.from_modes(modes)
         shift = weight[k] / noise[k] * to_modes(look.guided - look.clean)
@@ -128,7 +128,7 @@ class _Twist:
         tangent = task.measurement.tangent(clean)
         residual = task.y[:1] - tangent.value
         variance = task.measurement.noise.to(state).square() + self.gain * self.remaining[k]
-        alpha, sigma = task.process.levels(t, state)
+        alpha, sigma = task.process.scales(t, state)
         towards = transposed(tangent.pull(residual / variance))
         guided = clean + in_modes(task.process, sigma.square() / alpha, towards)
         return _Look(clean, guided, log_normal(residual.double(), variance.double()))

@@ -21,6 +21,7 @@ from reverie.errors import InputError
 from reverie.objectives.base import DenoisingFit
 from reverie.objectives.noise_law import NoiseLaw
 from reverie.processes import GaussianProcess
+from reverie.processes.gaussian import require_gaussian
 
 Weight = Callable[[Tensor], Tensor]
 
@@ -60,9 +61,7 @@ def distil(
     `critic_steps` before every step of the student. weight: w of t (B,) as in `ikl_surrogate`.
     Raises InputError on other processes, or when the student's points do not fit the teacher.
     """
-    process = teacher.process
-    if not isinstance(process, GaussianProcess) or not process.isotropic:
-        raise InputError("distillation needs a teacher with one Gaussian noise level per point")
+    process = require_gaussian(teacher.process, "distillation", one_level=True)
     if steps < 1 or critic_steps < 1 or warmup < 0 or lr <= 0:
         raise InputError("steps and critic_steps must be >= 1, warmup >= 0 and lr positive")
     generator = generator or torch.Generator().manual_seed(0)

@@ -60,7 +60,7 @@ class GapNoise:
         kept = None if self.kept is None else self.kept[rows]
         before = self.process.corrupt(x, s, end=kept, generator=generator)
         state, noise, gain = carry(self.process, before, t, s, generator=generator)
-        alpha, sigma = self.process.levels(t, x)
+        alpha, sigma = self.process.scales(t, x)
         # (alpha / sigma) (gain xhat - target) = xi - c eps: no division by a gap that may vanish
         to_modes = self.process.to_modes
         target = (gain * to_modes(state) - sigma * to_modes(noise)) / alpha
@@ -82,8 +82,8 @@ def carry(
     generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Noise x_s (B, *shape) up to t >= s: returns x_t, the xi that did it, and c of each mode."""
-    alpha_s, sigma_s = process.levels(s, state)
-    alpha_t, sigma_t = process.levels(t, state)
+    alpha_s, sigma_s = process.scales(s, state)
+    alpha_t, sigma_t = process.scales(t, state)
     ratio = alpha_t / alpha_s
     gain = (1 - (ratio * sigma_s / sigma_t).square()).clamp(min=0).sqrt()
     noise = torch.randn(state.shape, generator=generator, dtype=state.dtype, device=state.device)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from reverie.denoisers.base import Denoiser
-from reverie.processes import Brownian
+from reverie.processes.riemannian import require_manifold_noise
 from reverie.spaces.divergence import divergence, probes
 
 
@@ -18,7 +18,7 @@ def denoising_loss(
     denoiser: Denoiser, x: Tensor, t: Tensor, *, generator: torch.Generator | None = None
 ) -> Tensor:
     """Denoising score matching (B,) of points x (B, *shape) noised to times t (B,)."""
-    process = _process(denoiser)
+    process = require_manifold_noise(denoiser.process, "score matching")
     state = process.corrupt(x, t, generator=generator)
     off = denoiser(state, t.to(x)) - process.target(state, x, t)
     return 0.5 * process.space.inner(state, off, off)
@@ -36,7 +36,7 @@ def implicit_loss(
 
     directions: random directions of the divergence (Hutchinson 1989); None is exact.
     """
-    process = _process(denoiser)
+    process = require_manifold_noise(denoiser.process, "score matching")
     state = process.corrupt(x, t, generator=generator)
     return implicit_integrand(denoiser, state, t, directions=directions, generator=generator)
 
@@ -50,16 +50,9 @@ def implicit_integrand(
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """1/2 |s|^2 + div s (B,) at states (B, *shape) and times t (B,)."""
-    space = _process(denoiser).space
+    space = require_manifold_noise(denoiser.process, "score matching").space
     along = None
     if directions is not None:
         along = probes(space, state, directions, generator=generator)
     value, spread = divergence(space, lambda y: denoiser(y, t.to(y)), state, along)
     return 0.5 * space.inner(state, value, value) + spread
-
-
-def _process(denoiser: Denoiser) -> Brownian:
-    process = denoiser.process
-    if not isinstance(process, Brownian):
-        raise TypeError("score matching on manifolds needs a Brownian process")
-    return process

@@ -9,14 +9,16 @@ Gaussian, equal times are equal information.
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from reverie.denoisers import Denoiser
-from reverie.errors import InputError
-from reverie.information.evidence import prior_divergence, reconstruction
 from reverie.objectives.weights import loss_weight
-from reverie.processes import Learned
+from reverie.processes.learned import require_learned
+from reverie.processes.linear_sde import require_linear_sde
 
 
 class VariationalFit:
@@ -37,9 +39,7 @@ class VariationalFit:
         schedule_lr: float = 1e-2,
         learn_ends: bool = True,
     ) -> None:
-        process = network.process
-        if not isinstance(process, Learned):
-            raise InputError("only a Learned process has a schedule to learn")
+        process = require_learned(network.process)
         self.network, self.process, self.values = network, process, values
         self.ends = process.ends if learn_ends else []
         theirs = {id(p) for p in process.parameters()}
@@ -56,10 +56,9 @@ class VariationalFit:
         diffusion = self.diffusion(x, generator)
         bound = diffusion.mean()
         if self.ends:
-            bound = bound + prior_divergence(self.process, x).mean()
-            bound = (
-                bound + reconstruction(self.process, x, self.values, generator=generator).mean()
-            )
+            bound = bound + self.process.prior_kl(x).mean()
+            decoded = self.process.reconstruction(x, self.values, generator=generator)
+            bound = bound + decoded.mean()
         self.optimiser.zero_grad(set_to_none=True)
         # relative to the mean, so that a learning rate suits any number of dimensions
         spread = diffusion.square().mean() / diffusion.detach().mean().square()
@@ -79,3 +78,32 @@ class VariationalFit:
         guess = self.network(self.process.corrupt(x, t, generator=generator), t)
         weight = loss_weight("elbo", self.process, t, x)
         return (weight * (x - guess).square()).flatten(1).sum(1)
+
+
+def state_bound(
+    denoiser: Denoiser,
+    x: Tensor,
+    *,
+    condition: Any = None,
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Parts (B,) of an upper bound on -log p(x) in nats, differentiable in the process as well.
+
+        1/2 x^T Gamma_1 x + int 1/2 e^T (-dGamma/dt) e dt + 1/2 (d log(2 pi e) - log det Gamma_0)
+
+    with e = x - xhat, Gamma_0 at the cleanest level and Gamma_1 at the noisiest: the prior
+    N(0, S), the path (unbiased), and the decoder N(y, Gamma_0^-1). Times are stratified over the
+    batch, uniform in log t.
+    """
+    process = require_linear_sde(denoiser.process, "this bound")
+    low, high = process.t_range
+    kind, width = torch.float64, math.log(high / low)
+    place = torch.rand(1, generator=generator, dtype=kind) + torch.arange(len(x), dtype=kind)
+    order = torch.randperm(len(x), generator=generator)
+    t = (width * (place[order] / len(x) - 1)).exp() * high
+    off = x - denoiser(process.corrupt(x, t, generator=generator), t, condition)
+    path = width * t.to(x) * process.quadratic(process.speed(t), off)
+    clean, noisy = (process.precision(end)[1] for end in (low, high))
+    groups = x[0].numel() // process.data_dims
+    decoder = 0.5 * (x[0].numel() * math.log(2 * math.pi * math.e) - groups * clean.logdet())
+    return process.quadratic(noisy, x), path, decoder.to(x).expand(len(x))

@@ -37,7 +37,7 @@ def loss_weight(
 
     Differentiable in the parameters of a learned process. InputError on a name not in WEIGHTS.
     """
-    alpha, sigma = process.levels(t, like)
+    alpha, sigma = process.scales(t, like)
     gamma = (alpha / sigma).square()
     if name == "edm":
         return gamma + data_std**-2

@@ -16,65 +16,42 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from reverie.curve import LossCurve
+from reverie.diffusers.handover import Handover, hand_over
 from reverie.errors import InputError
-from reverie.plan.charges import (
+from reverie.plan.excess import (
     NODES,
     Warp,
-    charge,
     has_samples_clock,
+    priced,
     warp_of,
 )
-from reverie.plan.rivals import NEED_DIM, RIVALS, SHARE_RIVALS
+from reverie.plan.rivals import LOG_RIVALS, NEED_DIM, RIVALS, SHARE_RIVALS
 from reverie.plan.staircase import Staircase, best_knots, least_areas, polish
-from reverie.processes import GaussianProcess
-
-if TYPE_CHECKING:
-    from reverie.diffusers.handover import Handover
+from reverie.plan.steps import PlannedSteps
+from reverie.processes.gaussian import require_gaussian
 
 DEAD_ZONE = 2.0  # a density plan this many times dearer than the exact program is warned of
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
-    """K + 1 finite levels from noise to data; a sampler appends the last denoise itself.
+class Plan(PlannedSteps):
+    """A plan read off a loss curve.
 
-    u: (K + 1,) or (K + 1, J) clock values, increasing. t: (K + 1,) process times, or None when
-    the curve has no process. excess: nats, staircase minus area on the model's own curve; charge:
-    the same in the plan's clock (equal to `excess` when clock is "nats").
+    clock_excess: the excess in the plan's own clock (equal to `excess` when clock is "nats").
+    staircase: nats of the K steps on the model's own curve; the excess is its surplus.
     """
 
-    u: np.ndarray
-    t: np.ndarray | None
-    method: str
-    clock: str
-    excess: float
-    charge: float
+    clock_excess: float
     staircase: float
     curve: LossCurve = field(repr=False)
     places: np.ndarray = field(repr=False)
     warp: Warp | None = field(default=None, repr=False)
-
-    @property
-    def steps(self) -> int:
-        return len(self.u) - 1
-
-    @property
-    def name(self) -> str:
-        """The method, and the clock where it is not nats."""
-        return self.method if self.clock == "nats" else f"{self.method} ({self.clock} clock)"
-
-    @property
-    def levels(self) -> np.ndarray:
-        """Process times (K + 1,), noisiest first."""
-        if self.t is None:
-            raise InputError("this plan has no process times: plan a curve that has a process")
-        return self.t
 
     def path_kl(self, ideal: LossCurve) -> float:
         """Path KL in nats of the K steps, initialisation apart, given the ideal curve."""
@@ -87,17 +64,17 @@ class Plan:
         return _charged(curve, self.places, self.method, self.clock, self.warp)
 
     @cached_property
-    def charges(self) -> dict[str, float]:
+    def excesses(self) -> dict[str, float]:  # type: ignore[override]
         """Excess in nats, in the "samples" clock (where the curve has it), and in its own."""
-        result = {"nats": self.excess, self.clock: self.charge}
+        result = {"nats": self.excess, self.clock: self.clock_excess}
         if "samples" not in result and has_samples_clock(self.curve):
-            result["samples"] = charge(
+            result["samples"] = priced(
                 self.curve, self.places, warp_of(self.curve, "samples")
             ).excess
         return result
 
     @cached_property
-    def warning(self) -> str:
+    def warning(self) -> str:  # type: ignore[override]
         """What is dangerous about this plan in one sentence, or nothing.
 
         The density plan takes no steps where the loss has died out, and so may jump over a zone
@@ -141,27 +118,17 @@ class Plan:
         distort the plan, and on plans that are not of Gaussian noise with one level for all
         coordinates.
         """
-        from reverie.diffusers.handover import hand_over
-
         process = self.curve.process
-        if not isinstance(process, GaussianProcess) or not process.isotropic:
-            raise InputError(
-                "only plans of Gaussian noise with one level for all coordinates go to diffusers: "
-                "plan a curve that was measured on such a process"
-            )
+        if process is None:
+            raise InputError("a plan for diffusers needs a curve that was measured on a process")
+        require_gaussian(process, "a plan for diffusers", one_level=True)
         return hand_over(scheduler, self.u, force=force)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain numbers: grid, charges and provenance."""
-        return {
-            "method": self.method,
-            "clock": self.clock,
-            "steps": self.steps,
-            "u": self.u.tolist(),
-            "t": None if self.t is None else self.t.tolist(),
-            "excess_nats": self.excess,
-            "charge": self.charge,
-            "charges": self.charges,
+        """Plain numbers: grid, excesses and provenance."""
+        return super().to_json() | {
+            "charge": self.clock_excess,
+            "charges": self.excesses,
             "staircase_nats": self.staircase,
         }
 
@@ -182,7 +149,7 @@ def plan_steps(
     steps: K intervals between finite ends. method: one of `METHODS`; "loss-adaptive" is the exact
     program (reconstructed, see the module), optimal in path KL for the ancestral sampler.
     clock: what the exact program charges: "nats", "samples" (detail nobody sees weighs less, see
-    `plan.charges`) or an increasing function of u. ends: clock values
+    `plan.excess`) or an increasing function of u. ends: clock values
     (noisy, clean), default the curve's. Raises InputError on an unknown word or bad ends.
     """
     if not isinstance(steps, int | np.integer) or not 1 <= steps < NODES:
@@ -237,7 +204,10 @@ def _methods(curve: LossCurve) -> tuple[str, ...]:
     """The plans that exist on the clock of this curve."""
     if curve.columns > 1:
         return MANY_CLOCKS if curve.is_log else MANY_CLOCKS[:1]
-    return METHODS if curve.is_log else ("loss-adaptive", *SHARE_RIVALS)
+    if not curve.is_log:
+        return ("loss-adaptive", *SHARE_RIVALS)
+    of_noise = curve.process is None or curve.process.clock_is_snr
+    return METHODS if of_noise else ("loss-adaptive", *LOG_RIVALS)
 
 
 def _repaired(curve: LossCurve) -> LossCurve:
@@ -270,6 +240,12 @@ def _build(
             )
         places = SHARE_RIVALS[method](curve, low, high, steps)
         places[0], places[-1] = low, high
+    elif method not in _methods(curve):
+        raise InputError(
+            f"the {method} plan is made for the signal-to-noise ratio of Gaussian noise, which is "
+            f"not the clock of {type(curve.process).__name__}: choose one of "
+            f"{', '.join(_methods(curve))}"
+        )
     else:
         places = RIVALS[method](curve, low, high, steps)
         places[0], places[-1] = low, high
@@ -280,8 +256,8 @@ def _charged(
     curve: LossCurve, places: np.ndarray, method: str, clock: str, warp: Warp | None
 ) -> Plan:
     """The plan at these places of the axis, with its charges on `curve`."""
-    nats, excess = charge(curve, places)
-    own = excess if warp is None else charge(curve, places, warp).excess
+    nats, excess = priced(curve, places)
+    own = excess if warp is None else priced(curve, places, warp).excess
     u = curve.at(places)[0]
     times = None
     if curve.process is not None:

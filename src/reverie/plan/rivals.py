@@ -21,7 +21,7 @@ import numpy as np
 from reverie.curve import LossCurve
 from reverie.plan import classic
 from reverie.plan.align import TABLES, aligned, table_places
-from reverie.plan.charges import NODES, variance_of
+from reverie.plan.excess import NODES, variance_of
 from reverie.plan.step_optimised import step_optimised
 
 Places = Callable[[LossCurve, float, float, int], np.ndarray]
@@ -97,4 +97,6 @@ SHARE_RIVALS: dict[str, Places] = {
     "entropic": _entropic,
     "density": _density,
 }
+# what any clock that starts above 0 can have: even in its logarithm, or in information
+LOG_RIVALS = ("log-snr", "entropic", "density")
 NEED_DIM = ("tangent", "score-optimal")

@@ -26,7 +26,7 @@ from reverie.errors import InputError
 from reverie.plan.classic import karras, log_snr
 from reverie.plan.paths import cheapest_path
 from reverie.plan.plans import Plan, plan_at
-from reverie.processes import GaussianProcess
+from reverie.processes.gaussian import require_gaussian
 
 LATER = 1.15  # how much more an error counts one jump later (GITS)
 
@@ -59,7 +59,7 @@ def gits_plan(
     flow = _Flow(denoiser, condition)
     process = denoiser.process
     start = process.sample_prior(n, shape=shape, t=flow.time(spread[0]), generator=generator)
-    alpha, _ = process.levels(flow.time(spread[0]), start)  # type: ignore[operator]
+    alpha, _ = process.scales(flow.time(spread[0]), start)  # type: ignore[operator]
     with evaluating(denoiser):
         states, slopes = _teacher(flow, start / alpha, spread)
     cost = np.full((nodes, nodes), np.inf)
@@ -99,7 +99,7 @@ def score_optimal_plan(
         for j in range(nodes - 1):
             time = flow.time(spread[j])
             state = process.corrupt(data, time, generator=generator)
-            state = state / process.levels(time, state)[0]  # type: ignore[operator]
+            state = state / process.scales(time, state)[0]  # type: ignore[operator]
             change = flow.slope(state, spread[j]) / spread[j]
             change = change - flow.slope(state, spread[j + 1]) / spread[j + 1]
             square = change.double().flatten(1).square().sum(1).mean()
@@ -118,9 +118,7 @@ class _Flow:
     """The probability flow of a denoiser in y = x / alpha and s = sigma / alpha."""
 
     def __init__(self, denoiser: Denoiser, condition: Any) -> None:
-        process = denoiser.process
-        if not isinstance(process, GaussianProcess) or not process.isotropic:
-            raise InputError("this plan needs a Gaussian process with one noise level per point")
+        process = require_gaussian(denoiser.process, "this plan", one_level=True)
         self.denoiser, self.process, self.condition = denoiser, process, condition
 
     def time(self, spread: float) -> float:
@@ -130,7 +128,7 @@ class _Flow:
     def slope(self, y: Tensor, spread: float) -> Tensor:
         """(y - D(y, s)) / s."""
         t = torch.tensor(self.time(spread), dtype=torch.float64)
-        alpha, _ = self.process.levels(t, y)
+        alpha, _ = self.process.scales(t, y)
         told = condition_rows(self.condition, len(y), y)
         guess = self.denoiser(y * alpha, t.to(y).expand(len(y)), told)
         return (y - guess) / spread

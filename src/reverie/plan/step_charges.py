@@ -28,27 +28,49 @@ from reverie.denoisers import Denoiser, condition_rows, evaluating
 from reverie.errors import InputError
 from reverie.plan.paths import cheapest_path
 from reverie.plan.plans import Plan
-from reverie.processes import JumpProcess
+from reverie.plan.steps import PlannedSteps
+from reverie.processes import Process
 
 METHODS = ("loss-adaptive", "log-snr", "entropic")
 
 
 @dataclass(frozen=True, eq=False)
-class MeasuredPlan(Plan):
-    """A plan on the nodes of `charges_of`; `stderr` of its excess, in nats, over the rows."""
+class MeasuredPlan(PlannedSteps):
+    """A plan through the nodes of `charges_of`, priced by measured steps.
 
-    charges_of: StepCharges = field(kw_only=True, repr=False)
-    stderr: float = field(kw_only=True)
+    stderr: of the excess, in nats, over the rows. staircase: mean nats of the steps.
+    """
 
-    def on(self, curve: LossCurve) -> Plan:
-        raise InputError("the steps of this plan were measured: measure them on the other rows")
+    stderr: float
+    staircase: float
+    charges_of: StepCharges = field(repr=False)
 
-    def compare(self) -> dict[str, Plan]:
+    @property
+    def curve(self) -> LossCurve:
+        """Charges of neighbouring nodes per unit of clock."""
+        return self.charges_of.curve
+
+    @property
+    def approximation(self) -> str:
+        rows = len(self.charges_of.charge)
+        return (
+            f"steps between {len(self.charges_of.u)} levels were measured on {rows} rows "
+            f"(standard error {self.stderr:.2g} nats)"
+        )
+
+    def compare(self) -> dict[str, MeasuredPlan]:
         """This plan and its rivals through the same nodes, cheapest first."""
-        plans: dict[str, Plan] = {
-            method: self.charges_of.plan(self.steps, method) for method in METHODS
-        }
+        plans = {method: self.charges_of.plan(self.steps, method) for method in METHODS}
         return dict(sorted(plans.items(), key=lambda item: item[1].excess))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain numbers: grid, excess with its error, and provenance."""
+        return super().to_json() | {
+            "charge": self.excess,
+            "charges": self.excesses,
+            "staircase_nats": self.staircase,
+            "stderr_nats": self.stderr,
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +85,7 @@ class StepCharges:
     t: np.ndarray
     charge: np.ndarray = field(repr=False)
     expected: np.ndarray = field(repr=False)
-    process: JumpProcess = field(repr=False)
+    process: Process = field(repr=False)
 
     def plan(self, steps: int = 10, method: str = "loss-adaptive") -> MeasuredPlan:
         """The plan of K steps through the nodes: the cheapest, or even in log u or information.
@@ -95,19 +117,15 @@ class StepCharges:
         # Richardson: with an excess that halves with the steps, the limit is 2 S(N) - S(N / 2)
         gap = rows - (2 * self._total(1) - self._total(2))
         excess, stderr = float(gap.mean()), float(gap.std(ddof=1) / np.sqrt(len(gap)))
-        curve, u = self.curve, self.u[knots]
         return MeasuredPlan(
-            u,
+            self.u[knots],
             self.t[knots],
             method,
             "nats",
             excess,
-            excess,
-            float(rows.mean()),
-            curve,
-            curve.axis[knots],
-            charges_of=self,
             stderr=stderr,
+            staircase=float(rows.mean()),
+            charges_of=self,
         )
 
     @property
@@ -138,8 +156,8 @@ def measure_steps(
     n N^2 numbers. Raises InputError on fewer than two rows, and on other processes than jumps.
     """
     process = denoiser.process
-    if not isinstance(process, JumpProcess):
-        raise InputError("steps are measured on processes of jumps: plan others by plan_steps")
+    if type(process).expected_charge is Process.expected_charge:
+        raise InputError("steps are measured where a process has expected_charge, as jumps have")
     rows = process.space.check(as_points(denoiser, data))
     if nodes < 3 or nodes % 2 == 0:
         raise InputError(f"nodes is {nodes}; it must be odd, at least 3")
@@ -162,7 +180,7 @@ def measure_steps(
 
 def _charges(
     denoiser: Denoiser,
-    process: JumpProcess,
+    process: Process,
     x: torch.Tensor,
     times: np.ndarray,
     condition: Any,
@@ -188,6 +206,9 @@ def _charges(
             mean = process.expected_charge(prediction, state, float(t), float(times[j]))
             expected[:, i, j] = mean.cpu().numpy()
     return charge, expected
+
+
+AnyPlan = Plan | MeasuredPlan  # read off a curve, or measured step by step
 
 
 def _distinct(knots: np.ndarray, last: int) -> np.ndarray:

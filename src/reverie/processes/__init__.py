@@ -1,5 +1,7 @@
 """How noise enters: forward Markov processes with a kernel and a reverse step."""
 
+from reverie import lazily
+from reverie.processes.base import Draw as Draw
 from reverie.processes.base import Process as Process
 from reverie.processes.chains import Ordinal as Ordinal
 from reverie.processes.chains import RateMatrix as RateMatrix
@@ -12,6 +14,7 @@ from reverie.processes.covariance import PowerLaw as PowerLaw
 from reverie.processes.flexible import Flexible as Flexible
 from reverie.processes.functional import FunctionNoise as FunctionNoise
 from reverie.processes.gaussian import GaussianProcess as GaussianProcess
+from reverie.processes.gaussian import require_gaussian as require_gaussian
 from reverie.processes.jump import JumpProcess as JumpProcess
 from reverie.processes.langevin import CriticallyDamped as CriticallyDamped
 from reverie.processes.learned import Learned as Learned
@@ -19,11 +22,12 @@ from reverie.processes.linear_sde import LinearSDE as LinearSDE
 from reverie.processes.log_ratios import LogRatios as LogRatios
 from reverie.processes.masking import Masking as Masking
 from reverie.processes.modes import ModalProcess as ModalProcess
-from reverie.processes.names import build as build
-from reverie.processes.names import spec_of as spec_of
-from reverie.processes.on_spaces import default_process as default_process
-from reverie.processes.on_spaces import name_of as name_of
-from reverie.processes.on_spaces import process_on as process_on
+from reverie.processes.named import build as build
+from reverie.processes.registry import default_process as default_process
+from reverie.processes.registry import name_of as name_of
+from reverie.processes.registry import process_on as process_on
+from reverie.processes.registry import process_typed as process_typed
+from reverie.processes.registry import register as register
 from reverie.processes.riemannian import Brownian as Brownian
 from reverie.processes.schedules import EDM as EDM
 from reverie.processes.schedules import PROCESSES as PROCESSES
@@ -36,3 +40,11 @@ from reverie.processes.schedules import Rectified as Rectified
 from reverie.processes.schedules import SubVP as SubVP
 from reverie.processes.tabulated import Tabulated as Tabulated
 from reverie.processes.wright_fisher import WrightFisher as WrightFisher
+
+__getattr__ = lazily(
+    __name__,
+    {},
+    {
+        "spec_of": "reverie.processes.registry:name_of",
+    },
+)

@@ -1,4 +1,4 @@
-"""The contract of a forward process: one file with these few methods adds a space to reverie.
+"""The contract of a forward process: one file with these few methods adds a process to reverie.
 
 `t` in [0, 1] is process time (0 clean, 1 noise), of shape () or (B,); `u` is the information
 clock, increasing towards clean data, (B,) or (B, J) where modes are noised at J speeds.
@@ -8,41 +8,74 @@ sample, summed over dimensions.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
 
+from reverie.errors import InputError
 from reverie.spaces import Space
+
+if TYPE_CHECKING:
+    from reverie.processes.gaussian import GaussianProcess
 
 State = Tensor
 Guess = Callable[[State, Tensor], Tensor]
+HALVINGS = 64  # of the bisection that inverts a clock: to the last bit of float64
+
+
+class Draw(TypedDict, total=False):
+    """What may be asked of a draw from the prior."""
+
+    shape: tuple[int, ...] | None  # of one point, where the space has none of its own
+    t: float | None  # the noisy end; None is the noisiest level
+    generator: torch.Generator | None
+    dtype: torch.dtype  # default float32
+    device: torch.device | str  # default the CPU
 
 
 class Process(nn.Module):
-    """A Markov process from data (t = 0) to noise (t = 1) and the pieces of its reversal."""
+    """A Markov process from data (t = 0) to noise (t = 1) and the pieces of its reversal.
+
+    A class that lacks one of the abstract methods is refused where it is written, by a TypeError
+    that names them; a base for further classes says `class Base(Process, abstract=True)`.
+    `reverie.testing.check_process` tells whether the laws of the contract hold.
+    """
 
     space: Space
     t_range: tuple[float, float]  # levels between which the clock is finite and positive
     monotone: bool = True  # the ideal rate never increases with the clock
     area_exact: bool = True  # the area under the ideal curve is information
     steps_exact: bool = True  # the charge of a step is clock time multiplied by the rate
+    steps_measured: bool = False  # plans stand on pairs of levels priced by `expected_charge`
     has_kernel: bool = True  # `log_kernel` exists, and with it the memoriser
-    clock_label: str = "signal-to-noise ratio"  # what the clock is, on a figure's axis
+    costly_kernel: bool = False  # every pair of `log_kernel` sums a series
+    clock_is_snr: bool = False  # the clock is that of x + noise: rivals and "samples" read it so
+    isotropic: bool = False  # x_t = alpha x + sigma e with one alpha and one sigma a level
+    clock_label: str = "information clock"  # what the clock is, on a figure's axis
 
-    def sample_prior(
-        self,
-        n: int,
-        *,
-        shape: tuple[int, ...] | None = None,
-        t: float | None = None,
-        generator: torch.Generator | None = None,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | str = "cpu",
-    ) -> State:
-        """Draw `n` states (n, *shape) of the noisy end `t` (default: the noisiest level)."""
+    def __init_subclass__(cls, *, abstract: bool = False, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        missing = [n for n in dir(cls) if getattr(getattr(cls, n), "__isabstractmethod__", False)]
+        if missing and not abstract:
+            raise TypeError(
+                f"{cls.__name__} lacks {', '.join(missing)}: a process gives these methods, or "
+                f"is written as a base for others, class {cls.__name__}(..., abstract=True)"
+            )
+
+    @property
+    def gaussian(self) -> GaussianProcess | None:
+        """This process as x_t = alpha x + sigma e, or None where it is no such noise."""
+        return None
+
+    @abstractmethod
+    def sample_prior(self, n: int, **draw: Unpack[Draw]) -> State:
+        """Draw `n` states (n, *shape) of the noisy end; keywords: `Draw`."""
         raise NotImplementedError
 
+    @abstractmethod
     def corrupt(
         self,
         x: Tensor,
@@ -61,9 +94,13 @@ class Process(nn.Module):
         return self.corrupt(x, t, generator=generator), self.corrupt(x, t, generator=generator)
 
     def log_kernel(self, state: State, x: Tensor, t: Tensor | float) -> Tensor:
-        """Return log p(x_t | x) for all pairs of states (B, ...) and points (N, ...): (B, N)."""
-        raise NotImplementedError
+        """Return log p(x_t | x) for all pairs of states (B, ...) and points (N, ...): (B, N).
 
+        A process without it says `has_kernel = False`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no log_kernel")
+
+    @abstractmethod
     def target(self, state: State, x: Tensor, t: Tensor | float) -> Tensor:
         """What a perfect prediction averages over p(x | x_t): x, a one-hot vector, a score."""
         raise NotImplementedError
@@ -78,14 +115,27 @@ class Process(nn.Module):
         """
         return weights @ self.target(state, x, t).flatten(1)
 
+    @abstractmethod
     def clock(self, t: Tensor | float) -> Tensor:
         """Information clock u(t), (B,) or (B, J), decreasing in t."""
         raise NotImplementedError
 
     def time(self, u: Tensor | float) -> Tensor:
-        """Inverse of `clock`; of J columns it matches the mean of log u."""
-        raise NotImplementedError
+        """Inverse of `clock` by bisection; of J columns it matches the mean of log u.
 
+        Where the clock starts at 0 it matches u itself.
+        """
+        clock = float64(u)
+        is_log = bool((clock > 0).all())
+        goal = _along(clock.reshape(-1) if clock.ndim < 2 else clock, is_log)
+        low, high = (torch.full_like(goal, end) for end in self.t_range)
+        for _ in range(HALVINGS):
+            middle = 0.5 * (low + high)
+            above = _along(self.clock(middle), is_log) > goal
+            low, high = torch.where(above, middle, low), torch.where(above, high, middle)
+        return 0.5 * (low + high)
+
+    @abstractmethod
     def rate(self, prediction: Tensor, x: Tensor, state: State, t: Tensor | float) -> Tensor:
         """Nats per unit of clock that `prediction` costs at `t` when the truth is `x`: like u."""
         raise NotImplementedError
@@ -115,7 +165,8 @@ class Process(nn.Module):
     ) -> Tensor:
         """Nats (B,) of the step t -> s < t with the guess frozen at t.
 
-        Valid as written where `steps_exact`; other processes override it.
+        Clock time multiplied by the rate: exact where `steps_exact`, elsewhere the limit of short
+        steps, unless the process overrides it.
         """
         batch = state.shape[0]
         now, then = (torch.as_tensor(v, dtype=torch.float64) for v in (t, s))
@@ -123,6 +174,7 @@ class Process(nn.Module):
         step = (self.clock(then) - self.clock(now)).reshape(-1, rate.shape[1])
         return (step * rate).sum(1)
 
+    @abstractmethod
     def reverse(
         self,
         prediction: Tensor,
@@ -134,6 +186,27 @@ class Process(nn.Module):
     ) -> State:
         """Draw the state at s < t given the state at t and the denoiser's prediction there."""
         raise NotImplementedError
+
+    def expected_charge(
+        self, prediction: Tensor, state: State, t: Tensor | float, s: Tensor | float
+    ) -> Tensor:
+        """Mean (B,) in nats of `charge` over clean points drawn from the prediction itself.
+
+        For an exact prediction it is the charge's mean given the state, without the variance of x.
+        Only processes with `steps_measured` have it. t and s: one level each.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no expected_charge")
+
+    def start_kl(self, u: float, second: float) -> float:
+        """Bound in nats on the KL from the prior of the state at clock `u`, E|x|^2 = `second`.
+
+        0 where noise starts from the prior itself, as here.
+        """
+        return 0.0
+
+    def fitted_to(self, points: Tensor) -> Process:
+        """This process with what it reads off training points (n, *shape); most read nothing."""
+        return self
 
     def finish(
         self,
@@ -157,3 +230,22 @@ class Process(nn.Module):
     def readout(self, state: State) -> Tensor:
         """The data point in a state: drops auxiliary variables; the identity for most."""
         return state
+
+
+def float64(value: Tensor | float) -> Tensor:
+    """Times or clock values as a float64 tensor, on their device."""
+    return torch.as_tensor(value).to(torch.float64)
+
+
+def point_shape(space: Space, shape: tuple[int, ...] | None) -> tuple[int, ...]:
+    """The shape of one point: the one asked for, or the space's; InputError where none is."""
+    shape = shape if shape is not None else space.shape
+    if shape is None:
+        raise InputError("this process has no fixed shape: pass shape=(...) of one point")
+    return shape
+
+
+def _along(clock: Tensor, is_log: bool) -> Tensor:
+    """What bisection compares (L,): log u, its mean over the columns, or u."""
+    level = clock.log() if is_log else clock
+    return level.mean(1) if level.ndim > 1 else level

@@ -44,6 +44,8 @@ class Ordinal(JumpProcess):
     uniform. The discretised Gaussian of Austin et al. 2021, eq. 8, in continuous time.
     """
 
+    ordered = True
+
     def __init__(
         self,
         symbols: int | str,

@@ -45,12 +45,12 @@ class FunctionNoise(ModalProcess):
         )
         self.space, self.covariance, self.nugget = space, covariance, nugget
 
-    def network_levels(self, t: Tensor | float, like: Tensor) -> tuple[Tensor, Tensor]:
+    def network_scales(self, t: Tensor | float, like: Tensor) -> tuple[Tensor, Tensor]:
         """One level for the function: its pointwise deviation, which is the same on all grids.
 
         Level by level of the modes, a loss would weigh each alike, the finest of the grid as well.
         """
-        alpha, sigma = (level.flatten(1) for level in self.levels(t, like))
+        alpha, sigma = (level.flatten(1) for level in self.scales(t, like))
         whole = (-1, *(1,) * (like.ndim - 1))
         return alpha[:, :1].reshape(whole), sigma.square().mean(1).sqrt().reshape(whole)
 

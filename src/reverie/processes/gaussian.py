@@ -13,13 +13,15 @@ first-order stochastic solver for which the path KL of K steps is exact.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+import warnings
+from abc import abstractmethod
+from typing import NamedTuple, Unpack
 
 import torch
 from torch import Tensor
 
 from reverie.errors import InputError
-from reverie.processes.base import Process, State
+from reverie.processes.base import Draw, Process, State, float64, point_shape
 from reverie.spaces import Euclidean
 
 
@@ -31,12 +33,15 @@ class Step(NamedTuple):
     noise: Tensor
 
 
-class GaussianProcess(Process):
+class GaussianProcess(Process, abstract=True):
     """x_t = alpha(t) x + sigma(t) e; subclasses give `alpha`, `sigma` and the exact inverse clock.
 
     `alpha(t)` and `sigma(t)` take t of shape (B,) and return (B,), or (B, *shape) when they differ
     per mode. `columns` is the number of clocks.
     """
+
+    clock_is_snr = True
+    clock_label = "signal-to-noise ratio"
 
     def __init__(
         self, t_range: tuple[float, float], shape: tuple[int, ...] | None = None, columns: int = 1
@@ -50,14 +55,20 @@ class GaussianProcess(Process):
         self.columns = columns
 
     @property
-    def isotropic(self) -> bool:
+    def gaussian(self) -> GaussianProcess:
+        return self
+
+    @property
+    def isotropic(self) -> bool:  # type: ignore[override]
         """Whether all modes have the same alpha and sigma, which then are (B,)."""
         return self.columns == 1
 
+    @abstractmethod
     def alpha(self, t: Tensor) -> Tensor:
         """Scale of the signal at time t."""
         raise NotImplementedError
 
+    @abstractmethod
     def sigma(self, t: Tensor) -> Tensor:
         """Standard deviation of the noise at time t."""
         raise NotImplementedError
@@ -66,21 +77,26 @@ class GaussianProcess(Process):
         """Keyword arguments that rebuild this process, for a run's `config.json`."""
         raise InputError(f"{type(self).__name__} cannot be written to a run directory")
 
-    def levels(self, t: Tensor | float, like: Tensor) -> tuple[Tensor, Tensor]:
+    def scales(self, t: Tensor | float, like: Tensor) -> tuple[Tensor, Tensor]:
         """Return (alpha, sigma) at t, to broadcast against modes of the shape of `like`."""
         time = torch.as_tensor(t, dtype=torch.float64).reshape(-1)
         return _fit(self.alpha(time), like), _fit(self.sigma(time), like)
 
-    def network_levels(self, t: Tensor | float, like: Tensor) -> tuple[Tensor, Tensor]:
+    def levels(self, t: Tensor | float, like: Tensor) -> tuple[Tensor, Tensor]:
+        """The name of `scales` in the release before; it goes with the next."""
+        warnings.warn("process.levels is now process.scales", DeprecationWarning, stacklevel=2)
+        return self.scales(t, like)
+
+    def network_scales(self, t: Tensor | float, like: Tensor) -> tuple[Tensor, Tensor]:
         """The (alpha, sigma) that a network's input and output are scaled by: `levels` for most.
 
         A process whose modes belong to a grid gives one level for all of them, so that a network
         can be read on another grid.
         """
-        return self.levels(t, like)
+        return self.scales(t, like)
 
     def clock(self, t: Tensor | float) -> Tensor:
-        time = _float64(t).reshape(-1)
+        time = float64(t).reshape(-1)
         gamma = self.gamma(time)
         return gamma.flatten(1) if self.columns > 1 else gamma
 
@@ -88,37 +104,15 @@ class GaussianProcess(Process):
         """alpha^2 / sigma^2; subclasses override it where subtraction would cancel digits."""
         return (self.alpha(t) / self.sigma(t)).square()
 
-    def time(self, u: Tensor | float) -> Tensor:
-        clock = _float64(u)
-        goal = clock.log().flatten(1).mean(1) if clock.ndim > 1 else clock.reshape(-1).log()
-        return self._bisect(goal)
-
-    def _bisect(self, goal: Tensor) -> Tensor:
-        """Solve mean(log u(t)) = goal in `t_range` to the last bit (log u decreases in t)."""
-        low, high = (torch.full_like(goal, end) for end in self.t_range)
-        for _ in range(64):
-            middle = 0.5 * (low + high)
-            level = self.clock(middle).log()
-            level = level.mean(1) if level.ndim > 1 else level
-            above = level > goal
-            low, high = torch.where(above, middle, low), torch.where(above, high, middle)
-        return 0.5 * (low + high)
-
-    def sample_prior(
-        self,
-        n: int,
-        *,
-        shape: tuple[int, ...] | None = None,
-        t: float | None = None,
-        generator: torch.Generator | None = None,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | str = "cpu",
-    ) -> State:
-        shape = shape if shape is not None else self.space.shape
-        if shape is None:
-            raise InputError("this process has no fixed shape: pass shape=(...) of one point")
-        noise = torch.randn((n, *shape), generator=generator, dtype=dtype, device=device)
-        _, sigma = self.levels(self.t_range[1] if t is None else t, noise)
+    def sample_prior(self, n: int, **draw: Unpack[Draw]) -> State:
+        noise = torch.randn(
+            (n, *point_shape(self.space, draw.get("shape"))),
+            generator=draw.get("generator"),
+            dtype=draw.get("dtype", torch.float32),
+            device=draw.get("device", "cpu"),
+        )
+        t = draw.get("t")
+        _, sigma = self.scales(self.t_range[1] if t is None else t, noise)
         return self.from_modes(sigma * noise)
 
     def corrupt(
@@ -129,7 +123,7 @@ class GaussianProcess(Process):
         end: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> State:
-        alpha, sigma = self.levels(t, x)
+        alpha, sigma = self.scales(t, x)
         if end is None:
             end = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
         return self.from_modes(alpha * self.to_modes(x) + sigma * self.to_modes(end))
@@ -141,7 +135,7 @@ class GaussianProcess(Process):
         return self.corrupt(x, t, end=end), self.corrupt(x, t, end=-end)
 
     def log_kernel(self, state: State, x: Tensor, t: Tensor | float) -> Tensor:
-        alpha, sigma = self.levels(t, state)
+        alpha, sigma = self.scales(t, state)
         state, x = self.to_modes(state), self.to_modes(x)
         count = math.prod(state.shape[1:])
         scaled = (state / sigma).flatten(1)
@@ -168,13 +162,49 @@ class GaussianProcess(Process):
         squares = squares.flatten(1)
         return squares if self.columns > 1 else squares.sum(1)
 
+    # --- the ends of the bound ------------------------------------------------------------------
+
+    def prior_kl(self, x: Tensor) -> Tensor:
+        """KL (B,) in nats, at the noisiest level, of noised x (B, *shape) from the prior."""
+        alpha, sigma = self.scales(self.t_range[1], x)
+        return 0.5 * (alpha / sigma * x).square().flatten(1).sum(1)
+
+    def reconstruction(
+        self,
+        x: Tensor,
+        values: Tensor | None = None,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """-log p(x | z_0) (B,) in nats, one draw of z_0 at the cleanest level each.
+
+        values: the grid (V,) on which all of x (B, *shape) lies, as of pixels; None for a density.
+        Raises InputError where x lies off the grid.
+        """
+        alpha, sigma = self.scales(self.t_range[0], x)
+        noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+        spread = (sigma / alpha).expand_as(x)
+        if values is None:
+            each = 0.5 * noise.square() + spread.log() + 0.5 * math.log(2 * math.pi)
+            return each.flatten(1).sum(1)
+        grid = values.to(x)
+        place = (x[..., None] - grid).abs().argmin(-1)
+        if not torch.allclose(grid[place], x, atol=1e-4 * float(grid.max() - grid.min())):
+            raise InputError(f"some values of the data are not among the {len(grid)} of the grid")
+        logits = -0.5 * ((x + spread * noise)[..., None] - grid).div(spread[..., None]).square()
+        each = -logits.log_softmax(-1).gather(-1, place[..., None])
+        return each.flatten(1).sum(1)
+
+    def start_kl(self, u: float, second: float) -> float:
+        return 0.5 * u * second
+
     def step(self, t: Tensor | float, s: Tensor | float, eta: float = 1.0) -> Step:
         """Coefficients in float64 of the DDIM(eta) step t -> s; eta = 1 is ancestral.
 
         x_s = alpha_s xhat + sqrt(sigma_s^2 - v^2) ehat + v z, where
         v^2 = eta^2 sigma_s^2 (1 - gamma_t / gamma_s) (Song, Meng & Ermon 2021, eq. 12).
         """
-        now, then = _float64(t).reshape(-1), _float64(s).reshape(-1)
+        now, then = float64(t).reshape(-1), float64(s).reshape(-1)
         alpha_t, sigma_t, alpha_s, sigma_s = (
             self.alpha(now),
             self.sigma(now),
@@ -203,8 +233,20 @@ class GaussianProcess(Process):
         return self.from_modes(moved)
 
 
-def _float64(value: Tensor | float) -> Tensor:
-    return torch.as_tensor(value).to(torch.float64)
+def require_gaussian(
+    process: Process, purpose: str, *, one_level: bool = False
+) -> GaussianProcess:
+    """The process, if it is Gaussian noise; else InputError that says what `purpose` needs.
+
+    one_level: with one noise level for all coordinates.
+    """
+    known = process.gaussian
+    if known is None or (one_level and not known.isotropic):
+        kind = "one noise level for all coordinates" if one_level else "x_t = alpha x + sigma e"
+        raise InputError(
+            f"{purpose} needs Gaussian noise, {kind}; {type(process).__name__} is not"
+        )
+    return known
 
 
 def _fit(level: Tensor, like: Tensor) -> Tensor:

@@ -15,14 +15,15 @@ the discrete-time bound's own term (Austin et al. 2021, eq. 1).
 from __future__ import annotations
 
 import math
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
 from reverie.errors import InputError
-from reverie.processes.base import Guess, Process, State
+from reverie.processes.base import Draw, Guess, Process, State
 from reverie.processes.site_tables import (
-    draw,
+    drawn_from,
     fit_level,
     inverse_cdf,
     off_diagonal,
@@ -49,6 +50,8 @@ class JumpProcess(Process):
     space: FiniteSet
     monotone = False
     steps_exact = False
+    steps_measured = True
+    ordered = False  # jumps of a step add up along the line of symbols
     clock_label = "odds of an untouched site"
 
     def __init__(
@@ -108,19 +111,10 @@ class JumpProcess(Process):
 
     # --- noising -----------------------------------------------------------------------------
 
-    def sample_prior(
-        self,
-        n: int,
-        *,
-        shape: tuple[int, ...] | None = None,
-        t: float | None = None,
-        generator: torch.Generator | None = None,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | str = "cpu",
-    ) -> State:
+    def sample_prior(self, n: int, **draw: Unpack[Draw]) -> State:
         """Draw n states (n, *sites), int64, of the stationary law, which stands in for any t."""
-        law = self.stationary.to(device).expand(n, *self.space.shape, -1)
-        return draw(law, generator)
+        law = self.stationary.to(draw.get("device", "cpu")).expand(n, *self.space.shape, -1)
+        return drawn_from(law, draw.get("generator"))
 
     def corrupt(
         self,
@@ -244,7 +238,7 @@ class JumpProcess(Process):
         *,
         generator: torch.Generator | None = None,
     ) -> State:
-        return draw(self.step_law(prediction, state, t, s), generator)
+        return drawn_from(self.step_law(prediction, state, t, s), generator)
 
     def reverse_rates(self, prediction: Tensor, state: State, t: Tensor | float) -> Tensor:
         """Rate (B, *sites, M) per unit of sigma of the reversal's jumps x_t -> y, 0 at x_t."""
@@ -270,7 +264,7 @@ class JumpProcess(Process):
         *,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        return draw(prediction, generator)
+        return drawn_from(prediction, generator)
 
     # --- the ends of the bound ---------------------------------------------------------------
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from reverie.errors import InputError
+from reverie.processes.base import Process
 from reverie.processes.gaussian import GaussianProcess
 
 STEEPNESS = 10.0  # of every sigmoid, before training
@@ -80,3 +81,10 @@ class Learned(GaussianProcess):
 
     def gamma(self, t: Tensor) -> Tensor:
         return self.log_gamma(t).exp()
+
+
+def require_learned(process: Process) -> Learned:
+    """The process, if its schedule can be learned; else InputError."""
+    if not isinstance(process, Learned):
+        raise InputError("only a Learned process has a schedule to learn")
+    return process

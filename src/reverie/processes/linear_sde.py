@@ -17,12 +17,13 @@ coordinates the clock is tr(Gamma)/d, and only the area is exact.
 from __future__ import annotations
 
 import math
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
 from reverie.errors import InputError
-from reverie.processes.base import Guess, Process, State
+from reverie.processes.base import Draw, Guess, Process, State, point_shape
 from reverie.processes.linear_moments import (
     check_pair,
     check_reached,
@@ -47,6 +48,8 @@ class LinearSDE(Process):
     Raises InputError where A has an eigenvalue whose real part is not negative (the process would
     never forget), where the noise does not reach every variable, and on wrong shapes.
     """
+
+    clock_label = "signal-to-noise ratio"
 
     def __init__(
         self,
@@ -147,22 +150,14 @@ class LinearSDE(Process):
 
     # --- the contract ---------------------------------------------------------------------------
 
-    def sample_prior(
-        self,
-        n: int,
-        *,
-        shape: tuple[int, ...] | None = None,
-        t: float | None = None,
-        generator: torch.Generator | None = None,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | str = "cpu",
-    ) -> State:
+    def sample_prior(self, n: int, **draw: Unpack[Draw]) -> State:
         """Draw N(0, S) of the noisy end."""
-        shape = shape if shape is not None else self.space.shape
-        if shape is None:
-            raise InputError("this process has no fixed shape: pass shape=(...) of one point")
-        x = torch.zeros((n, *shape), dtype=dtype, device=device)
-        return self.corrupt(x, self.t_range[1] if t is None else t, generator=generator)
+        shape, t = point_shape(self.space, draw.get("shape")), draw.get("t")
+        x = torch.zeros(
+            (n, *shape), dtype=draw.get("dtype", torch.float32), device=draw.get("device", "cpu")
+        )
+        when = self.t_range[1] if t is None else t
+        return self.corrupt(x, when, generator=draw.get("generator"))
 
     def corrupt(
         self,
@@ -210,6 +205,9 @@ class LinearSDE(Process):
         """1/2 e^T (Gamma_s - Gamma_t) e: exact, whether or not the clock is one number."""
         off = x - guess(state, self._times(t).expand(len(state)))
         return self.quadratic(self.precision(s)[1] - self.precision(t)[1], off).double()
+
+    def start_kl(self, u: float, second: float) -> float:
+        return 0.5 * u * second
 
     def reverse(
         self,
@@ -299,6 +297,13 @@ class LinearSDE(Process):
         device = self.matrices()[0].device
         times = torch.as_tensor(t, dtype=torch.float64, device=device).reshape(-1)
         return times[:1] if len(times) > 1 and (times == times[0]).all() else times
+
+
+def require_linear_sde(process: Process, purpose: str) -> LinearSDE:
+    """The process, if it is a linear SDE; else InputError that says what `purpose` needs."""
+    if not isinstance(process, LinearSDE):
+        raise InputError(f"{purpose} is for linear SDEs; {type(process).__name__} is none")
+    return process
 
 
 def _mean_trace(matrices: Tensor) -> Tensor:

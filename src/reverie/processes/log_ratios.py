@@ -7,10 +7,12 @@ such a process as the baseline of Wright-Fisher noise). Shares of 0 have no log-
 
 from __future__ import annotations
 
+from typing import Unpack
+
 import torch
 from torch import Tensor
 
-from reverie.processes.base import Process, State
+from reverie.processes.base import Draw, Process, State
 from reverie.processes.gaussian import GaussianProcess
 from reverie.processes.schedules import VP
 from reverie.spaces import Simplex
@@ -27,21 +29,10 @@ class LogRatios(Process):
         self.t_range, self.monotone = self.base.t_range, self.base.monotone
         self.clock_label = self.base.clock_label
 
-    def sample_prior(
-        self,
-        n: int,
-        *,
-        shape: tuple[int, ...] | None = None,
-        t: float | None = None,
-        generator: torch.Generator | None = None,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | str = "cpu",
-    ) -> State:
+    def sample_prior(self, n: int, **draw: Unpack[Draw]) -> State:
         """Draw n states (n, k - 1) of the base's prior."""
-        one = (self.space.shape[0] - 1,)
-        return self.base.sample_prior(
-            n, shape=one, t=t, generator=generator, dtype=dtype, device=device
-        )
+        one: Draw = {**draw, "shape": (self.space.shape[0] - 1,)}
+        return self.base.sample_prior(n, **one)
 
     def corrupt(
         self,

@@ -35,6 +35,7 @@ class Masking(JumpProcess):
 
     monotone = True
     steps_exact = True
+    steps_measured = False
     clock_label = "share of revealed sites"
 
     def __init__(self, symbols: int | str, sites: int | tuple[int, ...]) -> None:

@@ -23,7 +23,8 @@ import torch
 from torch import Tensor
 
 from reverie.errors import InputError
-from reverie.processes.gaussian import GaussianProcess, _float64
+from reverie.processes.base import float64
+from reverie.processes.gaussian import GaussianProcess
 from reverie.spaces.bases import Basis, basis_named
 
 PerMode = Tensor | Sequence[float]
@@ -124,7 +125,7 @@ class ModalProcess(GaussianProcess):
         return gamma if self.variance is None else gamma / self.variance.to(t)
 
     def clock(self, t: Tensor | float) -> Tensor:
-        time = _float64(t).reshape(-1)
+        time = float64(t).reshape(-1)
         clock = self.schedule.clock(self._times(time).flatten())
         return clock.reshape(-1, self.columns) if self.columns > 1 else clock
 

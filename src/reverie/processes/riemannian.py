@@ -12,12 +12,13 @@ space it is 1/2 |x - xhat|^2). Time reversal: De Bortoli et al. 2022, Theorem 1.
 from __future__ import annotations
 
 import math
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
 from reverie.errors import InputError
-from reverie.processes.base import Process, State
+from reverie.processes.base import Draw, Process, State
 from reverie.processes.heat import HeatKernel, WalkHeat, heat_kernel
 from reverie.spaces import Manifold
 from reverie.spaces.manifold import scale
@@ -44,6 +45,7 @@ class Brownian(Process):
     space: Manifold
     monotone = False  # at the uniform end a score tells nothing, and costs nothing
     steps_exact = False
+    costly_kernel = True
     clock_label = "inverse duration 1/tau"
     centre: Tensor
 
@@ -84,6 +86,10 @@ class Brownian(Process):
         centre, dispersion = space.heat_moments(space.check(data.double()))
         return cls(space, tau_min, tau_max, centre=centre, dispersion=dispersion)
 
+    def fitted_to(self, points: Tensor) -> Brownian:
+        """Where the noise has no uniform end, the process whose prior stands around the points."""
+        return self.around(self.space, points, self.tau_min, self.tau_max)
+
     def settings(self) -> dict[str, str | float]:
         """What rebuilds this process, for a run's `config.json`; see `spaces.space_named`.
 
@@ -120,28 +126,19 @@ class Brownian(Process):
         clock = torch.as_tensor(u).to(torch.float64).reshape(-1)
         return -(clock * self.tau_min).log() / math.log(self.tau_max / self.tau_min)
 
-    def sample_prior(
-        self,
-        n: int,
-        *,
-        shape: tuple[int, ...] | None = None,
-        t: float | None = None,
-        generator: torch.Generator | None = None,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | str = "cpu",
-    ) -> State:
+    def sample_prior(self, n: int, **draw: Unpack[Draw]) -> State:
         """As `Process`, but in float64 where the space is not compact: float32 is too coarse.
 
         Hyperbolic coordinates grow as exp(distance), and the length of a tangent vector is what is
         left of their squares.
         """
+        generator, device = draw.get("generator"), draw.get("device", "cpu")
         if self.space.compact:
-            draw = self.space.uniform(n, generator=generator, dtype=torch.float64)
-        else:
-            start = self.centre.expand(n, *self.space.shape)
-            duration = self._durations(1.0 if t is None else t, start) + self.dispersion
-            return self.spread(start, duration, generator=generator).to(device=device)
-        return draw.to(dtype=dtype, device=device)
+            points = self.space.uniform(n, generator=generator, dtype=torch.float64)
+            return points.to(dtype=draw.get("dtype", torch.float32), device=device)
+        t, start = draw.get("t"), self.centre.expand(n, *self.space.shape)
+        duration = self._durations(1.0 if t is None else t, start) + self.dispersion
+        return self.spread(start, duration, generator=generator).to(device=device)
 
     def log_prior(self, state: State) -> Tensor:
         """Log-density (B,) in nats of the prior at the noisiest level."""
@@ -255,6 +252,13 @@ class Brownian(Process):
     def _exact(self, x: Tensor) -> Tensor:
         """Float64 points that satisfy the constraint to its precision."""
         return x if x.dtype == torch.float64 else self.space.project(x.double())
+
+
+def require_manifold_noise(process: Process, purpose: str) -> Brownian:
+    """The process, if it is Brownian motion on a manifold; else InputError with the purpose."""
+    if not isinstance(process, Brownian):
+        raise InputError(f"{purpose} needs Brownian motion on a manifold")
+    return process
 
 
 def _point(space: Manifold, centre: Tensor | str | None) -> Tensor:

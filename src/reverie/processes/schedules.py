@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from reverie.errors import InputError
-from reverie.processes.gaussian import GaussianProcess, _float64
+from reverie.processes.base import float64
+from reverie.processes.gaussian import GaussianProcess
 
 Shape = tuple[int, ...] | None
 
@@ -59,7 +60,7 @@ class VP(GaussianProcess):
         return 1 / torch.expm1(self.log_decay(t))
 
     def time(self, u: Tensor | float) -> Tensor:
-        return self._time_of_decay(torch.log1p(1 / _float64(u).reshape(-1)))
+        return self._time_of_decay(torch.log1p(1 / float64(u).reshape(-1)))
 
 
 class SubVP(VP):
@@ -82,7 +83,7 @@ class SubVP(VP):
         return 0.25 / torch.sinh(0.5 * self.log_decay(t)).square()
 
     def time(self, u: Tensor | float) -> Tensor:
-        return self._time_of_decay(2 * torch.asinh(0.5 / _float64(u).reshape(-1).sqrt()))
+        return self._time_of_decay(2 * torch.asinh(0.5 / float64(u).reshape(-1).sqrt()))
 
 
 class Cosine(GaussianProcess):
@@ -112,7 +113,7 @@ class Cosine(GaussianProcess):
         return self._angle(t).sin()
 
     def time(self, u: Tensor | float) -> Tensor:
-        angle = torch.atan(1 / _float64(u).reshape(-1).sqrt())
+        angle = torch.atan(1 / float64(u).reshape(-1).sqrt())
         return 2 / math.pi * (1 + self.offset) * angle - self.offset
 
 
@@ -139,7 +140,7 @@ class VE(GaussianProcess):
         return self.sigma_min * (self.sigma_max / self.sigma_min) ** t
 
     def time(self, u: Tensor | float) -> Tensor:
-        sigma = _float64(u).reshape(-1).rsqrt()
+        sigma = float64(u).reshape(-1).rsqrt()
         return (sigma / self.sigma_min).log() / math.log(self.sigma_max / self.sigma_min)
 
 
@@ -170,7 +171,7 @@ class EDM(VE):
 
     def time(self, u: Tensor | float) -> Tensor:
         low, high = self.sigma_min ** (1 / self.rho), self.sigma_max ** (1 / self.rho)
-        root = _float64(u).reshape(-1) ** (-0.5 / self.rho)
+        root = float64(u).reshape(-1) ** (-0.5 / self.rho)
         return (root - low) / (high - low)
 
 
@@ -192,7 +193,7 @@ class Rectified(GaussianProcess):
         return t
 
     def time(self, u: Tensor | float) -> Tensor:
-        return 1 / (1 + _float64(u).reshape(-1).sqrt())
+        return 1 / (1 + float64(u).reshape(-1).sqrt())
 
 
 class LogLinear(GaussianProcess):
@@ -233,7 +234,7 @@ class LogLinear(GaussianProcess):
 
     def time(self, u: Tensor | float) -> Tensor:
         start, stop = self.t_range
-        share = (_float64(u).reshape(-1).log() - self.high) / (self.low - self.high)
+        share = (float64(u).reshape(-1).log() - self.high) / (self.low - self.high)
         return start + (stop - start) * share
 
 

@@ -14,7 +14,7 @@ def pick(table: Tensor, index: Tensor) -> Tensor:
     return table[row.reshape(-1, *(1,) * (index.ndim - 1)), index]
 
 
-def draw(law: Tensor, generator: torch.Generator | None = None) -> Tensor:
+def drawn_from(law: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Draw an index (*shape) from weights (*shape, M), in float64: float32 sums would bias it."""
     variates = torch.rand(
         law.shape[:-1], generator=generator, dtype=torch.float64, device=law.device

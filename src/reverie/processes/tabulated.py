@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from reverie.errors import InputError
-from reverie.processes.gaussian import GaussianProcess, _float64
+from reverie.processes.base import float64
+from reverie.processes.gaussian import GaussianProcess
 
 
 class Tabulated(GaussianProcess):
@@ -22,7 +23,7 @@ class Tabulated(GaussianProcess):
     """
 
     def __init__(self, alphas_cumprod: Tensor, shape: tuple[int, ...] | None = None) -> None:
-        table = _float64(alphas_cumprod).detach().cpu().reshape(-1)
+        table = float64(alphas_cumprod).detach().cpu().reshape(-1)
         inside = (table > 0) & (table < 1)
         falls = torch.cat([table.diff() < 0, torch.ones(1, dtype=torch.bool)])
         noisy = int(inside.nonzero().max()) if inside.any() else 0
@@ -41,7 +42,7 @@ class Tabulated(GaussianProcess):
 
     def index(self, t: Tensor | float) -> Tensor:
         """Level t T - 1 (B,), fractional between levels."""
-        return _float64(t).reshape(-1) * self.steps - 1
+        return float64(t).reshape(-1) * self.steps - 1
 
     def _log_gamma(self, t: Tensor) -> Tensor:
         table = self.log_gamma.to(t)
@@ -59,7 +60,7 @@ class Tabulated(GaussianProcess):
         return self._log_gamma(t).exp()
 
     def time(self, u: Tensor | float) -> Tensor:
-        goal = _float64(u).reshape(-1).log()
+        goal = float64(u).reshape(-1).log()
         table = self.log_gamma.to(goal)
         right = torch.searchsorted(-table, -goal).clamp(1, len(table) - 1)
         low, high = table[right - 1], table[right]

@@ -20,12 +20,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
 from reverie.errors import InputError
-from reverie.processes.base import Guess, Process, State
+from reverie.processes.base import Draw, Guess, Process, State
 from reverie.processes.lineages import (
     draw_dirichlet,
     evolve,
@@ -100,19 +101,10 @@ class WrightFisher(Process):
 
     # --- noising -----------------------------------------------------------------------------
 
-    def sample_prior(
-        self,
-        n: int,
-        *,
-        shape: tuple[int, ...] | None = None,
-        t: float | None = None,
-        generator: torch.Generator | None = None,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | str = "cpu",
-    ) -> State:
+    def sample_prior(self, n: int, **draw: Unpack[Draw]) -> State:
         """Draw n shares (n, k) of Dirichlet(a), which stands in for any t."""
-        weights = self.mutation.to(device).expand(n, -1)
-        return draw_dirichlet(weights, generator).to(dtype)
+        weights = self.mutation.to(draw.get("device", "cpu")).expand(n, -1)
+        return draw_dirichlet(weights, draw.get("generator")).to(draw.get("dtype", torch.float32))
 
     def log_prior(self, state: State) -> Tensor:
         """Log-density (B,) of Dirichlet(a), with respect to the first k - 1 shares."""
@@ -290,3 +282,10 @@ class WrightFisher(Process):
 
     def _durations(self, t: Tensor | float, like: Tensor) -> Tensor:
         return self.tau(t).to(like.device).expand(len(like))
+
+
+def require_wright_fisher(process: Process, purpose: str) -> WrightFisher:
+    """The process, if it is Wright-Fisher noise; else InputError that says what needs it."""
+    if not isinstance(process, WrightFisher):
+        raise InputError(f"{purpose} needs a Wright-Fisher process")
+    return process

@@ -1,6 +1,7 @@
 """The page a person reads: figures and one self-contained HTML file, with JSON beside it."""
 
 from reverie.report.forecasts import write_forecast as write_forecast
+from reverie.report.of_run import describe as describe
 from reverie.report.page import ModelReport as ModelReport
 from reverie.report.page import write_report as write_report
 from reverie.report.plans import PlanReport as PlanReport

@@ -13,7 +13,7 @@ from reverie.auditing.nulls.rank_tests import wilson
 from reverie.curve import LossCurve
 from reverie.data import Scaler, to_image, to_pixels
 from reverie.files import write_bytes
-from reverie.plan import Plan
+from reverie.plan import AnyPlan
 from reverie.runs.sweeps import Line
 
 STYLES = {
@@ -73,7 +73,7 @@ def curves_picture(named: dict[str, dict[str, LossCurve]], path: Path) -> Path:
     return write_bytes(path, lambda file: figure.savefig(file, format="png", dpi=110))
 
 
-def plan_figure(plan: Plan) -> str:
+def plan_figure(plan: AnyPlan) -> str:
     """The model's curve with the staircase of a plan over it; returns SVG text."""
     figure, ax = _axes(6.4, 3.2)
     curve = plan.curve

@@ -14,7 +14,7 @@ from reverie.auditing.model.copying import CopyingDistance
 from reverie.curve import LossCurve
 from reverie.data import Dataset, ManifoldCoder, Scaler
 from reverie.files import write_json, write_text
-from reverie.plan import Plan
+from reverie.plan import AnyPlan
 from reverie.report.figures import curves_figure, plan_figure, png_data, svg
 from reverie.report.frame import render_page
 from reverie.report.manifold_figures import figure_for
@@ -34,7 +34,7 @@ class ModelReport:
     split: SplitReport | None = None
     verdict: Verdict | None = None
     curves: dict[str, LossCurve] = field(default_factory=dict)
-    plan: Plan | None = None
+    plan: AnyPlan | None = None
     path_kl: PathKL | None = None
     copying: CopyingDistance | None = None
     needed: dict[str, int | None] = field(default_factory=dict)  # nats -> steps
@@ -108,7 +108,7 @@ def _view(model: ModelReport) -> dict[str, Any]:
         "copying": svg(model.copying.figure()) if model.copying else "",
         "staircase": plan_figure(plan) if plan is not None and plan.u.ndim == 1 else "",
         "rivals": [] if plan is None else [
-            {"name": name, "excess": rival.excess, "seen": rival.charges.get("samples")}
+            {"name": name, "excess": rival.excess, "seen": rival.excesses.get("samples")}
             for name, rival in plan.compare().items()
         ],
         "gallery": _gallery(model),

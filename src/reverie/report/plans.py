@@ -14,9 +14,8 @@ import torch
 
 from reverie.curve import LossCurve
 from reverie.files import write_json, write_text
-from reverie.plan import MeasuredPlan, Plan, StepCharges, plan_steps, steps_needed
-from reverie.plan.charges import Warp, has_samples_clock
-from reverie.processes import GaussianProcess
+from reverie.plan import AnyPlan, StepCharges, plan_steps, steps_needed
+from reverie.plan.excess import Warp, has_samples_clock
 from reverie.report.figures import plan_figure
 from reverie.report.frame import render_page
 from reverie.runs.readings import PathKL
@@ -33,8 +32,8 @@ class PlanReport:
     name: str
     curve: LossCurve
     sampler: str
-    chosen: dict[int, Plan]
-    tables: dict[int, dict[str, Plan]]
+    chosen: dict[int, AnyPlan]
+    tables: dict[int, dict[str, AnyPlan]]
     bounds: dict[int, list[Certificate]]
     splits: dict[int, PathKL] = field(default_factory=dict)
     budget: float | None = None
@@ -64,11 +63,8 @@ class PlanReport:
     def approximate(self) -> str:
         """In what sense the figures are no exact path KL, or nothing."""
         plan, process = next(iter(self.chosen.values())), self.curve.process
-        if isinstance(plan, MeasuredPlan):
-            return (
-                f"approximate: steps between {len(plan.charges_of.u)} levels were measured on "
-                f"{len(plan.charges_of.charge)} rows (standard error {plan.stderr:.2g} nats)"
-            )
+        if plan.approximation:
+            return f"approximate: {plan.approximation}"
         if process is None or process.steps_exact:
             return ""
         return "approximate: a step is charged clock times rate, which is exact for short steps"
@@ -94,7 +90,7 @@ class PlanReport:
         for method in self.methods:
             cells = ""
             for table in self.tables.values():
-                charges = table[method].charges
+                charges = table[method].excesses
                 seen = f"({charges['samples']:.3g})" if "samples" in charges else ""
                 cells += f"{charges['nats']:>12.4g} {seen:<10}"
             lines.append(f"{'*' if method == self.marked else ' '} {method:<34}{cells}".rstrip())
@@ -157,7 +153,7 @@ class PlanReport:
                 plan.to_json()
                 | {
                     "rivals": {name: p.excess for name, p in self.tables[steps].items()},
-                    "charges_of_rivals": {n: p.charges for n, p in self.tables[steps].items()},
+                    "charges_of_rivals": {n: p.excesses for n, p in self.tables[steps].items()},
                     "certificates": [bound.to_json() for bound in self.bounds[steps]],
                     "path_kl_to_training_rows": _split(self.splits.get(steps)),
                 }
@@ -182,7 +178,7 @@ def report_plans(
     facts: Facts | None = None,
     charges: StepCharges | None = None,
 ) -> PlanReport:
-    """Plan every number of steps in `counts` with every schedule, and certify them.
+    """AnyPlan every number of steps in `counts` with every schedule, and certify them.
 
     budget: nats, for the number of steps that the loss-adaptive plan needs. facts: what the
     certificates of Gaussian noise stand on. charges: measured steps, on which plans then stand.
@@ -192,12 +188,14 @@ def report_plans(
         measured = {steps: charges.plan(steps, method) for steps in counts}
         return PlanReport(
             name, charges.curve, sampler, dict(measured),
-            {steps: plan.compare() for steps, plan in measured.items()},
+            {steps: dict(plan.compare()) for steps, plan in measured.items()},
             {steps: [] for steps in counts}, budget=budget,
             needed=None if budget is None else charges.steps_needed(budget),
         )  # fmt: skip
-    chosen = {steps: plan_steps(curve, steps, method, clock) for steps in counts}
-    gaussian = curve.process is None or isinstance(curve.process, GaussianProcess)
+    chosen: dict[int, AnyPlan] = {
+        steps: plan_steps(curve, steps, method, clock) for steps in counts
+    }
+    gaussian = curve.process is None or curve.process.clock_is_snr
     simple = gaussian and curve.columns == 1 and curve.is_log
     return PlanReport(
         name,
@@ -211,7 +209,7 @@ def report_plans(
     )
 
 
-def _table(curve: LossCurve, steps: int) -> dict[str, Plan]:
+def _table(curve: LossCurve, steps: int) -> dict[str, AnyPlan]:
     """Every schedule, and the exact program in the samples clock where there is one."""
     plans = plan_steps(curve, steps).compare()
     if has_samples_clock(curve):
@@ -219,14 +217,14 @@ def _table(curve: LossCurve, steps: int) -> dict[str, Plan]:
     return dict(sorted(plans.items(), key=lambda item: item[1].excess))
 
 
-def grid_text(plan: Plan) -> str:
+def grid_text(plan: AnyPlan) -> str:
     """The levels as plain columns, noisy to clean, under one header line.
 
     t, sigma, alpha and log-SNR = log(alpha^2 / sigma^2) of x_t = alpha x + sigma e; without a
     Gaussian process of one noise level, the clock alone.
     """
-    process = plan.curve.process
-    if plan.t is None or not isinstance(process, GaussianProcess) or not process.isotropic:
+    process = None if plan.curve.process is None else plan.curve.process.gaussian
+    if plan.t is None or process is None or not process.isotropic:
         return "# u\n" + "".join(
             f"{value:.12g}\n" for value in plan.u.reshape(plan.steps + 1, -1)[:, 0]
         )

@@ -31,8 +31,8 @@ from reverie.objectives.base import DenoisingFit
 from reverie.processes import VE, GaussianProcess, ModalProcess
 from reverie.reproduce.tables import Row, panels, save_figure, write_table
 from reverie.sampling import sample
-from reverie.sampling.levels import Levels
 from reverie.sampling.multistep import exponential_euler
+from reverie.sampling.scales import Scales
 
 RHO, GIVEN = 0.9, 1.5
 LOW, HIGH = 5e-3, 50.0
@@ -80,7 +80,7 @@ class ExactGiven(Denoiser):
         self.process = schedule()
 
     def forward(self, state: Tensor, t: Tensor, condition: Any = None) -> Tensor:
-        alpha, sigma = self.process.levels(t, state)
+        alpha, sigma = self.process.scales(t, state)
         mean, variance = RHO * condition, TRUTH[1] ** 2
         gain = alpha * variance / (alpha.square() * variance + sigma.square())
         return mean + gain * (state - alpha * mean)
@@ -104,7 +104,7 @@ def exact_law(level: float, steps: int) -> Law:
     """
     process = schedule()
     times = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
-    table = exponential_euler(Levels(process, times, torch.zeros(1, 1)))
+    table = exponential_euler(Scales(process, times, torch.zeros(1, 1)))
     last = torch.tensor([[0.0, 1.0, 0.0]], dtype=torch.float64)  # the last denoise
     moves = torch.cat([torch.stack([table.kept, table.weights[0], table.noise], 1), last])
     var_x = process.sigma(times).square()
@@ -253,7 +253,7 @@ def _information(given: Network, generator: torch.Generator) -> Row:
         )
         for c in (None, y)
     )  # fmt: skip
-    gap = told.leak(free)
+    gap = told.gap(free)
     exact = -0.5 * math.log(1 - RHO**2)
     note = "areas of one network's curves without and with y"
     return Row("I(x; y) in nats of the learned CDE", gap.nats, exact, "D", gap.stderr, note)

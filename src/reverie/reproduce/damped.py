@@ -196,7 +196,7 @@ def _areas(curves: list[LossCurve]) -> list[Row]:
     plain, moved, own = curves
     rows = [Row("rolls, no velocity: nats", plain.area(), stderr=plain.area_stderr())]
     for label, curve in (("the same network, damped", moved), ("a network trained damped", own)):
-        gap = plain.leak(curve)
+        gap = plain.gap(curve)
         note = "reference 0: one statistic knows all that the state does"
         rows.append(Row(f"rolls, {label}: nats more", gap.nats, 0.0, "D", gap.stderr, note))
     return rows

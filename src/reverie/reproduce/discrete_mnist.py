@@ -20,8 +20,8 @@ from torch import Tensor
 
 from reverie.curve import level_times
 from reverie.denoisers import TokenMLP
+from reverie.information import bound
 from reverie.processes import Masking, Uniform
-from reverie.processes.times import negative_elbo
 from reverie.reproduce.real_data import real_data
 from reverie.reproduce.tables import Row, panels, save_figure, write_table
 from reverie.reproduce.token_fits import fit_tokens
@@ -45,7 +45,7 @@ def run(out: Path, seed: int = 0, full: bool = False) -> dict[str, Any]:
             body = TokenMLP(process.states, (side, side), 2, width, 2)
         model = fit_tokens(process, body, train, steps, batch=64, rate=2e-3, generator=generator)
         for label, points in (("held out", test), ("training", train)):
-            nats = negative_elbo(process, model, points[:rows], 16, generator=generator)
+            nats = bound(model, points[:rows], draws=16, generator=generator).each
             mean, error = float(nats.mean()), float(nats.std()) / math.sqrt(rows)
             bits = f"{name}, {label}: bound in bits per"
             table.append(Row(f"{bits} image", mean / math.log(2), stderr=error / math.log(2)))

@@ -41,7 +41,7 @@ class Groups(Denoiser):
         self.process, self.centres, self.spread = process, centres, spread
 
     def forward(self, state: Tensor, t: Tensor, condition: Any = None) -> Tensor:
-        _, sigma = self.process.levels(t, state)  # alpha is 1
+        _, sigma = self.process.scales(t, state)  # alpha is 1
         wide = sigma.square() + self.spread**2
         apart = (state[:, None] - self.centres).square().sum(2)
         centre = torch.softmax(-0.5 * apart / wide, 1) @ self.centres

@@ -47,7 +47,7 @@ class TwoClusters(Denoiser):
         self.process, self.separation = process, separation
 
     def forward(self, state: Tensor, t: Tensor, condition: Any = None) -> Tensor:
-        alpha, _ = self.process.levels(t, state)
+        alpha, _ = self.process.scales(t, state)
         centre = self.separation * torch.tanh(alpha * self.separation * state)
         return centre + alpha * (state - alpha * centre)
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from reverie.denoisers import ResidualMLP, StateNetwork
-from reverie.denoisers.networks.linear_sde import negative_elbo
+from reverie.objectives.variational import state_bound
 from reverie.processes import CriticallyDamped, Flexible, LinearSDE
 from reverie.reproduce.tables import Row, panels, save_figure, write_table
 
@@ -45,7 +45,7 @@ def run(out: Path, seed: int = 0, full: bool = False) -> dict[str, Any]:
 def step_bound(process: LinearSDE, covariance: Tensor, times: Tensor) -> Tensor:
     """Mean bound in nats of K ancestral steps along falling times (K + 1,), exact denoiser.
 
-    Data are N(0, covariance): prior, staircase and decoder, as in `negative_elbo`.
+    Data are N(0, covariance): prior, staircase and decoder, as in `state_bound`.
     """
     gamma = process.precision(times)[1]
     eye = torch.eye(len(covariance)).to(covariance)
@@ -141,8 +141,9 @@ def _curve(axes: Any, steps: int, seed: int) -> list[Row]:
         _fit(network, x, steps, seed)
         draw = torch.Generator().manual_seed(seed)
         with torch.no_grad():
-            bound = torch.stack([negative_elbo(network, held, generator=draw) for _ in range(4)])
-        each = bound.mean(0).double()
+            parts = (state_bound(network, held, generator=draw) for _ in range(4))
+            bounds = [torch.stack(part).sum(0) for part in parts]
+        each = torch.stack(bounds).mean(0).double()
         error = float(each.std()) / math.sqrt(len(each))
         rows.append(Row(f"thin curve, {name}: held-out bound", float(each.mean()), stderr=error))
         axes.errorbar(place, each.mean(), 2 * error, fmt="o", color=f"C{place}")
@@ -161,7 +162,7 @@ def _fit(network: StateNetwork, x: Tensor, steps: int, seed: int) -> None:
             group["lr"] = 2e-3 * min(1, step / 50) * (1 - step / steps)
         rows = torch.randint(len(x), (256,), generator=generator)
         optimiser.zero_grad(set_to_none=True)
-        negative_elbo(network, x[rows], generator=generator).mean().backward()
+        torch.stack(state_bound(network, x[rows], generator=generator)).sum(0).mean().backward()
         torch.nn.utils.clip_grad_norm_(learned, 10.0)
         optimiser.step()
     network.eval()

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from reverie.denoisers import Denoiser, Memoriser
-from reverie.processes import GaussianProcess
+from reverie.processes import GaussianProcess, require_gaussian
 from reverie.reproduce.tables import Row, panels, save_figure, write_table
 from reverie.runs.config import OBJECTIVES
 from reverie.runs.fitting import fit
@@ -54,8 +54,8 @@ def watch(history: History) -> Callable[[Event, Trainer], None]:
         if event.row is None:
             return
         with trainer.averaged() as network:
-            assert isinstance(network.process, GaussianProcess)
-            times = geometric_times(network.process, 20, 0.02, 20)
+            process = require_gaussian(network.process, "the gap objective")
+            times = geometric_times(process, 20, 0.02, 20)
             drawn = sample(network, DRAWS, times, "ddim", shape=tuple(trainer.train.shape[1:]),
                            generator=torch.Generator().manual_seed(0))  # fmt: skip
         history.steps.append(event.step)

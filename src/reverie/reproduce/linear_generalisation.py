@@ -18,9 +18,9 @@ import numpy as np
 from reverie.files import write_text
 from reverie.reproduce.tables import Row, save_figure, write_table
 from reverie.theory import (
-    Levels,
     LinearTheory,
-    ddpm_levels,
+    Scales,
+    ddpm_scales,
     expected_kl,
     gaussian_kl,
     limit_kl_per_dim,
@@ -138,7 +138,7 @@ def _simulated_cell(
     return np.array(rows) / dim
 
 
-def _mean_loss(theory: LinearTheory, which: str, levels: Levels) -> float:
+def _mean_loss(theory: LinearTheory, which: str, levels: Scales) -> float:
     """Noise loss per dimension averaged over every tenth level, cleanest first."""
     u = levels.gamma[::-10][::-1]
     curve = {
@@ -184,7 +184,7 @@ def _cell_rows(rng: np.random.Generator, draws: int) -> list[Row]:
 
 
 def _headline_rows() -> list[Row]:
-    rows, levels = [], ddpm_levels()
+    rows, levels = [], ddpm_scales()
     for k, (trains, tests) in HEADLINE.items():
         for ratio, train, test in zip(RATIOS, trains, tests, strict=True):
             theory = LinearTheory(power_law(DIM, k), round(ratio * DIM))
@@ -196,7 +196,7 @@ def _headline_rows() -> list[Row]:
 
 
 def _regularised_rows() -> list[Row]:
-    rows, levels = [], ddpm_levels()
+    rows, levels = [], ddpm_scales()
     for ratio, (ridge, kl) in RIDGE.items():
         theory = LinearTheory(power_law(DIM, 1), round(ratio * DIM))
         best = theory.optimal_ridge()
@@ -215,7 +215,7 @@ def _regularised_rows() -> list[Row]:
 
 
 def _floor_rows() -> list[Row]:
-    rows, levels, time = [], ddpm_levels(), 30.0
+    rows, levels, time = [], ddpm_scales(), 30.0
     stopped = LinearTheory(np.ones(1), time=time)
     for name, sampler, limit, constant in (
         ("reverse diffusion", "ancestral-large", "ancestral", 0.3738),
@@ -268,7 +268,7 @@ def _draw_law(ax: Any, law: dict[int, dict[int, tuple[float, float]]]) -> None:
 
 
 def _draw_losses(ax: Any) -> None:
-    levels, ratios = ddpm_levels(), np.geomspace(0.2, 20, 41)
+    levels, ratios = ddpm_scales(), np.geomspace(0.2, 20, 41)
     for k, colour in zip(POWERS, COLOURS, strict=True):
         theory = LinearTheory(power_law(DIM, k), DIM, ridge=1e-2)
         fits = [theory.at(n=round(r * DIM)) for r in ratios]
@@ -287,7 +287,7 @@ def _draw_losses(ax: Any) -> None:
 
 
 def _draw_repairs(ax: Any) -> None:
-    levels, ratios = ddpm_levels(), np.geomspace(0.2, 20, 13)
+    levels, ratios = ddpm_scales(), np.geomspace(0.2, 20, 13)
     for k, colour in zip(POWERS, COLOURS, strict=True):
         fits = [LinearTheory(power_law(DIM, k), round(r * DIM)) for r in ratios]
         raw = np.array([f.kl() for f in fits]) / DIM
@@ -308,7 +308,7 @@ def _draw_repairs(ax: Any) -> None:
 
 
 def _draw_valley(ax: Any) -> None:
-    levels = ddpm_levels()
+    levels = ddpm_scales()
     for n, colour in ((DIM // 2, COLOURS[0]), (2 * DIM, COLOURS[1])):
         theory = LinearTheory(power_law(DIM, 1), n)
         ridges, times = np.geomspace(0.01, 5, 60), np.geomspace(0.1, 40, 30)

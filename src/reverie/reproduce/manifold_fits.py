@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from reverie.denoisers import AdaptiveMixture, CorrectedKernel, KernelMixture, evaluating
-from reverie.information.manifolds import flow_log_likelihood
+from reverie.information.manifolds import manifold_flow_density
 from reverie.processes import Brownian
 from reverie.processes.times import low_discrepancy
 from reverie.reproduce.real_data import thirds
@@ -71,7 +71,7 @@ def fit(
         process = Brownian(space, MARGIN * mixture.taus[0])
         mixture = AdaptiveMixture(process, split.train, mixture.taus)
     network = correct(mixture, split.validation, steps, seed)
-    flow = flow_log_likelihood(network, test, tolerance=1e-4)
+    flow = manifold_flow_density(network, test, tolerance=1e-4)
     return Scores(single, several, -float(flow.nats.mean())), network
 
 

@@ -73,7 +73,7 @@ def model_density(network: nn.Module, process: VP, x: Tensor, steps: int = 100) 
     place = x[:, None].clone()
 
     def velocity(place: Tensor, t: Tensor) -> Tensor:
-        _, sigma = process.levels(t, place)
+        _, sigma = process.scales(t, place)
         beta = process.beta_min + (process.beta_max - process.beta_min) * t
         return -0.5 * beta * (place + network(place, t.expand(len(place))) / sigma)
 

@@ -42,7 +42,7 @@ from reverie.reproduce.schedule_sets import SETS, DataSet
 from reverie.reproduce.tables import Row, save_figure, write_table
 from reverie.runs.config import FitConfig
 from reverie.runs.fitting import fit
-from reverie.runs.folder import Run
+from reverie.runs.run import Run
 from reverie.sampling import sample
 
 SIGMAS = (0.002, 80.0)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from reverie.curve import LossCurve, level_times, measure
 from reverie.denoisers import Linear, Network, ResidualMLP, convert
-from reverie.information.evidence import Bound, evidence_bound
+from reverie.information import Bound, bound
 from reverie.objectives import VariationalFit
 from reverie.objectives.weights import WEIGHTS, loss_weight
 from reverie.processes import Custom, GaussianProcess, Learned
@@ -158,7 +158,7 @@ def target_losses(network: Network, x: Tensor, generator: torch.Generator) -> di
     state = process.corrupt(x, t, end=noise)
     with torch.no_grad():
         guess = network(state, t)
-    alpha, sigma = process.levels(t, x)
+    alpha, sigma = process.scales(t, x)
     share = {
         "clean": torch.ones_like(alpha),
         "noise": (sigma / alpha).square(),
@@ -250,7 +250,7 @@ def _bits(name: str, network: Network, held: Tensor, note: str = "") -> Row:
 
 def _bound(network: Network, held: Tensor, steps: int | None = None) -> Bound:
     noise = torch.Generator().manual_seed(0)
-    return evidence_bound(network, held, values=PIXELS, steps=steps, levels=64, generator=noise)
+    return bound(network, held, values=PIXELS, steps=steps, levels=64, generator=noise)
 
 
 def _one_network(

@@ -26,8 +26,8 @@ from reverie.denoisers import (
     ResidualMLP,
     SharesNetwork,
 )
-from reverie.denoisers.networks.simplex import implicit_shares_loss, lineage_loss
-from reverie.information.curves import log_density
+from reverie.information import log_density
+from reverie.objectives.shares import implicit_shares_loss, lineage_loss
 from reverie.plan import plan_steps
 from reverie.processes import LogRatios, WrightFisher
 from reverie.reproduce.networks import build_network, train
@@ -57,7 +57,7 @@ def run(out: Path, seed: int = 0, full: bool = False) -> dict[str, Any]:
         times = plan_steps(best, 40, "log-snr")
         for name, loss in LOSSES.items():
             network = fit(truth.process, loss, data, steps, seed)
-            gap = best.leak(_curve(network, fresh, seed))
+            gap = best.gap(_curve(network, fresh, seed))
             table.append(
                 Row(f"{label}, {name}: KL from the truth at that level, nats", gap.nats, 0.0, "S",
                     gap.stderr, "reference: the paper finds the likelihood close to the true one")

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from reverie.diffusers.handover import Handover
+from reverie.diffusers.loading import library
+from reverie.diffusers.stock import as_stock
 from reverie.errors import InputError
 from reverie.files import new_folder, read_json, write_json, write_text
 from reverie.plan import Plan
-from reverie.runs.folder import Run
+from reverie.runs.folder import Fitted
 from reverie.runs.readings import sampling_plan
 
 HEADER = """---
@@ -45,15 +47,13 @@ the rest. `reverie.from_diffusers({folder!r})` reads the folder back.
 SCALER = "scaler.json"  # beside the pipeline: from the data's units to the model's
 
 
-def export(run: Run, folder: Path, license: str = "unknown") -> Path:
+def export(run: Fitted, folder: Path, license: str = "unknown") -> Path:
     """Write `run` as a pipeline into the new `folder`, in one rename; see `Run.to_diffusers`."""
-    from reverie.diffusers.loading import library
-    from reverie.diffusers.stock import as_stock
-
     if not license.strip() or "\n" in license:
         raise InputError(f"license is {license!r}; it must be one line, as mit or cc-by-4.0")
     unet, scheduler = as_stock(run.gaussian_network("export"))
     plan = sampling_plan(run)
+    assert isinstance(plan, Plan)  # Gaussian noise is planned on its curve
     handed = plan.to_diffusers(scheduler)
     card = model_card(run, plan, handed, folder.name, license.strip())
     with new_folder(folder) as place:
@@ -64,7 +64,7 @@ def export(run: Run, folder: Path, license: str = "unknown") -> Path:
     return folder
 
 
-def model_card(run: Run, plan: Plan, handed: Handover, name: str, license: str) -> str:
+def model_card(run: Fitted, plan: Plan, handed: Handover, name: str, license: str) -> str:
     """The card: header, verdict, use, plan and training data, as Markdown."""
     shape = ", ".join(map(str, run.scaler.shape))
     use = USE.format(
@@ -81,7 +81,7 @@ def model_card(run: Run, plan: Plan, handed: Handover, name: str, license: str) 
     return f"{HEADER.format(license=license)}\n# {name}\n\n{_about(run)}\n\n{text}\n"
 
 
-def _about(run: Run) -> str:
+def _about(run: Fitted) -> str:
     shape = " x ".join(map(str, run.scaler.shape))
     return (
         f"A diffusion model of {shape} images (U-Net, v-prediction), fitted on {_source(run)} "
@@ -89,7 +89,7 @@ def _about(run: Run) -> str:
     )
 
 
-def _verdict(run: Run) -> str:
+def _verdict(run: Fitted) -> str:
     """The audit in words, or that there is none of these weights."""
     verdict = _audit(run)
     if verdict is None:
@@ -109,7 +109,7 @@ def _verdict(run: Run) -> str:
     return "\n".join(lines) + f"\n\n{said}\n\nWhat this cannot see:\n\n{blind}"
 
 
-def _audit(run: Run) -> dict[str, Any] | None:
+def _audit(run: Fitted) -> dict[str, Any] | None:
     """The verdict in the run's audit.json, unless it is older than the weights."""
     if run.path is None or not (run.path / "audit.json").exists():
         return None
@@ -123,7 +123,7 @@ def _audit(run: Run) -> dict[str, Any] | None:
 
 
 def _plan(plan: Plan, handed: Handover) -> str:
-    levels = zip(handed.levels, handed.timesteps or [], strict=True)
+    levels = zip(handed.spreads, handed.timesteps or [], strict=True)
     rows = [f"| {k} | {sigma:.4g} | {timestep} |" for k, (sigma, timestep) in enumerate(levels)]
     head = (
         f"The {plan.name} plan of {plan.steps} steps ({plan.steps + 1} evaluations) for the "
@@ -134,7 +134,7 @@ def _plan(plan: Plan, handed: Handover) -> str:
     return "\n".join([head, "", "| level | sigma | timestep |", "|---|---|---|", *rows])
 
 
-def _training(run: Run) -> str:
+def _training(run: Fitted) -> str:
     config, low, high = run.config, min(run.scaler.low), max(run.scaler.high)
     return "\n".join([
         f"- data: {_source(run)}, {len(run.train):,} training and {len(run.holdout):,} held-out "
@@ -145,6 +145,6 @@ def _training(run: Run) -> str:
     ])  # fmt: skip
 
 
-def _source(run: Run) -> str:
+def _source(run: Fitted) -> str:
     """The data's name without the folders it lay in."""
     return Path(run.train.source).name or "an array"

@@ -15,16 +15,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from reverie.data import Dataset, Scaler, coder_for, load, shared_rows, split
-from reverie.data.coders import EUCLIDEAN, SYMBOLS
+from reverie.data import Dataset, Scaler, coder_for, coder_on, load, shared_rows, split
+from reverie.data.coders import EUCLIDEAN, SHARES, SYMBOLS, space_word
 from reverie.denoisers import Denoiser
 from reverie.errors import InputError
 from reverie.files import write_json, write_text
-from reverie.processes import Brownian, Process, RateMatrix, default_process, name_of
-from reverie.processes.on_spaces import JUMPS
+from reverie.processes import Process, default_process, name_of, process_typed
+from reverie.processes.registry import ENTRIES, OWN, own_name
 from reverie.runs.config import FitConfig
 from reverie.runs.folder import (
-    Run,
+    Own,
     build_denoiser,
     conditions_of,
     load_tensors,
@@ -35,8 +35,9 @@ from reverie.runs.folder import (
     start,
 )
 from reverie.runs.previews import write_preview
+from reverie.runs.run import Run
 from reverie.runs.trainer import CHECK_ROWS, Event, Trainer
-from reverie.spaces import FiniteSet, Manifold
+from reverie.spaces import FiniteSet, Simplex
 
 SAVE_SECONDS = 20.0
 COLUMNS = ("step", "loss", "train_nats", "holdout_nats", "leak", "leak_low", "leak_high", "lr")
@@ -57,8 +58,10 @@ def fit(
 ) -> Run:
     """Fit a network on `data` and return the Run.
 
-    data: whatever `reverie.data.load` takes. process: a name, a spec as `edm:sigma_max=20`, or a
-    process; where the data live goes with it, or is said by `space`. network: a name in
+    data: whatever `reverie.data.load` takes. process: a name, a spec as `edm:sigma_max=20`, a
+    Process, or `package.module:Class[a=1]` of one's own; where the data live goes with it, or is
+    said by `space`. A process without a name must be passed again where the run is resumed or
+    loaded. network: a name in
     config.NETWORKS, or a module `body(x, level)`. out: the run directory;
     None keeps everything in memory. resume: continue the run in `out` with its own settings.
     settings: fields of FitConfig. on_event: called after every step. rows: indices of the training
@@ -68,15 +71,18 @@ def fit(
     Raises InputError on bad data, settings, or an `out` that already holds a run.
     """
     path = None if out is None else Path(out)
-    body = network if isinstance(network, nn.Module) else None
+    own = Own(
+        process_typed(process) if isinstance(process, str) else process,
+        network if isinstance(network, nn.Module) else None,
+    )
     resuming = resume and path is not None and (path / "config.json").exists()
     if resuming and path is not None:
         config, scaler, train, holdout = open_data(path)
     else:
         config = _configure(config, process, network, settings)
-        config, scaler, train, holdout = _begin(data, config, path, body, rows, conditions)
+        config, own, scaler, train, holdout = _begin(data, config, path, own, rows, conditions)
     torch.manual_seed(config.seed)  # the weights' start; everything else has its own generator
-    denoiser = build_denoiser(config, scaler, body, train)
+    denoiser = build_denoiser(config, scaler, own, train)
     resumed = path is not None and (path / "state.safetensors").exists()
     if config.init is not None and not resumed:
         load_weights(denoiser, Path(config.init) / "ema.safetensors")
@@ -104,13 +110,11 @@ def _configure(
     unknown = set(settings) - set(FitConfig.__dataclass_fields__)
     if unknown:
         raise InputError(f"fit has no setting {', '.join(sorted(unknown))}; see FitConfig")
-    if isinstance(process, Process):
-        settings["process"] = name_of(process)
-        if isinstance(process.space, FiniteSet | Manifold):
-            curved = isinstance(process.space, Manifold)
-            settings.setdefault("space", repr(process.space) if curved else SYMBOLS)
-    elif process is not None:
+    typed = None if config is None or config.process is None else OWN.fullmatch(config.process)
+    if isinstance(process, str):
         settings["process"] = process
+    elif process is not None and typed is None:  # else the text that made it stays
+        settings["process"] = own_name(process)
     if network is not None:
         settings["network"] = network if isinstance(network, str) else "custom"
     return replace(config or FitConfig(), **settings)
@@ -120,17 +124,17 @@ def _begin(
     data: Any,
     config: FitConfig,
     path: Path | None,
-    body: nn.Module | None,
+    own: Own,
     given: tuple[np.ndarray, np.ndarray] | None,
     conditions: Any,
-) -> tuple[FitConfig, Scaler, Dataset, Dataset]:
+) -> tuple[FitConfig, Own, Scaler, Dataset, Dataset]:
     """Check everything that can be wrong before anything is written, then create the run."""
     if data is None:
         raise InputError("fit needs data: a built-in name, a file, a folder of images or an array")
     config.check()
     if path is not None and (path / "config.json").exists():
         raise InputError(f"{path} already holds a run: add --resume, or choose another --out")
-    space = _space(config, data)
+    space = _space(config, data) if own.process is None else space_word(own.process.space)
     dataset = load(data, mixed=space == SYMBOLS).check(rows=2, constants=space == SYMBOLS)
     if conditions is not None:
         dataset = dataset.told(conditions)
@@ -142,27 +146,35 @@ def _begin(
     train, holdout = dataset.take(rows[0]), dataset.take(rows[1])
     # a scale is the training rows' own; symbols and units are those of all rows
     fitted_on = train if space == EUCLIDEAN and len(train) > 1 else dataset
-    scaler = coder_for(space, fitted_on)
-    config = replace(config, space=space, process=config.process or default_process(scaler.space))
+    if own.process is None:
+        scaler = coder_for(space, fitted_on)
+        named = config.process or default_process(scaler.space)
+        config = replace(config, space=space, process=named)
+    else:
+        scaler = coder_on(own.process.space, dataset, fitted_on)
+        config = replace(config, space=space)
     _check_labels(train.conditions, holdout.conditions)
     few = train.take(np.arange(min(len(train), CHECK_ROWS)))  # enough to see that they fit
-    config = _fixed(config, build_denoiser(config, scaler, body, few), scaler, train)
+    config, own = _fixed(config, own, build_denoiser(config, scaler, own, few), scaler, train)
     if config.augment != "none" and (dataset.kind != "images" or space != EUCLIDEAN):
         raise InputError(f"augment={config.augment} is for images; {dataset.source} is none")
     if config.init is not None and not (Path(config.init) / "ema.safetensors").exists():
         raise InputError(f"init: {config.init} is not a finished run")
     if path is not None:
         start(path, config, dataset, scaler, rows)
-    return config, scaler, train, holdout
+    return config, own, scaler, train, holdout
 
 
 def _space(config: FitConfig, data: Any) -> str:
     """The space that is named, or that the process or the kind of data implies."""
     if config.space is not None:
         return config.space
-    name = (config.process or "").partition(":")[0]
+    entry = ENTRIES.get((config.process or "").partition(":")[0])
     is_text = str(getattr(data, "source", data)).lower().endswith(".txt")
-    return SYMBOLS if name in JUMPS or is_text else EUCLIDEAN
+    of_symbols = entry is not None and issubclass(entry.space, FiniteSet)
+    if entry is not None and issubclass(entry.space, Simplex):
+        return SHARES
+    return SYMBOLS if of_symbols or is_text else EUCLIDEAN
 
 
 def _check_labels(train: np.ndarray | None, holdout: np.ndarray | None) -> None:
@@ -176,16 +188,19 @@ def _check_labels(train: np.ndarray | None, holdout: np.ndarray | None) -> None:
         )
 
 
-def _fixed(config: FitConfig, denoiser: Denoiser, scaler: Scaler, train: Dataset) -> FitConfig:
-    """The config with all that the process reads off a file, which may change, or off the rows."""
+def _fixed(
+    config: FitConfig, own: Own, denoiser: Denoiser, scaler: Scaler, train: Dataset
+) -> tuple[FitConfig, Own]:
+    """Config and process with all that is read off a file, which may change, or off the rows."""
     process = denoiser.process
-    if isinstance(process, RateMatrix):
-        return replace(config, process=name_of(process))
-    if isinstance(process, Brownian) and not process.space.compact:
-        rows = scaler.to_model(train.values)
-        around = Brownian.around(process.space, rows, process.tau_min, process.tau_max)
-        return replace(config, process=name_of(around))
-    return config
+    fitted = process.fitted_to(scaler.to_model(train.values))
+    entry = ENTRIES.get((config.process or "").partition(":")[0])
+    if own.process is not None:
+        named = config.process if fitted is process else own_name(fitted)
+        return replace(config, process=named), replace(own, process=fitted)
+    if fitted is not process or (entry is not None and entry.is_on_file):
+        return replace(config, process=name_of(fitted)), own
+    return config, own
 
 
 def _drain(

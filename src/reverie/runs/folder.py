@@ -12,7 +12,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -26,15 +26,19 @@ from reverie.denoisers import Denoiser, Network, condition_of, network_for
 from reverie.errors import InputError
 from reverie.files import read_json, write_bytes, write_json
 from reverie.plan import StepCharges
-from reverie.processes import Process, process_on
+from reverie.processes import Process, name_of, process_on, process_typed
+from reverie.processes.registry import ENTRIES, OWN, OWN_PREFIX
 from reverie.runs.config import FitConfig
 
 CONDITIONS = "conditions.npy"
 
 
 @dataclass(eq=False)
-class Run:
-    """A fitted model with its data and curves. `denoiser` holds the averaged weights."""
+class Fitted:
+    """A fitted model with its data and curves. `denoiser` holds the averaged weights.
+
+    What a run is; `runs.run.Run` adds what can be asked of it.
+    """
 
     config: FitConfig
     denoiser: Denoiser
@@ -67,17 +71,24 @@ class Run:
         return self.scaler.to_model(self.holdout.values)
 
     @classmethod
-    def load(cls, path: str | Path, body: nn.Module | None = None) -> Run:
-        """Load a run directory; `body` for runs fitted with a module of one's own.
+    def load(
+        cls,
+        path: str | Path,
+        body: nn.Module | None = None,
+        process: Process | str | None = None,
+    ) -> Self:
+        """Load a run directory; `body` and `process` for runs fitted with those of one's own.
 
-        Raises InputError when the directory is no run, has no weights yet, is damaged, or its data
-        have changed since.
+        process: the object, or `package.module:Class[a=1]`; nothing is imported because the folder
+        names it. Raises InputError when the directory is no run, has no weights yet, is damaged,
+        was fitted with a body or a process that is not passed, or its data have changed since.
         """
         path = Path(path)
         config, scaler, train, holdout = open_data(path)
         if not (path / "ema.safetensors").exists():
             raise InputError(f"{path} holds no weights yet: finish it with fit --resume")
-        denoiser = build_denoiser(config, scaler, body, train)
+        own = Own(process_typed(process) if isinstance(process, str) else process, body)
+        denoiser = build_denoiser(config, scaler, own, train)
         load_weights(denoiser, path / "ema.safetensors")
         state = read_json(path / "state.json")
         curves = {}
@@ -94,36 +105,64 @@ class Run:
         if self.path is not None:
             write_json(self.path / "curves.json", {k: c.to_json() for k, c in self.curves.items()})
 
-    def to_diffusers(self, folder: str | Path, *, license: str = "unknown") -> Path:
-        """Write a pipeline folder of diffusers, with a model card that carries the verdict.
 
-        license: what the card's header says, as `mit`. Raises InputError when diffusers has no
-        such model (only `unet` runs do), and when `folder` exists and is not empty.
-        """
-        from reverie.runs.export import export
+@dataclass(frozen=True)
+class Own:
+    """Objects of a user's own that a run's folder cannot hold."""
 
-        return export(self, Path(folder), license)
+    process: Process | None = None
+    body: nn.Module | None = None
 
 
 def build_denoiser(
-    config: FitConfig, scaler: Scaler, body: nn.Module | None = None, train: Dataset | None = None
+    config: FitConfig, scaler: Scaler, own: Own | None = None, train: Dataset | None = None
 ) -> Denoiser:
     """A fresh network on the config's process and the scaler's space.
 
-    train: the training rows, for the network `kernel`.
+    own: what the config cannot name. train: the training rows, for networks that read them.
     """
-    if config.network == "custom" and body is None:
+    own = own or Own()
+    if config.network == "custom" and own.body is None:
         raise InputError(
             "this run was fitted with a module of your own: pass body=YourModule(...)"
         )
-    assert config.process is not None  # a run's config is complete
     rows = None if train is None else scaler.to_model(train.values)
     told = None if train is None else conditions_of(train)
     return network_for(
-        process_on(scaler.space, config.process), scaler.point_shape, config.network,
-        config.width, config.depth, body=body, train=rows,
+        process_of(config, scaler, own.process), scaler.point_shape, config.network,
+        config.width, config.depth, body=own.body, train=rows,
         condition=None if told is None else condition_of(told),
     )  # fmt: skip
+
+
+def process_of(config: FitConfig, scaler: Scaler, own: Process | None = None) -> Process:
+    """The process of a run: the one that is named in its config, or the one passed for it.
+
+    Raises InputError where a process of one's own is needed, or another is passed.
+    """
+    assert config.process is not None  # a run's config is complete
+    named = config.process.removeprefix(OWN_PREFIX)
+    is_own = config.process != named or OWN.fullmatch(named) is not None
+    is_own = is_own and named.partition(":")[0] not in ENTRIES
+    if own is None and not is_own:
+        return process_on(scaler.space, config.process)
+    if own is None:
+        raise InputError(
+            f"this run was fitted with a process of your own, {named}: name it, --process {named} "
+            "on the command line or process= in Python; nothing is imported because a file says so"
+        )
+    kind = type(own)
+    fits = name_of(own) == config.process if not is_own else _is_class(kind, named)
+    if not fits:
+        raise InputError(
+            f"this run was fitted with the process {named}, not with {kind.__qualname__}"
+        )
+    return own
+
+
+def _is_class(kind: type, named: str) -> bool:
+    """Whether `module:Class[...]` is this class; the module may be known by another name."""
+    return named.partition(":")[2].partition("[")[0].rpartition(".")[2] == kind.__name__
 
 
 def conditions_of(data: Dataset) -> Tensor | None:

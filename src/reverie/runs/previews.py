@@ -12,8 +12,7 @@ from reverie.curve import level_times
 from reverie.data import Scaler, save, to_image, to_pixels
 from reverie.denoisers import Denoiser
 from reverie.files import write_bytes
-from reverie.processes import GaussianProcess
-from reverie.sampling import sample
+from reverie.sampling import sample, samplers_of
 
 COUNT, LEVELS = 48, 19
 
@@ -29,7 +28,7 @@ def write_preview(path: Path, denoiser: Denoiser, scaler: Scaler, seed: int) -> 
         denoiser,
         COUNT if scaler.kind == "images" else 16,
         times,
-        "ddim" if isinstance(denoiser.process, GaussianProcess) else "ancestral",
+        "ddim" if "ddim" in samplers_of(denoiser.process) else "ancestral",
         shape=scaler.point_shape,
         generator=torch.Generator(device).manual_seed(seed),
         device=device,

@@ -15,12 +15,11 @@ from reverie.auditing.model.membership import membership_rows
 from reverie.auditing.verdict import Row
 from reverie.curve import LossCurve, level_times, measure
 from reverie.data import some_rows
-from reverie.denoisers import Denoiser, Linear, Memoriser
-from reverie.plan import Plan, StepCharges, measure_steps, plan_steps
-from reverie.plan.charges import has_samples_clock
-from reverie.processes import Brownian, GaussianProcess, JumpProcess, LinearSDE, Process
-from reverie.runs.folder import Run, conditions_of
-from reverie.sampling import LINEAR_SAMPLERS, SAMPLERS, first_hitting, gillespie, sample, tau_leap
+from reverie.denoisers import Denoiser, Memoriser, reference_of
+from reverie.plan import AnyPlan, Plan, StepCharges, measure_steps, plan_steps
+from reverie.plan.excess import has_samples_clock
+from reverie.runs.folder import Fitted, conditions_of
+from reverie.sampling import sample
 
 Ticker = Callable[[int, int], None]
 SAMPLE_STEPS = 20
@@ -29,12 +28,10 @@ CURVE_ROWS, MEMBERSHIP_ROWS = 2000, 1000
 COSTLY_ROWS = 400  # a U-Net takes minutes on thousands
 PAIRS, LEAST_PAIRED = 1_000_000, 16  # of the memoriser on a manifold: a heat kernel for each
 STEP_NODES, STEP_ROWS = 33, 128
-OF_JUMPS = {"tau-leaping": tau_leap, "gillespie": gillespie}
-RUN_SAMPLERS = (*SAMPLERS, *LINEAR_SAMPLERS, "first-hitting", *OF_JUMPS)
 
 
 def standard_curves(
-    run: Run, levels: int = 64, rows: int | None = None, progress: Ticker | None = None
+    run: Fitted, levels: int = 64, rows: int | None = None, progress: Ticker | None = None
 ) -> dict[str, LossCurve]:
     """Measure and keep the curves of a run: the model on `train` and `holdout` with common noise,
     the memoriser (where the kernel is known) and, for Gaussian noise, the linear optimum on
@@ -44,7 +41,7 @@ def standard_curves(
     noise is not Gaussian, since pairs of rows cost more there).
     """
     if rows is None:
-        costly = run.config.network == "unet" or not isinstance(run.process, GaussianProcess)
+        costly = run.config.network == "unet" or run.process.gaussian is None
         rows = COSTLY_ROWS if costly else CURVE_ROWS
     train, held = run.train_points(), run.holdout_points()
     process = run.process
@@ -53,14 +50,15 @@ def standard_curves(
     if process.has_kernel:
         models["memoriser"] = Memoriser(process, train)
         jobs += [("memoriser", "train", train), ("memoriser", "holdout", held)]
-    if isinstance(process, GaussianProcess) and len(train) > 1:
-        models["linear"] = Linear.fit(process, train)
+    reference = reference_of(process, train) if len(train) > 1 else None
+    if reference is not None:
+        models["linear"] = reference
         jobs.append(("linear", "holdout", held))
     jobs = [job for job in jobs if len(job[2])]
     for index, (name, where, points) in enumerate(jobs):
         generator = torch.Generator().manual_seed(run.config.seed + 2)
         few = rows
-        if name == "memoriser" and isinstance(process, Brownian):
+        if name == "memoriser" and process.costly_kernel:
             few = min(rows, max(LEAST_PAIRED, PAIRS // (len(train) * process.space.dim)))
         chosen = some_rows(points, few, run.config.seed)
         key = where if name == "model" else f"{name} on {where}"
@@ -78,7 +76,7 @@ def standard_curves(
     return run.curves
 
 
-def sampling_curve(run: Run) -> LossCurve:
+def sampling_curve(run: Fitted) -> LossCurve:
     """The curve that plans of this run stand on: held-out rows, or training rows without any."""
     if not {"holdout", "train"} & set(run.curves):
         standard_curves(run)
@@ -86,15 +84,15 @@ def sampling_curve(run: Run) -> LossCurve:
 
 
 def sampling_plan(
-    run: Run, steps: int = SAMPLE_STEPS, method: str = "loss-adaptive", clock: str | None = None
-) -> Plan:
+    run: Fitted, steps: int = SAMPLE_STEPS, method: str = "loss-adaptive", clock: str | None = None
+) -> AnyPlan:
     """The plan that samples of `run` are drawn on.
 
     By default the loss-adaptive one in the clock of samples, which came closest to held-out data
     on real models (`reverie reproduce step-schedules`); in nats where the curve has no such clock.
     Where a step's charge is not clock times rate, all steps between some levels are measured.
     """
-    if steps_are_measured(run.process):
+    if run.process.steps_measured:
         return step_charges(run).plan(steps, method)
     curve = sampling_curve(run)
     if clock is None:
@@ -102,12 +100,7 @@ def sampling_plan(
     return plan_steps(curve, steps, method, clock)
 
 
-def steps_are_measured(process: Process) -> bool:
-    """Whether plans stand on measured steps, not on the curve (see `plan.measure_steps`)."""
-    return isinstance(process, JumpProcess) and not process.steps_exact
-
-
-def step_charges(run: Run) -> StepCharges:
+def step_charges(run: Fitted) -> StepCharges:
     """The charges of all steps between STEP_NODES levels, on held-out rows (else training rows).
 
     Kept with the run's object: they take one pass of the model per level.
@@ -136,25 +129,26 @@ class PathKL:
     initialisation: float
 
 
-def path_kl(run: Run, plan: Plan) -> PathKL | None:
+def path_kl(run: Fitted, plan: AnyPlan) -> PathKL | None:
     """Split the path KL of `plan` against the empirical law of the training rows.
 
     None where a step does not cost clock times rate: the curves cannot tell then.
     """
-    if not run.process.steps_exact or "memoriser on train" not in run.curves:
+    if not (run.process.steps_exact and isinstance(plan, Plan)):
+        return None
+    if "memoriser on train" not in run.curves:
         return None
     ideal = run.curves["memoriser on train"]
     here = plan.on(run.curves["train"])
     total = here.path_kl(ideal)
-    start = 0.0
-    if isinstance(run.process, GaussianProcess | LinearSDE):
-        second = float(run.train_points().flatten(1).square().sum(1).mean())
-        start = 0.5 * float(np.max(plan.u[0])) * second
+    points = run.train_points()
+    second = float(points.double().flatten(1).square().sum(1).mean())
+    start = run.process.start_kl(float(np.max(plan.u[0])), second)
     return PathKL(total, here.excess, total - here.excess, start)
 
 
 def draw(
-    run: Run,
+    run: Fitted,
     n: int,
     steps: int = SAMPLE_STEPS,
     plan: str = "loss-adaptive",
@@ -165,7 +159,7 @@ def draw(
     seed: int = 0,
     batch_size: int = 4096,
     progress: Ticker | None = None,
-) -> tuple[np.ndarray, Plan]:
+) -> tuple[np.ndarray, AnyPlan]:
     """Draw `n` samples (n, *shape) in the data's own units, and the plan they were drawn on.
 
     clock: of the plan; None is the samples' own, `sampling_plan`'s default. condition: what the
@@ -190,18 +184,14 @@ def draw(
 
 
 def _points(
-    run: Run,
+    run: Fitted,
     count: int,
-    plan: Plan,
+    plan: AnyPlan,
     sampler: str,
     generator: torch.Generator,
     condition: Tensor | None,
 ) -> Tensor:
     """Draw `count` points (count, *shape) in model space."""
-    if sampler == "first-hitting":
-        return first_hitting(run.denoiser, count, generator=generator)
-    if sampler in OF_JUMPS:
-        return OF_JUMPS[sampler](run.denoiser, count, plan, generator=generator)
     shape = run.scaler.point_shape
     return sample(
         run.denoiser, count, plan, sampler, shape=shape, generator=generator, condition=condition
@@ -224,7 +214,7 @@ def draw_paired(
 
 
 def audit_run(
-    run: Run,
+    run: Fitted,
     n: int = 2000,
     *,
     sampling_steps: int = SAMPLE_STEPS,
@@ -242,7 +232,7 @@ def audit_run(
     samples = run.train.with_values(drawn, "the samples")
     points = run.train_points(), run.holdout_points()
     lines = []
-    if isinstance(run.process, GaussianProcess):
+    if run.process.gaussian is not None:
         told = conditions_of(run.train), conditions_of(run.holdout)
         lines = membership_rows(
             run.denoiser, *points, seed=seed, rows=_membership_rows(run),
@@ -264,5 +254,5 @@ def audit_run(
     return verdict, drawn
 
 
-def _membership_rows(run: Run) -> int:
+def _membership_rows(run: Fitted) -> int:
     return COSTLY_ROWS if run.config.network == "unet" else MEMBERSHIP_ROWS

@@ -9,8 +9,8 @@ import numpy as np
 from reverie.auditing.common_space import in_common
 from reverie.auditing.facts.near_copies import near_copies
 from reverie.errors import InputError
-from reverie.plan import Plan
-from reverie.runs.folder import Run
+from reverie.plan import AnyPlan
+from reverie.runs.folder import Fitted
 from reverie.runs.readings import draw
 
 TRIES = 20  # samples drawn for each one kept, on average
@@ -18,8 +18,8 @@ ENOUGH = 100  # samples drawn before that average is judged
 
 
 def draw_without_copies(
-    run: Run, n: int, *drawing: Any, seed: int = 0, **options: Any
-) -> tuple[np.ndarray, Plan, int]:
+    run: Fitted, n: int, *drawing: Any, seed: int = 0, **options: Any
+) -> tuple[np.ndarray, AnyPlan, int]:
     """Draw `n` samples that are no near-copies of training rows (see `near_copies`).
 
     Further arguments are those of `draw`. Near-copies are refused and drawn anew; the samples that
@@ -46,7 +46,7 @@ def draw_without_copies(
         seed = int(later.integers(2**62))
 
 
-def copies_of(run: Run, values: np.ndarray) -> np.ndarray:
+def copies_of(run: Fitted, values: np.ndarray) -> np.ndarray:
     """Mask (m,) of the samples (m, *shape), in the data's units, that nearly copy a training row.
 
     In the common space of an audit, so that the audit's own rule finds none among the rest.

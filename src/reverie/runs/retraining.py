@@ -29,8 +29,9 @@ from reverie.errors import InputError
 from reverie.files import read_json, write_json
 from reverie.runs.config import FitConfig
 from reverie.runs.fitting import fit
-from reverie.runs.folder import Run, split_rows, whole_data
+from reverie.runs.folder import split_rows, whole_data
 from reverie.runs.readings import draw_paired
+from reverie.runs.run import Run
 
 SAMPLES = 1000
 Hooks = Callable[[str, FitConfig], Any]

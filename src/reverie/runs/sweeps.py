@@ -25,8 +25,8 @@ from reverie.errors import InputError
 from reverie.files import read_json, write_json, write_text
 from reverie.runs.config import FitConfig
 from reverie.runs.fitting import fit
-from reverie.runs.folder import Run
 from reverie.runs.readings import draw_paired
+from reverie.runs.run import Run
 from reverie.runs.trainer import Event, Trainer
 
 SAMPLES = 500

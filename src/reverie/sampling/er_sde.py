@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from reverie.errors import InputError
-from reverie.sampling.levels import Levels
 from reverie.sampling.multistep import Table
+from reverie.sampling.scales import Scales
 
 Phi = Callable[[Tensor], Tensor]
 PHIS: dict[str, Phi] = {
@@ -34,13 +34,13 @@ PHIS: dict[str, Phi] = {
 NODES = 24
 
 
-def er_sde(levels: Levels, order: int, phi: str | Phi) -> Table:
+def er_sde(scales: Scales, order: int, phi: str | Phi) -> Table:
     """phi: a name in `PHIS`, or a function of s (float64) with phi(s)/s nowhere decreasing."""
     if isinstance(phi, str):
         if phi not in PHIS:
             raise InputError(f"no phi is called {phi!r}; choose {', '.join(PHIS)} or a function")
         phi = PHIS[phi]
-    alpha, s = levels.alpha, levels.spread
+    alpha, s = scales.alpha, scales.spread
     ratio = phi(s[1:]) / phi(s[:-1])
     spare = 1 - (ratio * s[:-1] / s[1:]).square()
     if (spare < -1e-9).any():

@@ -10,30 +10,30 @@ from __future__ import annotations
 from torch import Tensor
 
 from reverie.errors import InputError
-from reverie.sampling.levels import Guess, Levels, Visits
 from reverie.sampling.multistep import ddim, walk
+from reverie.sampling.scales import Guess, Scales, Visits
 
 
 def predictor_corrector(
-    levels: Levels, state: Tensor, guess: Guess, snr: float, corrections: int
+    scales: Scales, state: Tensor, guess: Guess, snr: float, corrections: int
 ) -> Visits:
     """(1 + corrections)(K + 1) evaluations; samples of one batch share the step sizes."""
     if snr <= 0 or corrections < 1:
         raise InputError(
             f"snr is {snr} and corrections {corrections}; need snr > 0 and corrections >= 1"
         )
-    alpha, sigma = levels.fit(levels.alpha), levels.fit(levels.sigma)
+    alpha, sigma = scales.fit(scales.alpha), scales.fit(scales.sigma)
 
     def correct(state: Tensor, k: int) -> Tensor:
         for _ in range(corrections):
-            clean = guess(state, levels.given[k])
+            clean = guess(state, scales.given[k])
             score = (alpha[k] * clean - state) / sigma[k] ** 2
-            noise = levels.noise(state)
+            noise = scales.noise(state)
             size = 2 * (snr * _norm(noise) / _norm(score)).square()
             state = state + size * score + (2 * size).sqrt() * noise
         return state
 
-    return walk(levels, state, guess, ddim(levels, 1.0), correct)
+    return walk(scales, state, guess, ddim(scales, 1.0), correct)
 
 
 def _norm(values: Tensor) -> Tensor:

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-
-from reverie.processes import Brownian
-from reverie.sampling.levels import Guess, Visit, Visits
+from reverie.sampling.scales import Request, Visit, Visits
 from reverie.spaces.manifold import scale
 
 
-def manifold_predictor_corrector(
-    process: Brownian,
-    times: Tensor,
-    state: Tensor,
-    guess: Guess,
-    snr: float,
-    corrections: int,
-    generator: torch.Generator | None = None,
-) -> Visits:
+def manifold_predictor_corrector(request: Request, snr: float, corrections: int) -> Visits:
     """The process's reverse step, then `corrections` Langevin steps at the level it reached.
 
     A Langevin step is exp_x(e s + sqrt(2 e) z) with e = 2 snr^2 tau: the rule of Song et al. 2021
     (Algorithm 4) at the score's usual length sqrt(dim / tau).
     """
+    process, times, state = request.process, request.times, request.state
+    guess, generator = request.guess, request.generator
     given = [t.expand(len(state)) for t in times.to(state)]
     for k, t in enumerate(times):
         step = (2 * snr**2 * process.tau(t)).to(state).expand(len(state))

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from reverie.errors import InputError
-from reverie.sampling.levels import Guess, Levels, Visit, Visits, combine
+from reverie.sampling.scales import Guess, Scales, Visit, Visits, combine
 
 
 class Table(NamedTuple):
@@ -36,43 +36,43 @@ class Table(NamedTuple):
 
 
 def walk(
-    levels: Levels,
+    scales: Scales,
     state: Tensor,
     guess: Guess,
     table: Table,
     correct: Callable[[Tensor, int], Tensor] | None = None,
 ) -> Visits:
     """Follow a table; `correct(state, k)` may move the state at level k before it is visited."""
-    kept, noise = levels.fit(table.kept), levels.fit_noise(table.noise)
-    weights = list(zip(*map(levels.fit, table.weights), strict=True))
+    kept, noise = scales.fit(table.kept), scales.fit_noise(table.noise)
+    weights = list(zip(*map(scales.fit, table.weights), strict=True))
     guesses: deque[Tensor] = deque(maxlen=len(table.weights))
-    for k, time in enumerate(levels.given):
+    for k, time in enumerate(scales.given):
         if correct is not None:
             state = correct(state, k)
         guesses.appendleft(guess(state, time))
-        yield Visit(levels.t[k], state, guesses[0])
+        yield Visit(scales.t[k], state, guesses[0])
         if k == len(kept):
             return
         terms = list(zip(guesses, weights[k], strict=False))
         spread = noise[k]
         if spread is not None:
-            terms.append((levels.noise(state), spread))
+            terms.append((scales.noise(state), spread))
         state = combine(state, kept[k], *terms)
 
 
-def ddim(levels: Levels, eta: float) -> Table:
+def ddim(scales: Scales, eta: float) -> Table:
     if not 0 <= eta <= 1:
         raise InputError(f"eta is {eta}; ddim needs 0 (deterministic) to 1 (ancestral)")
-    kept, clean, noise = levels.process.step(levels.times[:-1], levels.times[1:], eta)
+    kept, clean, noise = scales.process.step(scales.times[:-1], scales.times[1:], eta)
     return Table(kept, (clean,), noise)
 
 
-def dpm_2m(levels: Levels, eta: float) -> Table:
+def dpm_2m(scales: Scales, eta: float) -> Table:
     """Midpoint rule in lambda on a line through the last two guesses."""
     if eta < 0:
         raise InputError(f"eta is {eta}; it must not be negative")
-    h, sigma = levels.h, levels.sigma
-    weight = -levels.alpha[1:] * torch.expm1(-(1 + eta) * h)
+    h, sigma = scales.h, scales.sigma
+    weight = -scales.alpha[1:] * torch.expm1(-(1 + eta) * h)
     bent = torch.zeros_like(weight)
     bent[1:] = weight[1:] * 0.5 * h[1:] / h[:-1]
     return Table(
@@ -82,8 +82,8 @@ def dpm_2m(levels: Levels, eta: float) -> Table:
     )
 
 
-def exponential_euler(levels: Levels) -> Table:
-    alpha, sigma = levels.alpha, levels.sigma
+def exponential_euler(scales: Scales) -> Table:
+    alpha, sigma = scales.alpha, scales.sigma
     kept = 2 * sigma[1:] / sigma[:-1] - alpha[1:] / alpha[:-1]
-    clean = 2 * sigma[1:] * torch.expm1(levels.h) / levels.spread[:-1]
-    return Table(kept, (clean,), sigma[1:] * torch.expm1(2 * levels.h).sqrt())
+    clean = 2 * sigma[1:] * torch.expm1(scales.h) / scales.spread[:-1]
+    return Table(kept, (clean,), sigma[1:] * torch.expm1(2 * scales.h).sqrt())

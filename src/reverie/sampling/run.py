@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields
-from functools import partial
+from collections.abc import Iterator
 from typing import Any, TypedDict, Unpack
 
 import torch
@@ -13,83 +11,15 @@ from torch import Tensor
 
 from reverie.denoisers import Denoiser, condition_rows, evaluating
 from reverie.errors import InputError
-from reverie.plan import Plan
-from reverie.processes import Brownian, GaussianProcess, LinearSDE, Process
-from reverie.sampling import multistep
-from reverie.sampling.er_sde import Phi, er_sde
-from reverie.sampling.langevin import predictor_corrector
-from reverie.sampling.levels import Guess, Levels, Visit, Visits, plan_times
-from reverie.sampling.manifold_langevin import manifold_predictor_corrector
-from reverie.sampling.multistep import Table, walk
-from reverie.sampling.probability_flow import ode
-from reverie.sampling.splitting import euler_maruyama, sscs
-from reverie.sampling.two_stage import Churn, dpm_2s, heun
-from reverie.sampling.unipc import unipc
+from reverie.plan import PlannedSteps
+from reverie.processes import Process
+from reverie.processes.base import Draw
+from reverie.sampling.er_sde import Phi
+from reverie.sampling.samplers import sampler_named, settings_of
+from reverie.sampling.scales import Request, Visit, Visits, plan_times
+from reverie.sampling.two_stage import Churn
 
-
-@dataclass(frozen=True)
-class Settings:
-    """What a sampler may be told; each takes only its own (see `SOLVERS`)."""
-
-    eta: float | None = None
-    churn: Churn = field(default_factory=Churn)
-    phi: str | Phi = "default"
-    snr: float = 0.16
-    corrections: int = 1
-    tolerance: float = 1e-5
-
-
-@dataclass(frozen=True)
-class Solver:
-    """A solver and the names of the settings it takes."""
-
-    run: Callable[[Levels, Tensor, Guess, Settings], Visits]
-    takes: tuple[str, ...] = ()
-
-
-def _table(make: Callable[[Levels, Settings], Table], *takes: str) -> Solver:
-    return Solver(lambda levels, x, guess, s: walk(levels, x, guess, make(levels, s)), takes)
-
-
-def _unipc(order: int) -> Solver:
-    return Solver(lambda levels, x, guess, s: unipc(levels, x, guess, order))
-
-
-def _er_sde(order: int) -> Solver:
-    return _table(lambda levels, s: er_sde(levels, order, s.phi), "phi")
-
-
-def _or(value: float | None, default: float) -> float:
-    return default if value is None else value
-
-
-SOLVERS: dict[str, Solver] = {
-    "ancestral": _table(lambda levels, s: multistep.ddim(levels, 1.0)),
-    "ddim": _table(lambda levels, s: multistep.ddim(levels, _or(s.eta, 0.0)), "eta"),
-    "heun": Solver(lambda levels, x, guess, s: heun(levels, x, guess, s.churn), ("churn",)),
-    "dpm++2m": _table(lambda levels, s: multistep.dpm_2m(levels, 0.0)),
-    "dpm++2s": Solver(lambda levels, x, guess, s: dpm_2s(levels, x, guess)),
-    "sde-dpm++2m": _table(lambda levels, s: multistep.dpm_2m(levels, _or(s.eta, 1.0)), "eta"),
-    "unipc-1": _unipc(1),
-    "unipc-2": _unipc(2),
-    "unipc-3": _unipc(3),
-    "er-sde-1": _er_sde(1),
-    "er-sde-2": _er_sde(2),
-    "er-sde-3": _er_sde(3),
-    "exponential-euler": _table(lambda levels, s: multistep.exponential_euler(levels)),
-    "predictor-corrector": Solver(
-        lambda levels, x, guess, s: predictor_corrector(levels, x, guess, s.snr, s.corrections),
-        ("snr", "corrections"),
-    ),
-    "ode": Solver(lambda levels, x, guess, s: ode(levels, x, guess, s.tolerance), ("tolerance",)),
-}
-SAMPLERS = tuple(SOLVERS)
-LINEAR: dict[str, Callable[..., Visits]] = {
-    "sscs": sscs,
-    "sscs-midpoint": partial(sscs, midpoint=True),
-    "euler-maruyama": euler_maruyama,
-}
-LINEAR_SAMPLERS = tuple(LINEAR)  # of linear SDEs, beside "ancestral"
+ROUNDING = 1e-6  # of times that float32 has seen
 
 
 class Options(TypedDict, total=False):
@@ -107,15 +37,16 @@ class Options(TypedDict, total=False):
     snr: float  # of predictor-corrector
     corrections: int  # of predictor-corrector: Langevin steps a level
     tolerance: float  # of ode: relative and absolute
+    correctors: int  # of tau-leaping: corrector moves a step
+    corrector_size: float  # of tau-leaping: of the noise at the level
 
 
 class Sampling:
     """Draw points on a plan: `sample(...)`, or `sample.trajectory(...)` and `sample.states(...)`.
 
-    plan: a Plan, or process times (K + 1,) from noisy to clean. sampler: one of `SAMPLERS`; other
-    processes than Gaussian take "ancestral", linear SDEs `LINEAR_SAMPLERS` too. Keywords:
-    `Options`. Raises InputError on an unknown sampler, a setting it does not take, or a plan
-    without times.
+    plan: a Plan, or process times (K + 1,) from noisy to clean. sampler: one of
+    `samplers_of(denoiser.process)`. Keywords: `Options`. Raises InputError on a sampler that the
+    process does not have, a setting it does not take, or a plan without times.
     """
 
     @torch.no_grad()
@@ -123,7 +54,7 @@ class Sampling:
         self,
         denoiser: Denoiser,
         n: int,
-        plan: Plan | Tensor,
+        plan: PlannedSteps | Tensor,
         sampler: str = "ancestral",
         **options: Unpack[Options],
     ) -> Tensor:
@@ -136,7 +67,7 @@ class Sampling:
         self,
         denoiser: Denoiser,
         n: int,
-        plan: Plan | Tensor,
+        plan: PlannedSteps | Tensor,
         sampler: str = "ancestral",
         **options: Unpack[Options],
     ) -> Iterator[Tensor]:
@@ -152,7 +83,7 @@ class Sampling:
         self,
         denoiser: Denoiser,
         n: int,
-        plan: Plan | Tensor,
+        plan: PlannedSteps | Tensor,
         sampler: str = "ancestral",
         **options: Unpack[Options],
     ) -> Iterator[Visit]:
@@ -172,55 +103,33 @@ def _finish(denoiser: Denoiser, visit: Visit, options: Options) -> Tensor:
 
 
 def _visits(
-    denoiser: Denoiser, n: int, plan: Plan | Tensor, sampler: str, options: Options
+    denoiser: Denoiser, n: int, plan: PlannedSteps | Tensor, sampler: str, options: Options
 ) -> Visits:
-    if sampler not in SOLVERS and sampler not in LINEAR:
-        names = ", ".join((*SAMPLERS, *LINEAR_SAMPLERS))
-        raise InputError(f"no sampler is called {sampler!r}; choose {names}")
+    process, generator = denoiser.process, options.get("generator")
+    chosen = sampler_named(process, sampler)
     unknown = set(options) - set(Options.__annotations__)
     if unknown:
         raise InputError(
             f"sample takes no {unknown.pop()!r}; it takes {', '.join(Options.__annotations__)}"
         )
-    settings = _settings(sampler, options)
-    process, generator = denoiser.process, options.get("generator")
+    settings = settings_of(process, sampler, options)
     times, state = plan_times(plan), options.get("init")
     _check_range(times, process)
     if state is None and n < 1:
         raise InputError(f"n is {n}; draw at least one sample")
     if state is None:
-        state = process.sample_prior(
-            n,
-            shape=options.get("shape"),
-            t=float(times[0]),
-            generator=generator,
-            dtype=options.get("dtype", torch.float32),
-            device=options.get("device", "cpu"),
-        )
+        draw = Draw(
+            shape=options.get("shape"), t=float(times[0]), generator=generator,
+            dtype=options.get("dtype", torch.float32), device=options.get("device", "cpu"),
+        )  # fmt: skip
+        state = process.sample_prior(n, **draw)
     condition = condition_rows(options.get("condition"), len(state), state)
 
     def guess(state: Tensor, t: Tensor) -> Tensor:
         return denoiser(state, t, condition)
 
-    if isinstance(process, LinearSDE) and sampler in LINEAR:
-        visits = LINEAR[sampler](process, times, state, guess, generator)
-    elif sampler in LINEAR:
-        raise InputError(f"{sampler} needs a linear SDE: use ancestral")
-    elif isinstance(process, GaussianProcess):
-        visits = _modal(process, times, state, guess, SOLVERS[sampler], settings, generator)
-    elif sampler == "ancestral":
-        visits = _markov(process, times, state, guess, generator)
-    elif sampler == "predictor-corrector" and isinstance(process, Brownian):
-        visits = manifold_predictor_corrector(
-            process, times, state, guess, settings.snr, settings.corrections, generator
-        )
-    else:
-        raise InputError(f"{sampler} needs a Gaussian process: use ancestral")
     with evaluating(denoiser):
-        yield from visits
-
-
-ROUNDING = 1e-6  # of times that float32 has seen
+        yield from chosen.run(Request(process, times, state, guess, generator), settings)
 
 
 def _check_range(times: Tensor, process: Process) -> None:
@@ -230,54 +139,6 @@ def _check_range(times: Tensor, process: Process) -> None:
             f"the plan's times run from {float(times[0]):.4g} to {float(times[-1]):.4g}, but the "
             f"process's from {high:.4g} to {low:.4g}: give process times, not sigmas"
         )
-
-
-def _settings(sampler: str, options: Options) -> Settings:
-    names = {entry.name for entry in fields(Settings)}
-    given = {k: v for k, v in options.items() if k in names and v is not None}
-    taken = SOLVERS[sampler].takes if sampler in SOLVERS else ()
-    for name in given:
-        if name not in taken:
-            takers = [key for key, solver in SOLVERS.items() if name in solver.takes]
-            raise InputError(f"{sampler} takes no {name}; it belongs to {', '.join(takers)}")
-    return Settings(**given)  # type: ignore[arg-type]
-
-
-def _modal(
-    process: GaussianProcess,
-    times: Tensor,
-    state: Tensor,
-    guess: Guess,
-    solver: Solver,
-    settings: Settings,
-    generator: torch.Generator | None,
-) -> Visits:
-    """Follow a solver in the process's modes, where its coefficients are diagonal."""
-
-    def modal(modes: Tensor, t: Tensor) -> Tensor:
-        return process.to_modes(guess(process.from_modes(modes), t))
-
-    levels = Levels(process, times, state, generator)
-    for t, modes, clean in solver.run(levels, process.to_modes(state), modal, settings):
-        yield Visit(t, process.from_modes(modes), process.from_modes(clean))
-
-
-def _markov(
-    process: Process,
-    times: Tensor,
-    state: Tensor,
-    guess: Guess,
-    generator: torch.Generator | None,
-) -> Visits:
-    """Ancestral steps of any process, through its own `reverse`."""
-    # symbols are integers, but time is not
-    kind = state.dtype if state.is_floating_point() else torch.float64
-    given = [t.expand(len(state)) for t in times.to(state.device, kind)]
-    for k, t in enumerate(times):
-        prediction = guess(state, given[k])
-        yield Visit(float(t), state, prediction)
-        if k + 1 < len(times):
-            state = process.reverse(prediction, state, t, times[k + 1], generator=generator)
 
 
 sample = Sampling()

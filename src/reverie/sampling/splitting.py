@@ -21,7 +21,7 @@ from torch import Tensor
 
 from reverie.processes import LinearSDE
 from reverie.processes.linear_moments import root, transition
-from reverie.sampling.levels import Guess, Visit, Visits
+from reverie.sampling.scales import Request, Visit, Visits
 
 
 class Splitting(NamedTuple):
@@ -47,18 +47,13 @@ def splitting(process: LinearSDE, times: Tensor) -> Splitting:
     return Splitting(free, root(noise), kick, torch.linalg.inv(still))
 
 
-def sscs(
-    process: LinearSDE,
-    times: Tensor,
-    state: Tensor,
-    guess: Guess,
-    generator: torch.Generator | None,
-    midpoint: bool = False,
-) -> Visits:
+def sscs(request: Request, midpoint: bool = False) -> Visits:
     """Visit the K + 1 levels; a visit's guess is the last of its step, made after its first half.
 
     midpoint: two evaluations a step, order 2.
     """
+    process, times, state = request.process, request.times, request.state
+    guess, generator = request.guess, request.generator
     free, noise, kick, pull = (m.to(state) for m in splitting(process, times))
 
     def pushed(start: Tensor, at: Tensor, t: Tensor, push: Tensor) -> tuple[Tensor, Tensor]:
@@ -80,14 +75,10 @@ def sscs(
     yield Visit(float(times[-1]), state, guess(state, times[-1].to(state).expand(len(state))))
 
 
-def euler_maruyama(
-    process: LinearSDE,
-    times: Tensor,
-    state: Tensor,
-    guess: Guess,
-    generator: torch.Generator | None,
-) -> Visits:
+def euler_maruyama(request: Request) -> Visits:
     """Euler-Maruyama on the reverse SDE dX = (-A X + Q s) db + B dW, the plain rival."""
+    process, times, state = request.process, request.times, request.state
+    guess, generator = request.guess, request.generator
     drift, diffusion = (m.detach().to(state) for m in process.matrices())
     for k, t in enumerate(times):
         prediction = guess(state, t.to(state).expand(len(state)))

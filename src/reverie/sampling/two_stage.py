@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from reverie.errors import InputError
-from reverie.sampling.levels import Guess, Levels, Visit, Visits, combine
+from reverie.sampling.scales import Guess, Scales, Visit, Visits, combine
 
 
 @dataclass(frozen=True)
@@ -45,67 +45,67 @@ class Lift(NamedTuple):
     noise: Tensor
 
 
-def heun(levels: Levels, state: Tensor, guess: Guess, churn: Churn) -> Visits:
+def heun(scales: Scales, state: Tensor, guess: Guess, churn: Churn) -> Visits:
     """With churn, the guess of a visit is the one made just after the noise was added."""
-    lift = _lift(levels, churn) if churn.amount > 0 else None
-    alpha, spread = levels.alpha[:-1], levels.spread[:-1]
+    lift = _lift(scales, churn) if churn.amount > 0 else None
+    alpha, spread = scales.alpha[:-1], scales.spread[:-1]
     if lift is not None:
-        alpha = levels.process.alpha(lift.times)
-        spread = levels.process.sigma(lift.times) / alpha
-    new_alpha, new = levels.alpha[1:], levels.spread[1:]
+        alpha = scales.process.alpha(lift.times)
+        spread = scales.process.sigma(lift.times) / alpha
+    new_alpha, new = scales.alpha[1:], scales.spread[1:]
     drop = new - spread
     ahead = (new_alpha / alpha * new / spread, -new_alpha * drop / spread)
     second = -0.5 * new_alpha * drop / new
     kept = new_alpha / alpha * (1 + 0.5 * drop / spread) - second * ahead[0] / new_alpha
     first = -0.5 * new_alpha * drop / spread - second * ahead[1] / new_alpha
-    stages = Stages(levels.times[1:], ahead, (kept, first, second))
-    return _run(levels, state, guess, stages, lift)
+    stages = Stages(scales.times[1:], ahead, (kept, first, second))
+    return _run(scales, state, guess, stages, lift)
 
 
-def dpm_2s(levels: Levels, state: Tensor, guess: Guess) -> Visits:
-    process, lam, h = levels.process, levels.log_snr, levels.h
-    clock = process.clock(levels.times)
+def dpm_2s(scales: Scales, state: Tensor, guess: Guess) -> Visits:
+    process, lam, h = scales.process, scales.log_snr, scales.h
+    clock = process.clock(scales.times)
     times = process.time((clock[:-1] * clock[1:]).sqrt())
     share = torch.full_like(h, 0.5)
     if process.columns > 1:  # half-way on average only: each mode has its own share
         share = ((process.alpha(times) / process.sigma(times)).log() - lam[:-1]) / h
     alpha, sigma = process.alpha(times), process.sigma(times)
-    ahead = (sigma / levels.sigma[:-1], -alpha * torch.expm1(-share * h))
-    weight = -levels.alpha[1:] * torch.expm1(-h)
+    ahead = (sigma / scales.sigma[:-1], -alpha * torch.expm1(-share * h))
+    weight = -scales.alpha[1:] * torch.expm1(-h)
     second = weight * 0.5 / share
-    then = (levels.sigma[1:] / levels.sigma[:-1], weight - second, second)
-    return _run(levels, state, guess, Stages(times, ahead, then), None)
+    then = (scales.sigma[1:] / scales.sigma[:-1], weight - second, second)
+    return _run(scales, state, guess, Stages(times, ahead, then), None)
 
 
-def _run(levels: Levels, state: Tensor, guess: Guess, stages: Stages, lift: Lift | None) -> Visits:
+def _run(scales: Scales, state: Tensor, guess: Guess, stages: Stages, lift: Lift | None) -> Visits:
     """The loop of both."""
-    ahead = list(zip(*map(levels.fit, stages.ahead), strict=True))
-    then = list(zip(*map(levels.fit, stages.then), strict=True))
-    starts, seconds = levels.given[:-1], levels.expand(stages.times)
+    ahead = list(zip(*map(scales.fit, stages.ahead), strict=True))
+    then = list(zip(*map(scales.fit, stages.then), strict=True))
+    starts, seconds = scales.given[:-1], scales.expand(stages.times)
     if lift is not None:
-        starts, raised = levels.expand(lift.times), levels.fit(lift.kept)
-        noise = levels.fit_noise(lift.noise)
+        starts, raised = scales.expand(lift.times), scales.fit(lift.kept)
+        noise = scales.fit_noise(lift.noise)
     for k, start in enumerate(starts):
         here = state
         if lift is not None and (spread := noise[k]) is not None:
-            here = combine(state, raised[k], (levels.noise(state), spread))
+            here = combine(state, raised[k], (scales.noise(state), spread))
         clean = guess(here, start)
-        yield Visit(levels.t[k], state, clean)
+        yield Visit(scales.t[k], state, clean)
         forward = combine(here, ahead[k][0], (clean, ahead[k][1]))
         second = guess(forward, seconds[k])
         state = combine(here, then[k][0], (clean, then[k][1]), (second, then[k][2]))
-    yield Visit(levels.t[-1], state, guess(state, levels.given[-1]))
+    yield Visit(scales.t[-1], state, guess(state, scales.given[-1]))
 
 
-def _lift(levels: Levels, churn: Churn) -> Lift:
-    process = levels.process
+def _lift(scales: Scales, churn: Churn) -> Lift:
+    process = scales.process
     if process.columns > 1:
         raise InputError("churn needs one clock for all coordinates")
-    here, alpha = levels.spread[:-1], levels.alpha[:-1]
+    here, alpha = scales.spread[:-1], scales.alpha[:-1]
     grow = min(churn.amount / len(here), math.sqrt(2) - 1)
     chosen = (churn.low <= here) & (here <= churn.high)
     raised = process.time((here * (1 + grow)).pow(-2))
-    times = torch.where(chosen, raised, levels.times[:-1])
+    times = torch.where(chosen, raised, scales.times[:-1])
     new_alpha = process.alpha(times)
     spread = process.sigma(times) / new_alpha
     extra = (spread.square() - here.square()).clamp(min=0).sqrt() * chosen

@@ -17,45 +17,45 @@ import math
 import torch
 from torch import Tensor
 
-from reverie.sampling.levels import Guess, Levels, Number, Visit, Visits, combine
+from reverie.sampling.scales import Guess, Number, Scales, Visit, Visits, combine
 
 
-def unipc(levels: Levels, state: Tensor, guess: Guess, order: int) -> Visits:
+def unipc(scales: Scales, state: Tensor, guess: Guess, order: int) -> Visits:
     """One evaluation a level: the visited state is corrected, its guess is the predicted one's."""
-    kept = levels.fit(levels.sigma[1:] / levels.sigma[:-1])
-    predict, correct = _weights(levels, order, False), _weights(levels, order, True)
+    kept = scales.fit(scales.sigma[1:] / scales.sigma[:-1])
+    predict, correct = _weights(scales, order, False), _weights(scales, order, True)
     guesses: list[Tensor] = []
     before = state
-    for k, time in enumerate(levels.given):
+    for k, time in enumerate(scales.given):
         guesses.insert(0, guess(state, time))
         if k:
             state = combine(before, kept[k - 1], *zip(guesses, correct[k - 1], strict=False))
         del guesses[order:]
-        yield Visit(levels.t[k], state, guesses[0])
+        yield Visit(scales.t[k], state, guesses[0])
         if k < len(kept):
             before = state
             state = combine(before, kept[k], *zip(guesses, predict[k], strict=False))
 
 
-def _weights(levels: Levels, order: int, corrector: bool) -> list[tuple[Number, ...]]:
+def _weights(scales: Scales, order: int, corrector: bool) -> list[tuple[Number, ...]]:
     """For every step the weights of the guesses, newest first (the corrector's own included)."""
-    steps = len(levels.h)
+    steps = len(scales.h)
     rows: list[tuple[Number, ...]] = []
     for part in range(1, order + 1):  # step part - 1 is the first with `part` guesses behind it
         last = min(part, steps) if part < order else steps
         if last >= part:
-            columns = _of_order(levels, part, corrector, part - 1, last)
-            rows += zip(*map(levels.fit, columns), strict=True)
+            columns = _of_order(scales, part, corrector, part - 1, last)
+            rows += zip(*map(scales.fit, columns), strict=True)
     return rows
 
 
-def _of_order(levels: Levels, order: int, corrector: bool, start: int, stop: int) -> list[Tensor]:
+def _of_order(scales: Scales, order: int, corrector: bool, start: int, stop: int) -> list[Tensor]:
     """Weights (stop - start, ...) of each guess for the steps start to stop - 1 at this order."""
-    h, log_snr = levels.h[start:stop], levels.log_snr
+    h, log_snr = scales.h[start:stop], scales.log_snr
     reach = [(log_snr[start - i : stop - i] - log_snr[start:stop]) / h for i in range(1, order)]
     places = [*reach, torch.ones_like(h)] if corrector else reach
     shares = _shares(h, places)
-    weight = -levels.alpha[start + 1 : stop + 1] * torch.expm1(-h)
+    weight = -scales.alpha[start + 1 : stop + 1] * torch.expm1(-h)
     per_guess = [weight * share / place for share, place in zip(shares, places, strict=True)]
     now = weight - sum(per_guess, torch.zeros_like(weight))
     newest = [per_guess.pop()] if corrector else []

@@ -20,6 +20,7 @@ from torch import Tensor
 from reverie.denoisers import Denoiser
 from reverie.errors import InputError
 from reverie.processes import GaussianProcess
+from reverie.processes.gaussian import require_gaussian
 from reverie.simulation.coordinates import Guess
 
 
@@ -40,9 +41,7 @@ class Composed(Denoiser):
         self, denoiser: Denoiser, prior_guess: Guess, observations: Tensor, covariances: Tensor
     ) -> None:
         super().__init__()
-        process = denoiser.process
-        if not isinstance(process, GaussianProcess) or process.columns > 1:
-            raise InputError("composition needs a Gaussian process with one noise level")
+        process = require_gaussian(denoiser.process, "composition", one_level=True)
         if len(covariances) != len(observations):
             raise InputError(
                 f"{len(observations)} observations need as many covariances, "
@@ -60,7 +59,7 @@ class Composed(Denoiser):
         given = self.observations.repeat_interleave(batch, 0)
         times = torch.as_tensor(t).expand(batch).repeat(count)
         each = self.denoiser(state.repeat(count, 1), times, given).reshape(count, batch, dim)
-        alpha, sigma = self.process.levels(t, state.double())
+        alpha, sigma = self.process.scales(t, state.double())
         gamma = (alpha / sigma).square().reshape(-1, 1, 1).expand(batch, 1, 1)
         unit = torch.eye(dim, dtype=torch.float64, device=state.device)
         prior = self.prior_guess(state.double() / alpha, sigma / alpha)

@@ -97,7 +97,7 @@ class Fit:
                     on_check(self.checks[-1])
             if self.stale >= settings.patience:
                 break
-        if not self.best_curve.leak(self.linear_curve).low > 0:
+        if not self.best_curve.gap(self.linear_curve).low > 0:
             self.best.body.silence()
         return self.best
 

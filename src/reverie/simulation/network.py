@@ -139,7 +139,7 @@ class PairNetwork(Denoiser):
         self.register_buffer("bounds", bounds)
 
     def forward(self, state: Tensor, t: Tensor, condition: Any = None) -> Tensor:
-        alpha, sigma = self.process.levels(t, state)
+        alpha, sigma = self.process.scales(t, state)
         linear, spread = self.linear, sigma / alpha
         x = ((condition - self.x_mean) / self.x_std).to(state)
         total = (linear.spectrum + spread.square()).sqrt()
@@ -157,7 +157,7 @@ class PairNetwork(Denoiser):
 
     def errors(self, guess: Tensor, clean: Tensor, t: Tensor) -> Tensor:
         """(guess - clean) / c_out in the regression's basis (B, d): the error of F itself."""
-        alpha, sigma = self.process.levels(t, clean)
+        alpha, sigma = self.process.scales(t, clean)
         spread, variance = sigma / alpha, self.linear.spectrum
         scale = ((variance + spread.square()) / variance).sqrt() / spread
         return (guess - clean) @ self.linear.basis * scale

@@ -13,8 +13,9 @@ from torch import Tensor
 from reverie.curve import LossCurve, measure
 from reverie.denoisers import Denoiser
 from reverie.errors import InputError
+from reverie.information.flow import flow_density
 from reverie.processes import EDM
-from reverie.sampling import log_likelihood, sample
+from reverie.sampling import sample
 from reverie.simulation.composition import Composed
 from reverie.simulation.coordinates import Coordinates, coordinates
 from reverie.simulation.fitting import Check, Fit, Settings
@@ -81,7 +82,7 @@ class Posterior:
         if inside.any():
             given = rows.expand(len(points), -1)[inside]
             w = self.coordinates.to_model(points[inside]).float()
-            flow = log_likelihood(
+            flow = flow_density(
                 self.denoiser, w, probes=None, tolerance=tolerance, condition=given
             )
             value[inside] = flow.nats + self.coordinates.log_volume(points[inside])

@@ -14,8 +14,8 @@ from reverie.theory.equivalents import seed_overlap as seed_overlap
 from reverie.theory.linear import LinearTheory as LinearTheory
 from reverie.theory.phase import PhaseDiagram as PhaseDiagram
 from reverie.theory.phase import phase_diagram as phase_diagram
-from reverie.theory.samplers import Levels as Levels
-from reverie.theory.samplers import ddpm_levels as ddpm_levels
+from reverie.theory.samplers import Scales as Scales
+from reverie.theory.samplers import ddpm_scales as ddpm_scales
 from reverie.theory.samplers import sampled_variance as sampled_variance
 from reverie.theory.spectrum import Spectrum as Spectrum
 from reverie.theory.spectrum import population as population

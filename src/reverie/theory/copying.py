@@ -19,6 +19,7 @@ from torch import Tensor
 from reverie.denoisers import Denoiser
 from reverie.errors import InputError
 from reverie.processes import GaussianProcess
+from reverie.processes.gaussian import require_gaussian
 
 ScoreError = Callable[[Tensor, Tensor], Tensor]
 
@@ -33,12 +34,11 @@ class PerturbedScore(Denoiser):
 
     def __init__(self, denoiser: Denoiser, error: ScoreError) -> None:
         super().__init__()
-        if not isinstance(denoiser.process, GaussianProcess):
-            raise InputError("a score can be perturbed on Gaussian processes only")
-        self.process, self.denoiser, self.error = denoiser.process, denoiser, error
+        self.process = require_gaussian(denoiser.process, "a perturbed score")
+        self.denoiser, self.error = denoiser, error
 
     def forward(self, state: Tensor, t: Tensor, condition: Any = None) -> Tensor:
-        alpha, sigma = self.process.levels(t, state)
+        alpha, sigma = self.process.scales(t, state)
         clean = self.denoiser(state, t, condition)
         error = self.process.to_modes(self.error(state, t))
         return clean + self.process.from_modes(sigma.square() / alpha * error)
@@ -56,13 +56,13 @@ class Smoothed(Denoiser):
 
     def __init__(self, memoriser: Denoiser, bandwidth: float) -> None:
         super().__init__()
-        process = memoriser.process
-        if not isinstance(process, GaussianProcess) or not process.isotropic or bandwidth <= 0:
-            raise InputError("smoothing needs isotropic Gaussian noise and a positive bandwidth")
+        process = require_gaussian(memoriser.process, "smoothing", one_level=True)
+        if bandwidth <= 0:
+            raise InputError(f"bandwidth is {bandwidth}; smoothing needs a positive one")
         self.process, self.memoriser, self.bandwidth = process, memoriser, bandwidth
 
     def forward(self, state: Tensor, t: Tensor, condition: Any = None) -> Tensor:
-        alpha, sigma = self.process.levels(t, state)
+        alpha, sigma = self.process.scales(t, state)
         if (alpha != 1).any():
             raise InputError("smoothing is written for exploding variance: alpha must be 1")
         wide = sigma.square() + self.bandwidth**2

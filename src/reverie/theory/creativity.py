@@ -29,6 +29,7 @@ from torch import Tensor
 from reverie.denoisers import Denoiser, convert
 from reverie.errors import InputError
 from reverie.processes import GaussianProcess
+from reverie.processes.gaussian import require_gaussian
 
 PatchSize = int | Callable[[float], int]
 BOUNDARIES = ("circular", "zero")
@@ -77,7 +78,7 @@ class ScoreMachine(Denoiser):
 
     def forward(self, state: Tensor, t: Tensor, condition: Any = None) -> Tensor:
         """Posterior mean under the machine's constraints, (B, C, H, W)."""
-        alpha, sigma = self.process.levels(t, state)
+        alpha, sigma = self.process.scales(t, state)
         spread = (sigma / alpha).expand(len(state), 1, 1, 1).flatten()
         view = state / alpha
         sizes = [self._side(float(s)) for s in spread]
@@ -216,7 +217,6 @@ def calibrate_patch(
 
 
 def _noise_guess(denoiser: Denoiser, state: Tensor, time: float) -> Tensor:
-    process = denoiser.process
-    assert isinstance(process, GaussianProcess)
+    process = require_gaussian(denoiser.process, "the guess of the noise")
     t = torch.full((len(state),), float(time), dtype=state.dtype)
     return convert(denoiser(state, t), state, t, process, "clean", "noise").flatten(1)

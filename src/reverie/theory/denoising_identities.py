@@ -91,5 +91,5 @@ def term_oracle(coefficients: Sequence[float] | np.ndarray, sigma: np.ndarray) -
 def _levels(process: GaussianProcess, state: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor]:
     if not process.isotropic:
         raise InputError("these identities are written for one noise level per point")
-    alpha, sigma = process.levels(t, state)
+    alpha, sigma = process.scales(t, state)
     return tuple(level.flatten().expand(len(state)) for level in (alpha, sigma))  # type: ignore[return-value]

@@ -26,6 +26,7 @@ from torch import Tensor
 from reverie.denoisers import Denoiser, Linear
 from reverie.errors import InputError
 from reverie.processes import EDM, GaussianProcess
+from reverie.processes.gaussian import require_gaussian
 
 
 def edm_sigmas(
@@ -92,7 +93,7 @@ def linearity(
     scores = []
     for time in np.atleast_1d(t):
         given = data.new_full((3 * pairs,), float(time))
-        alpha, sigma = process.levels(float(time), data)
+        alpha, sigma = process.scales(float(time), data)
         rows = torch.randint(len(data), (2 * pairs,), **place)
         noise = torch.randn((2 * pairs, *data.shape[1:]), dtype=data.dtype, **place)
         z = alpha * (data[rows] - middle) + sigma * noise
@@ -152,7 +153,7 @@ def distil(
     if draws <= dim + 1:
         raise InputError(f"{draws} draws cannot fix an affine map of {dim} inputs: take more")
     middle = data.mean(0)
-    alpha = process.levels(t, data)[0]
+    alpha = process.scales(t, data)[0]
     gram = torch.zeros(dim + 1, dim + 1, dtype=torch.float64, device=data.device)
     cross = torch.zeros(dim + 1, dim, dtype=torch.float64, device=data.device)
     square, done = 0.0, 0
@@ -185,7 +186,7 @@ def gaussian_map(linear: Linear, t: float) -> AffineMap:
     if not process.isotropic:
         raise InputError("the Gaussian map needs one noise level for all coordinates")
     mean, basis = linear.mean.double().flatten(), linear.basis.double()
-    alpha, sigma = (v.reshape(()) for v in process.levels(t, mean[None]))
+    alpha, sigma = (v.reshape(()) for v in process.scales(t, mean[None]))
     gain = alpha * linear.spectrum / (alpha.square() * linear.spectrum + sigma.square())
     weight = basis * gain @ basis.T
     return AffineMap(weight, mean - alpha * (weight @ mean), float(t))
@@ -237,9 +238,7 @@ def _summary(t: Sequence[float] | np.ndarray, values: np.ndarray) -> LevelScores
 
 
 def _gaussian(denoiser: Denoiser) -> GaussianProcess:
-    if not isinstance(denoiser.process, GaussianProcess):
-        raise InputError("this reading is defined for Gaussian processes only")
-    return denoiser.process
+    return require_gaussian(denoiser.process, "this reading")
 
 
 def _checked(process: GaussianProcess, inputs: Tensor, least: int) -> Tensor:

@@ -33,7 +33,7 @@ from reverie.theory.equivalents import (
 )
 from reverie.theory.gradient_flow import kept_noise
 from reverie.theory.phase import MANY, PhaseDiagram, phase_diagram
-from reverie.theory.samplers import Levels, levels_of, sampled_variance
+from reverie.theory.samplers import Scales, sampled_variance, scales_of
 from reverie.theory.search import last_crossing, least
 from reverie.theory.spectrum import Spectrum, read_law
 
@@ -184,28 +184,28 @@ class LinearTheory:
 
     def sampled_covariance(
         self,
-        plan: Plan | Array | Levels,
+        plan: Plan | Array | Scales,
         sampler: str = "ancestral",
         modes: np.ndarray | None = None,
         start: float | None = None,
     ) -> np.ndarray:
         """Variance (M,) that a sampler gives each mode; exact, in the model's eigenbasis.
 
-        plan: a Plan, process times noisy to clean, or `Levels`. sampler: "ancestral" (DDPM, small
+        plan: a Plan, process times noisy to clean, or `Scales`. sampler: "ancestral" (DDPM, small
         variance), "ancestral-large" or "ddim". modes: (M,) eigenvalues of the sample covariance,
         default the law's; ridge and time are applied to them. start: variance of the first state.
         """
-        levels = plan if isinstance(plan, Levels) else levels_of(plan, self.process)
+        scales = plan if isinstance(plan, Scales) else scales_of(plan, self.process)
         modes = self.spectrum if modes is None else np.asarray(modes, dtype=np.float64)
-        kept = kept_noise(modes, levels.gamma[:, None], self.time, self.ridge)
-        return sampled_variance(levels, (1 - kept) / levels.alpha[:, None], sampler, start)
+        kept = kept_noise(modes, scales.gamma[:, None], self.time, self.ridge)
+        return sampled_variance(scales, (1 - kept) / scales.alpha[:, None], sampler, start)
 
     def _default_plan(self) -> np.ndarray:
         return level_times(self.process, SAMPLING_STEPS + 1)
 
     # --- how far the sampled law is from the true one ------------------------------------------
 
-    def kl(self, plan: Plan | Array | Levels | None = None, sampler: str = "ancestral") -> float:
+    def kl(self, plan: Plan | Array | Scales | None = None, sampler: str = "ancestral") -> float:
         """KL(true || sampled) in nats, for any N/d, ridge and time; asymptotic.
 
         Without a plan and a stopping time the sampled covariance is S0 + ridge (infinitely many
@@ -245,7 +245,7 @@ class LinearTheory:
         self,
         covariance: Array,
         shift: Array | None = None,
-        plan: Plan | Array | Levels | None = None,
+        plan: Plan | Array | Scales | None = None,
         sampler: str = "ancestral",
         true: Array | None = None,
     ) -> float:
@@ -295,7 +295,7 @@ class LinearTheory:
         return least(cost, 1e-9 * top, 1e2 * top)
 
     def optimal_time(
-        self, plan: Plan | Array | Levels | None = None, sampler: str = "ancestral"
+        self, plan: Plan | Array | Scales | None = None, sampler: str = "ancestral"
     ) -> float:
         """Training time eta tau at which the KL of the samples is least; asymptotic (see `kl`)."""
         plan = self._default_plan() if plan is None else plan

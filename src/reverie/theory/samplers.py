@@ -13,13 +13,13 @@ import numpy as np
 import torch
 
 from reverie.errors import InputError
-from reverie.plan import Plan
+from reverie.plan import Plan, PlannedSteps
 from reverie.processes import GaussianProcess
 
 SAMPLERS = ("ancestral", "ancestral-large", "ddim")
 
 
-class Levels(NamedTuple):
+class Scales(NamedTuple):
     """alpha and sigma (K + 1,) along a plan, noisiest first."""
 
     alpha: np.ndarray
@@ -30,29 +30,30 @@ class Levels(NamedTuple):
         return (self.alpha / self.sigma) ** 2
 
 
-def ddpm_levels(steps: int = 1000, beta_min: float = 1e-4, beta_max: float = 0.02) -> Levels:
+def ddpm_scales(steps: int = 1000, beta_min: float = 1e-4, beta_max: float = 0.02) -> Scales:
     """Levels of DDPM with beta_t linear from beta_min to beta_max (Ho, Jain & Abbeel 2020)."""
     kept = np.cumsum(np.log1p(-np.linspace(beta_min, beta_max, steps)))[::-1]
-    return Levels(np.exp(0.5 * kept), np.sqrt(-np.expm1(kept)))
+    return Scales(np.exp(0.5 * kept), np.sqrt(-np.expm1(kept)))
 
 
-def levels_of(plan: Plan | np.ndarray | torch.Tensor, process: GaussianProcess) -> Levels:
+def scales_of(plan: Plan | np.ndarray | torch.Tensor, process: GaussianProcess) -> Scales:
     """Levels of a Plan or of process times (K + 1,), noisy to clean, else InputError."""
-    t = torch.as_tensor(plan.levels if isinstance(plan, Plan) else plan, dtype=torch.float64)
+    given = plan.times if isinstance(plan, PlannedSteps) else plan
+    t = torch.as_tensor(given, dtype=torch.float64)
     if t.ndim != 1 or len(t) < 2 or (t.diff() >= 0).any():
         raise InputError("a plan's times must be a decreasing list of at least two levels")
-    return Levels(process.alpha(t).numpy(), process.sigma(t).numpy())
+    return Scales(process.alpha(t).numpy(), process.sigma(t).numpy())
 
 
 def sampled_variance(
-    levels: Levels, gain: np.ndarray, sampler: str = "ancestral", start: float | None = None
+    scales: Scales, gain: np.ndarray, sampler: str = "ancestral", start: float | None = None
 ) -> np.ndarray:
     """Variance (M,) of each mode of the samples, after the last denoise; see `variance_path`."""
-    return gain[-1] ** 2 * variance_path(levels, gain, sampler, start)[-1]
+    return gain[-1] ** 2 * variance_path(scales, gain, sampler, start)[-1]
 
 
 def variance_path(
-    levels: Levels, gain: np.ndarray, sampler: str = "ancestral", start: float | None = None
+    scales: Scales, gain: np.ndarray, sampler: str = "ancestral", start: float | None = None
 ) -> np.ndarray:
     """Variance (K + 1, M) of each mode of the states at every level; exact.
 
@@ -60,12 +61,12 @@ def variance_path(
     small, posterior variance), "ancestral-large" (with beta_t) or "ddim". start: variance of the
     initial states, default sigma^2 of the noisiest level. InputError on other words or shapes.
     """
-    alpha, sigma = levels
+    alpha, sigma = scales
     if sampler not in SAMPLERS:
         raise InputError(f"no sampler is called {sampler!r}; choose {', '.join(SAMPLERS)}")
     if gain.ndim != 2 or len(gain) != len(alpha):
         raise InputError(f"gain has shape {gain.shape}; need one row for {len(alpha)} levels")
-    lost = np.clip(1 - levels.gamma[:-1] / levels.gamma[1:], 0, None)
+    lost = np.clip(1 - scales.gamma[:-1] / scales.gamma[1:], 0, None)
     if sampler == "ddim":
         lost = np.zeros_like(lost)
     kept = sigma[1:] / sigma[:-1] * np.sqrt(1 - lost)

@@ -20,8 +20,7 @@ from torch import Tensor
 from reverie.curve import Z95, level_times
 from reverie.data import some_rows
 from reverie.denoisers import Denoiser, Memoriser, convert, evaluating
-from reverie.errors import InputError
-from reverie.processes import GaussianProcess
+from reverie.processes.gaussian import require_gaussian
 from reverie.sampling import sample
 
 if TYPE_CHECKING:
@@ -93,9 +92,7 @@ def copying_distance(
     holdout: (m, *shape), left out when None. rows: at most so many of each, and as many sampler
     trajectories on the same levels. Raises InputError on a process that is not Gaussian.
     """
-    process = denoiser.process
-    if not isinstance(process, GaussianProcess):
-        raise InputError("the distance to the memoriser is measured for Gaussian processes")
+    process = require_gaussian(denoiser.process, "the distance to the memoriser")
     weight = next(denoiser.parameters(), train)
     train = train.to(weight)
     memoriser = Memoriser(process, train)
@@ -142,9 +139,9 @@ def _distances(
 
 
 def _noise(model: Denoiser, state: Tensor, t: Tensor) -> Tensor:
-    assert isinstance(model.process, GaussianProcess)
+    process = require_gaussian(model.process, "the guess of the noise")
     guess = model(state, t.expand(len(state)))
-    return convert(guess, state, t, model.process, "clean", "noise")
+    return convert(guess, state, t, process, "clean", "noise")
 
 
 def _stderr(values: Tensor) -> float:

@@ -58,7 +58,7 @@ def level(process: GaussianProcess, pool: Tensor, seed: int = 0) -> float:
 
 def _own_weight(memoriser: Memoriser, rows: Tensor, noise: Tensor, t: float) -> Tensor:
     state = memoriser.process.corrupt(rows, t, end=noise)
-    _, sigma = memoriser.process.levels(t, state)  # type: ignore[operator]
+    _, sigma = memoriser.process.scales(t, state)  # type: ignore[operator]
     volume = (sigma * math.sqrt(2 * math.pi)).log().expand(state.shape).flatten(1).sum(1)
     own = -0.5 * noise.flatten(1).square().sum(1) - volume - math.log(len(rows))
     return (own - memoriser.log_density(state, t)).exp().mean()

@@ -29,6 +29,7 @@ from torch import Tensor
 from reverie.denoisers import Denoiser, Memoriser, condition_rows, convert, evaluating
 from reverie.errors import InputError
 from reverie.processes import GaussianProcess
+from reverie.processes.gaussian import require_gaussian
 
 BATCH = 256
 DRAWS = 8  # noises of the loss; probes of the trace
@@ -45,8 +46,7 @@ class Query:
 
     @property
     def process(self) -> GaussianProcess:
-        assert isinstance(self.denoiser.process, GaussianProcess)
-        return self.denoiser.process
+        return gaussian_process(self.denoiser)
 
     def at(self, t: Tensor | float) -> Query:
         """The same denoiser at another time."""
@@ -139,7 +139,7 @@ def flipd(
         return _posterior_square(query.denoiser, query, x)
     state = query.state(x).detach().requires_grad_()
     process = query.process
-    alpha, sigma = process.levels(query.t, state)
+    alpha, sigma = process.scales(query.t, state)
     with torch.enable_grad():
         guess = query.clean(state)
         trace = _trace(query, guess, state, probes, generator)
@@ -151,7 +151,7 @@ def _trace(
 ) -> Tensor:
     """Trace (B,) of d guess / d (state / alpha) in modes, by reverse-mode products with probes."""
     process, dim = query.process, state[0].numel()
-    alpha, _ = process.levels(query.t, state)
+    alpha, _ = process.scales(query.t, state)
     exact = dim <= probes
     total = torch.zeros(len(state), dtype=torch.float64)
     for k in range(dim if exact else probes):
@@ -171,7 +171,7 @@ def _trace(
 def _posterior_square(denoiser: Memoriser, query: Query, x: Tensor) -> Tensor:
     state, points = query.state(x).double(), denoiser.data.double()
     process = query.process
-    alpha, sigma = process.levels(query.t, state)
+    alpha, sigma = process.scales(query.t, state)
     weights = process.log_kernel(state, points, query.t).softmax(1)
     scale = (alpha / sigma).expand(1, *x.shape[1:]).flatten(1)
     square = torch.cdist(
@@ -228,9 +228,7 @@ def score(
 
 def gaussian_process(denoiser: Denoiser) -> GaussianProcess:
     """The process of a denoiser, or InputError when it is not Gaussian."""
-    if not isinstance(denoiser.process, GaussianProcess):
-        raise InputError("membership scores are defined for Gaussian processes")
-    return denoiser.process
+    return require_gaussian(denoiser.process, "a membership score")
 
 
 def _time(process: GaussianProcess, spread: float) -> Tensor:

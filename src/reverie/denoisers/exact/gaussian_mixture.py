@@ -71,7 +71,7 @@ class GaussianMixture(Denoiser):
 
     def _parts(self, state: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """log w_k p_k(x_t), (B, K), and E_k[x | x_t], (B, K, d)."""
-        alpha, sigma = (level[:, None] for level in self.process.levels(t, state))
+        alpha, sigma = (level[:, None] for level in self.process.scales(t, state))
         means, basis, spectrum = (
             value.to(state) for value in (self.means, self.basis, self.spectrum)
         )

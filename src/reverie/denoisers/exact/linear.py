@@ -70,7 +70,7 @@ class Linear(Denoiser):
     def forward(self, state: Tensor, t: Tensor, condition: Any = None) -> Tensor:
         if not self.process.isotropic:
             return self._in_modes(state, torch.as_tensor(t))
-        alpha, sigma = self.process.levels(t, state)
+        alpha, sigma = self.process.scales(t, state)
         offset = (state - alpha * self.mean.to(state)).flatten(1)
         basis = self.basis.to(state)
         alpha, sigma, spectrum = alpha.flatten(1), sigma.flatten(1), self.spectrum.to(state)
@@ -81,7 +81,7 @@ class Linear(Denoiser):
         """mu + Sigma A (A Sigma A + S^2)^-1 (x_t - A mu), in the modes of the noise."""
         process, mean = self.process, self.mean.to(state)
         times, place = t.reshape(-1).unique(return_inverse=True)  # one solve per noise level
-        alpha, sigma = (level.flatten(1) for level in process.levels(times, state))
+        alpha, sigma = (level.flatten(1) for level in process.scales(times, state))
         axes = self.basis.to(state).T.reshape(-1, *self.mean.shape)
         basis = process.to_modes(axes).flatten(1).T
         covariance = basis * self.spectrum.to(state) @ basis.T

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from reverie.denoisers.base import Denoiser
 from reverie.errors import InputError
-from reverie.processes import GaussianProcess, Process
+from reverie.processes import Process
+from reverie.processes.gaussian import require_gaussian
 
 FLOAT32_LOGIT_ERROR = 1e-2  # above this bound on the logits' rounding error, work in float64
 LEAST_LOG_WEIGHT = -60.0  # e^-60 is below rounding; smaller weights would be slow subnormals
@@ -41,7 +42,7 @@ class Memoriser(Denoiser):
         self.process = process
         self.chunk = chunk
         self.register_buffer("data", process.space.check(data), persistent=False)
-        self._by_products = isinstance(process, GaussianProcess) and process.isotropic
+        self._by_products = process.gaussian is not None and process.isotropic
         if self._by_products:
             self._prepare()
 
@@ -65,10 +66,9 @@ class Memoriser(Denoiser):
             return mean.to(state.dtype), log_sum.to(state.dtype)
         if not self._by_products:
             return self._generic(state, torch.as_tensor(t))
-        process = self.process
-        assert isinstance(process, GaussianProcess)
+        process = require_gaussian(self.process, "the memoriser by products", one_level=True)
         batch = state.shape[0]
-        alpha, sigma = (level.reshape(-1).expand(batch) for level in process.levels(t, state))
+        alpha, sigma = (level.reshape(-1).expand(batch) for level in process.scales(t, state))
         gamma = (alpha / sigma).double().square()
         query = state.flatten(1) / alpha[:, None] - self.centre
         size = query.norm(dim=1).double()

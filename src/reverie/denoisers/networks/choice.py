@@ -1,8 +1,15 @@
-"""The networks that `fit` builds by name, each for the processes that it suits."""
+"""The networks that `fit` builds by name: one registry by process, open to processes of one's own.
+
+`network_of(process, wanted)` is a `functools.singledispatch` registry: register a function of
+these two for a class of processes. A process that nobody registered has a network on its state
+(see `networks.plain`).
+"""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from functools import singledispatch
 
 from torch import Tensor, nn
 
@@ -12,15 +19,55 @@ from reverie.denoisers.networks.conditions import Encoder, Values
 from reverie.denoisers.networks.linear_sde import StateNetwork
 from reverie.denoisers.networks.network import MaskedNetwork, Network, ResidualMLP
 from reverie.denoisers.networks.operator import FourierNeuralOperator
+from reverie.denoisers.networks.plain import PlainNetwork
+from reverie.denoisers.networks.simplex import InLogRatios, SharesNetwork
 from reverie.denoisers.networks.tangent import CorrectedKernel, TangentNetwork
 from reverie.denoisers.networks.tokens import PosteriorHead, TokenMLP, TokenTransformer
+from reverie.denoisers.networks.unet import UNet
 from reverie.errors import InputError
-from reverie.processes import Brownian, GaussianProcess, JumpProcess, LinearSDE, Process
+from reverie.processes import (
+    Brownian,
+    GaussianProcess,
+    JumpProcess,
+    LinearSDE,
+    LogRatios,
+    Process,
+    WrightFisher,
+)
 from reverie.spaces import Functions
 
 HEADS = 4
 WAVES = 12  # of a Fourier neural operator, along each axis
 BANDWIDTHS, WIDEST = 5, 0.1  # of the kernel estimate, from tau_min on
+
+
+@dataclass(frozen=True, eq=False)
+class Wanted:
+    """What is asked of a network: for points of `shape`, by name, or around a `body` of one's own.
+
+    train: training points (n, *shape). condition: what it is told. masked: told its own points,
+    where they are observed.
+    """
+
+    shape: tuple[int, ...]
+    name: str = "mlp"
+    width: int = 256
+    depth: int = 3
+    body: nn.Module | None = None
+    train: Tensor | None = None
+    condition: Encoder | None = None
+    masked: bool = False
+
+    def only(self, *names: str, of: str) -> None:
+        """InputError where another network is named, or a condition is told, that `of` lacks."""
+        if self.condition is not None or self.masked:
+            raise InputError("only networks of Gaussian noise are told a condition")
+        if self.body is None and self.name not in names:
+            raise InputError(f"network {self.name!r} is not for {of}: use {' or '.join(names)}")
+
+    def perceptron(self, shape: tuple[int, ...]) -> ResidualMLP:
+        """An MLP of the wanted size over points of `shape`."""
+        return ResidualMLP(shape, self.width, self.depth)
 
 
 def network_for(
@@ -40,60 +87,78 @@ def network_for(
     name: mlp; unet (images); fno (functions); transformer (symbols); kernel (manifolds: a kernel
     estimate of `train` (n, *shape) that a network corrects). condition: what it is told, for
     Gaussian noise (see `condition_of`). masked: told its own points, where they are observed.
-    Raises InputError where these do not fit.
+    A process that nobody registered gets a network on its state, and needs `train`, whose noised
+    states and targets give it its units. Raises InputError where these do not fit.
     """
-    if isinstance(process, GaussianProcess):
-        kind = MaskedNetwork if masked else Network
-        told = Values(shape) if masked else condition
-        if body is None and name == "fno":
-            body = _operator(process, shape, width, depth, told)
-        return kind(process, body or _vectors(name, shape, width, depth, told), data_std=1.0)
-    if condition is not None or masked:
-        raise InputError("only networks of Gaussian noise are told a condition")
-    if isinstance(process, LinearSDE):
-        if body is None and name != "mlp":
-            raise InputError(f"network {name!r} is not for noise with a velocity: use mlp")
-        return StateNetwork(process, body or ResidualMLP(shape, width, depth), data_std=1.0)
-    if isinstance(process, JumpProcess):
-        return PosteriorHead(process, body or _tokens(name, process, width, depth))
-    if isinstance(process, Brownian):
-        if name == "kernel" and train is not None:
-            return CorrectedKernel(_estimate(process, train), width, depth)
-        if body is None and name != "mlp":
-            raise InputError(f"network {name!r} is not for manifolds: use mlp or kernel")
-        return TangentNetwork(process, body, width, depth)
-    raise InputError(f"there is no network for {type(process).__name__} yet: build a Denoiser")
+    wanted = Wanted(tuple(shape), name, width, depth, body, train, condition, masked)
+    return network_of(process, wanted)
 
 
-def _vectors(
-    name: str, shape: tuple[int, ...], width: int, depth: int, condition: Encoder | None
-) -> nn.Module:
-    if name == "unet":
-        from reverie.denoisers.networks.unet import UNet
+@singledispatch
+def network_of(process: Process, wanted: Wanted) -> Denoiser:
+    """The network of one process; register a function of these arguments for a class of them."""
+    wanted.only("mlp", of=type(process).__name__)
+    if wanted.train is None:
+        raise InputError(
+            f"a network for {type(process).__name__} reads its units off training points: pass "
+            "train="
+        )
+    return PlainNetwork(process, wanted.train, wanted.width, wanted.depth, wanted.body)
 
-        return UNet(shape, width, condition)
-    if name != "mlp":
-        raise InputError(f"network {name!r} is not for vectors and images: use mlp or unet")
-    return ResidualMLP(shape, width, depth, condition=condition)
+
+@network_of.register(GaussianProcess)
+def _gaussian(process: GaussianProcess, wanted: Wanted) -> Denoiser:
+    kind = MaskedNetwork if wanted.masked else Network
+    told = Values(wanted.shape) if wanted.masked else wanted.condition
+    body = wanted.body or _body(process, wanted, told)
+    return kind(process, body, data_std=1.0)
 
 
-def _operator(
-    process: GaussianProcess, shape: tuple[int, ...], width: int, depth: int, told: Encoder | None
-) -> nn.Module:
+def _body(process: GaussianProcess, wanted: Wanted, told: Encoder | None) -> nn.Module:
+    if wanted.name == "fno":
+        return _operator(process, wanted, told)
+    if wanted.name == "unet":
+        return UNet(wanted.shape, wanted.width, told)
+    if wanted.name != "mlp":
+        raise InputError(f"network {wanted.name!r} is not for vectors and images: use mlp or unet")
+    return ResidualMLP(wanted.shape, wanted.width, wanted.depth, condition=told)
+
+
+def _operator(process: GaussianProcess, wanted: Wanted, told: Encoder | None) -> nn.Module:
     if not isinstance(process.space, Functions):
         raise InputError("network 'fno' is for functions: use it with the process functions")
     if told is not None:
         raise InputError("network 'fno' is told observations of its function only: use mlp")
-    return FourierNeuralOperator(process.space, min(WAVES, min(shape) // 2), width, depth)
+    waves = min(WAVES, min(wanted.shape) // 2)
+    return FourierNeuralOperator(process.space, waves, wanted.width, wanted.depth)
 
 
-def _tokens(name: str, process: JumpProcess, width: int, depth: int) -> nn.Module:
-    kinds = {"mlp": TokenMLP, "transformer": TokenTransformer}
-    if name not in kinds:
-        raise InputError(f"network {name!r} is not for symbols: use mlp or transformer")
-    if name == "transformer" and width % HEADS:
-        raise InputError(f"width is {width}; a transformer needs a multiple of {HEADS}")
-    return kinds[name](process.states, process.space.shape, process.symbols, width, depth)
+@network_of.register(LinearSDE)
+def _states(process: LinearSDE, wanted: Wanted) -> Denoiser:
+    wanted.only("mlp", of="noise with a velocity")
+    body = wanted.body or wanted.perceptron(wanted.shape)
+    return StateNetwork(process, body, data_std=1.0)
+
+
+@network_of.register(JumpProcess)
+def _symbols(process: JumpProcess, wanted: Wanted) -> Denoiser:
+    wanted.only("mlp", "transformer", of="symbols")
+    if wanted.body is not None:
+        return PosteriorHead(process, wanted.body)
+    if wanted.name == "transformer" and wanted.width % HEADS:
+        raise InputError(f"width is {wanted.width}; a transformer needs a multiple of {HEADS}")
+    kind = {"mlp": TokenMLP, "transformer": TokenTransformer}[wanted.name]
+    shape = process.space.shape
+    body = kind(process.states, shape, process.symbols, wanted.width, wanted.depth)
+    return PosteriorHead(process, body)
+
+
+@network_of.register(Brownian)
+def _tangents(process: Brownian, wanted: Wanted) -> Denoiser:
+    wanted.only("mlp", "kernel", of="manifolds")
+    if wanted.name == "kernel" and wanted.train is not None:
+        return CorrectedKernel(_estimate(process, wanted.train), wanted.width, wanted.depth)
+    return TangentNetwork(process, wanted.body, wanted.width, wanted.depth)
 
 
 def _estimate(process: Brownian, train: Tensor) -> AdaptiveMixture:
@@ -101,3 +166,16 @@ def _estimate(process: Brownian, train: Tensor) -> AdaptiveMixture:
     ratio = math.log(max(WIDEST / process.tau_min, 10.0)) / (BANDWIDTHS - 1)
     taus = [process.tau_min * math.exp(ratio * k) for k in range(BANDWIDTHS)]
     return AdaptiveMixture(process, process.space.project(train.double()), taus)
+
+
+@network_of.register(WrightFisher)
+def _shares(process: WrightFisher, wanted: Wanted) -> Denoiser:
+    wanted.only("mlp", of="shares")
+    return SharesNetwork(process, wanted.body, wanted.width, wanted.depth)
+
+
+@network_of.register(LogRatios)
+def _ratios(process: LogRatios, wanted: Wanted) -> Denoiser:
+    wanted.only("mlp", of="log-ratios")
+    body = wanted.body or wanted.perceptron((wanted.shape[0] - 1,))
+    return InLogRatios(process, Network(process.base, body, data_std=1.0))

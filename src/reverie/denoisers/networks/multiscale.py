@@ -114,8 +114,7 @@ class Multiscale(Denoiser):
         for slot in slots.unique().tolist():
             rows, denoiser = slots == slot, self.denoisers[slot - 1]
             assert isinstance(denoiser, Denoiser)
-            own = denoiser.process
-            assert isinstance(own, ModalProcess)
+            own: ModalProcess = denoiser.process  # type: ignore[assignment]
             corner = tuple(slice(side) for side in own.basis.shape[-2:])
             image = own.from_modes(modes[rows][(..., *corner)])
             guess = denoiser(image, times[rows], condition)

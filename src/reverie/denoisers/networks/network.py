@@ -34,7 +34,7 @@ class Network(Denoiser):
         self.process, self.body, self.data_std = process, body, float(data_std)
 
     def forward(self, state: Tensor, t: Tensor, condition: Any = None) -> Tensor:
-        alpha, sigma = self.process.network_levels(t, state)
+        alpha, sigma = self.process.network_scales(t, state)
         spread = sigma / alpha
         total = (spread.square() + self.data_std**2).sqrt()
         level = 0.25 * spread.log().flatten(1).mean(1).expand(state.shape[0])
@@ -48,7 +48,7 @@ class Network(Denoiser):
 
     def loss_weight(self, t: Tensor, like: Tensor) -> Tensor:
         """1 / c_out^2 (B, ...): times (x - xhat)^2 of the modes it gives the loss of F itself."""
-        alpha, sigma = self.process.network_levels(t, like)
+        alpha, sigma = self.process.network_scales(t, like)
         spread = sigma / alpha
         return (spread.square() + self.data_std**2) / (spread * self.data_std).square()
 
@@ -72,7 +72,7 @@ class MaskedNetwork(Network):
             )
         seen = ~condition.isnan()
         known = condition.nan_to_num()
-        alpha, _ = self.process.levels(t, state)
+        alpha, _ = self.process.scales(t, state)
         guess = super().forward(torch.where(seen, alpha * known, state), t, condition)
         return torch.where(seen, known, guess)
 

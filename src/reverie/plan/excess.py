@@ -18,27 +18,26 @@ import numpy as np
 from reverie.curve import LossCurve
 from reverie.errors import InputError
 from reverie.plan.staircase import Staircase
-from reverie.processes import GaussianProcess
 
 NODES = 2001
 CLOCKS = ("nats", "samples")
 Warp = Callable[[np.ndarray], np.ndarray]
 
 
-class Charge(NamedTuple):
+class Priced(NamedTuple):
     """Area of a staircase, and by how much it passes the area under the curve."""
 
     staircase: float
     excess: float
 
 
-def charge(curve: LossCurve, places: np.ndarray, warp: Warp | None = None) -> Charge:
+def priced(curve: LossCurve, places: np.ndarray, warp: Warp | None = None) -> Priced:
     """Charge of the staircase with knots at `places` (K + 1,) of the curve's axis."""
     low, high = places[0], places[-1]
     inner = curve.axis[(curve.axis > low) & (curve.axis < high)]
     dense = np.union1d(np.linspace(low, high, NODES), inner)
     total = float(Staircase(curve, warp)(places[:-1], places[1:]).sum())
-    return Charge(total, total - float(curve.cumulative(dense, warp)[-1]))
+    return Priced(total, total - float(curve.cumulative(dense, warp)[-1]))
 
 
 def warp_of(curve: LossCurve, clock: str) -> Warp | None:
@@ -46,6 +45,11 @@ def warp_of(curve: LossCurve, clock: str) -> Warp | None:
     if clock == "nats":
         return None
     if clock == "samples":
+        if not has_samples_clock(curve):
+            raise InputError(
+                "the samples clock is that of Gaussian noise with one clock and a known "
+                f"dimension{_of(curve)}: plan in nats"
+            )
         scale = math.sqrt(variance_of(curve) / _half_decided(curve))
         return lambda u: -np.arctan(1 / np.sqrt(u * scale))
     raise InputError(f"clock={clock!r}: choose one of {', '.join(CLOCKS)}, or a function of u")
@@ -68,7 +72,11 @@ def _half_decided(curve: LossCurve) -> float:
     return float(curve.at(np.array([place]))[0][0, 0])
 
 
+def _of(curve: LossCurve) -> str:
+    return "" if curve.process is None else f", not of {type(curve.process).__name__}"
+
+
 def has_samples_clock(curve: LossCurve) -> bool:
     """Whether the "samples" charge exists: Gaussian noise of one clock, and a known dimension."""
-    gaussian = curve.process is None or isinstance(curve.process, GaussianProcess)
-    return gaussian and curve.columns == 1 and curve.is_log and curve.dim is not None
+    of_noise = curve.process is None or curve.process.clock_is_snr
+    return of_noise and curve.columns == 1 and curve.is_log and curve.dim is not None

@@ -10,13 +10,14 @@ on a tensor's values.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from reverie.errors import InputError
-from reverie.plan import Plan
+from reverie.plan import PlannedSteps
 from reverie.processes import GaussianProcess
 
 Guess = Callable[[Tensor, Tensor], Tensor]  # predictions (B, *shape) of states at times (B,)
@@ -37,7 +38,21 @@ class Visit(NamedTuple):
 Visits = Iterator[Visit]
 
 
-class Levels:
+@dataclass(frozen=True, eq=False)
+class Request:
+    """What a sampler is given: where to start, which times to pass, and whom to ask.
+
+    times: (K + 1,) float64, noisy to clean. state: (B, ...) at the first of them.
+    """
+
+    process: Any
+    times: Tensor
+    state: Tensor
+    guess: Guess
+    generator: torch.Generator | None = None
+
+
+class Scales:
     """alpha and sigma along a plan, in float64, and their form beside states like `state`."""
 
     def __init__(
@@ -89,9 +104,12 @@ def combine(state: Tensor, scale: Number, *terms: tuple[Tensor, Number]) -> Tens
     return total
 
 
-def plan_times(plan: Plan | Tensor) -> Tensor:
+def plan_times(plan: PlannedSteps | Tensor) -> Tensor:
     """Process times (K + 1,) in float64 of a plan, or as given; InputError if they do not fall."""
-    times = torch.as_tensor(plan.levels if isinstance(plan, Plan) else plan, dtype=torch.float64)
+    given = plan.times if isinstance(plan, PlannedSteps) else plan
+    times = torch.as_tensor(given, dtype=torch.float64)
     if times.ndim != 1 or len(times) < 2 or (times.diff() >= 0).any():
-        raise InputError("a plan's times must be a decreasing list of at least two levels")
+        raise InputError(
+            "a plan's times must be a decreasing list of at least two process times, as plan.times"
+        )
     return times

@@ -1,0 +1,85 @@
+"""What a denoiser's guess costs at given levels, row by row: what a loss curve is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from reverie.denoisers.base import Denoiser
+from reverie.errors import InputError
+from reverie.processes import Process
+
+
+def level_times(process: Process, levels: int | Sequence[float] | np.ndarray) -> np.ndarray:
+    """Times (L,) of `levels` equal strata of the log clock over `t_range`, noisy to clean.
+
+    Strata of the clock itself where it starts at 0. An array is taken as clock values (one clock).
+    """
+    if isinstance(levels, int):
+        if levels < 2:
+            raise InputError(f"a curve needs at least 2 levels, not {levels}")
+        ends = process.clock(torch.tensor(process.t_range[::-1], dtype=torch.float64))
+        is_log = bool((ends > 0).all())
+        start, stop = (ends.log() if is_log else ends).reshape(2, -1).mean(1).tolist()
+        clock = torch.linspace(start, stop, levels, dtype=torch.float64)
+        times = process.time(clock.exp() if is_log else clock).clamp(*process.t_range)
+        times[0], times[-1] = process.t_range[1], process.t_range[0]
+        return times.numpy()
+    return process.time(torch.as_tensor(np.asarray(levels), dtype=torch.float64)).numpy()
+
+
+def as_points(denoiser: Denoiser, data: torch.Tensor | np.ndarray) -> torch.Tensor:
+    """Data as points of the process's space, on the device of the denoiser's parameters.
+
+    Coordinates take the parameters' type too; symbols stay integers.
+    """
+    points = denoiser.process.space.as_points(torch.as_tensor(data))
+    weight = next((p for p in denoiser.parameters() if p.is_floating_point()), None)
+    if weight is None:
+        return points
+    return points.to(weight) if points.is_floating_point() else points.to(weight.device)
+
+
+def level_rates(
+    denoiser: Denoiser,
+    rows: torch.Tensor,
+    times: np.ndarray,
+    condition: Any,
+    generator: torch.Generator | None,
+) -> np.ndarray:
+    """Rates (B, L) or (B, L, J) of one block: the mean over an antithetic pair."""
+    if condition is not None:
+        condition = torch.cat([condition, condition])
+
+    def guess(state: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        prediction = denoiser(state, t, condition)
+        if not torch.isfinite(prediction).all():
+            raise InputError(f"the denoiser's guess at t = {float(t[0]):.4g} is not finite")
+        return prediction
+
+    rates = [
+        denoiser.process.probe(guess, rows, float(time), generator=generator).cpu().double()
+        for time in times
+    ]
+    return torch.stack(rates, dim=1).numpy()
+
+
+class Moments:
+    """Running mean and scatter of rows that arrive in blocks (Chan, Golub & LeVeque 1979)."""
+
+    def __init__(self, cross: bool) -> None:
+        self.count, self.cross = 0, cross
+        self.mean, self.scatter = np.zeros(1), np.zeros(1)
+
+    def add(self, rows: np.ndarray) -> None:
+        count, mean = len(rows), rows.mean(0)
+        shift, total = mean - self.mean, self.count + count
+        centred = rows - mean
+        inner = centred.T @ centred if self.cross else (centred**2).sum(0)
+        outer = np.outer(shift, shift) if self.cross else shift**2
+        self.scatter = self.scatter + inner + outer * (self.count * count / total)
+        self.mean = self.mean + shift * (count / total)
+        self.count = total

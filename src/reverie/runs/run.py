@@ -1,0 +1,47 @@
+"""A run, and what can be asked of it: samples, a plan, an audit, a pipeline of diffusers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reverie.auditing import Verdict
+from reverie.plan import AnyPlan
+from reverie.runs.export import export
+from reverie.runs.folder import Fitted
+from reverie.runs.readings import SAMPLE_STEPS, audit_run, draw, sampling_plan, standard_curves
+
+
+@dataclass(eq=False)
+class Run(Fitted):
+    """A fitted model with its data and curves; load one with `Run.load(folder)`."""
+
+    @property
+    def train_values(self) -> np.ndarray:
+        """Training rows (n, *shape) in the data's own units."""
+        return self.train.values
+
+    def sample(self, n: int, steps: int = SAMPLE_STEPS, **options: Any) -> np.ndarray:
+        """Draw `n` samples (n, *shape) in the data's own units; options as in `readings.draw`."""
+        return draw(self, n, steps, **options)[0]
+
+    def plan(self, steps: int = SAMPLE_STEPS, **options: Any) -> AnyPlan:
+        """The plan that samples are drawn on; options as in `readings.sampling_plan`."""
+        return sampling_plan(self, steps, **options)
+
+    def audit(self, n: int = 2000, **options: Any) -> Verdict:
+        """Audit `n` samples of this run against its splits; options as in `readings.audit_run`."""
+        if not self.curves:
+            standard_curves(self)
+        return audit_run(self, n, **options)[0]
+
+    def to_diffusers(self, folder: str | Path, *, license: str = "unknown") -> Path:
+        """Write a pipeline folder of diffusers, with a model card that carries the verdict.
+
+        license: what the card's header says, as `mit`. Raises InputError when diffusers has no
+        such model (only `unet` runs do), and when `folder` exists and is not empty.
+        """
+        return export(self, Path(folder), license)
