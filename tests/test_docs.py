@@ -23,7 +23,8 @@ def test_the_tutorial_of_an_own_process_runs():
     space: dict = {"__name__": "own_process"}
     torch.manual_seed(0)
     exec(compile(block, "own-process.md", "exec"), space)
-    process, points, bound = space["process"], space["points"], space["bound"]
+    process, points = space["process"], space["points"]
+    bound = torch.from_numpy(space["nats"])
     assert float(space["gaps"].max() - space["gaps"].min()) < 1e-12
     # Kimura 1980: the share of symbols that still agree
     sigma = float(process.sigma(0.7))

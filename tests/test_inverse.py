@@ -568,7 +568,7 @@ def test_bad_problems_get_one_sentence():
     with pytest.raises(InputError, match="cannot be differentiated"):
         reconstruct(Cut(EDM()), measurement, y, 5)
     on_sphere = Cut(Brownian(Sphere(2)))
-    with pytest.raises(InputError, match="Gaussian process, not of Brownian"):
+    with pytest.raises(InputError, match="an inverse problem needs Gaussian noise"):
         reconstruct(on_sphere, measurement, y, 5)
 
 

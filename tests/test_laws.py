@@ -1,4 +1,4 @@
-"""The public laws of `reverie.testing`, kept by everything shipped and broken where they should be."""
+"""The public laws of `reverie.testing`: kept by everything shipped, broken where they should."""
 
 from __future__ import annotations
 

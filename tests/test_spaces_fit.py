@@ -174,7 +174,7 @@ def test_every_process_is_made_again_from_its_name() -> None:
         (FiniteSet(3, 4), "ordinal:reech=1", "has no setting reech"),
         (FiniteSet(3, 4), "rates:[[-1, 2], [1, -1]]", "row 0 of the rate matrix sums to 1"),
         (FiniteSet(3, 4), "rates:nothing.npy", "write a rate matrix"),
-        (Sphere(2), "edm", "choose brownian"),
+        (Sphere(2), "edm", "choose one of brownian"),
     ],
 )
 def test_a_wrong_process_gets_a_sentence(

@@ -1,10 +1,6 @@
-"""The laws that a space, a process and a denoiser keep: for one's own as for those shipped.
+"""The laws of a process: clock, noise, kernel, costs, flags and reversal.
 
-    from reverie.testing import check_process
-    check_process(Windy(), points)
-
-Each check raises `BrokenLaw` with one sentence per law that fails: what was expected, and what was
-found. Draws are compared at five standard errors, so that a right process fails once in a million
+Draws are compared at five standard errors, so that a right process fails once in a million
 comparisons; what only holds in the limit of short steps is compared with the slack that is said.
 """
 
@@ -12,26 +8,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from functools import singledispatch
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from reverie.curve import measure
-from reverie.denoisers import Denoiser, Memoriser, evaluating
+from reverie.denoisers import Memoriser
 from reverie.processes import Process
-from reverie.spaces import Manifold, Space
+from reverie.testing.broken import BrokenLaw
 
 SIGMAS = 5.0
 LAWS: list[Callable[[Bench], Iterator[str]]] = []
 SHORT = 1 / 512  # of the process's time: a short step
 CHAIN = 128  # short steps, where one long step is not exact
 LIMIT = 0.05  # relative slack of what holds for short steps only
-
-
-class BrokenLaw(AssertionError):  # noqa: N818 - it is what it says
-    """A law that does not hold: what was expected, and what was found."""
 
 
 class Bench:
@@ -328,109 +319,3 @@ def _reversal(bench: Bench) -> Iterator[str]:
 def _own_nats(bench: Bench, state: Tensor, rows: Tensor, t: Tensor) -> Tensor:
     kernel = bench.process.log_kernel(state, bench.points, t).double()
     return kernel.gather(1, rows[:, None])[:, 0].clamp(min=-1e3)
-
-
-# --- denoisers -----------------------------------------------------------------------------------
-
-
-def check_denoiser(denoiser: Denoiser, points: Tensor, *, seed: int = 0) -> None:
-    """Check the laws of a denoiser on points (n, *shape) of its process's space, n at least 2.
-
-    The guess has the target's shape, is finite, repeats, does not depend on the rest of its batch,
-    leaves the state as it was, and takes a time for each row. Raises BrokenLaw.
-
-    Example: check_denoiser(run.denoiser, run.holdout_points()[:8])
-    """
-    process, generator = denoiser.process, torch.Generator().manual_seed(seed)
-    broken: list[str] = []
-    low, high = process.t_range
-    with torch.no_grad(), evaluating(denoiser):
-        for share in (0.05, 0.5, 0.95):
-            t = torch.full((len(points),), low + share * (high - low), dtype=torch.float64)
-            state = process.corrupt(points, t, generator=generator)
-            kept = state.clone()
-            guess, again = denoiser(state, t), denoiser(state, t)
-            wanted = process.target(state, points, t).shape
-            if not torch.equal(state, kept):
-                broken.append("it changes the state in place")
-            if guess.shape != wanted:
-                broken.append(f"its guess has shape {tuple(guess.shape)}, not {tuple(wanted)}")
-                break
-            if not torch.isfinite(guess).all():
-                broken.append(f"its guess at t = {float(t[0]):.3g} is not finite")
-            elif not torch.equal(guess, again):
-                broken.append("its guess does not repeat")
-            else:
-                alone = denoiser(kept[:1], t[:1])
-                scale = float(guess.double().abs().max()) + 1e-12
-                if float((alone - guess[:1]).double().abs().max()) > 1e-3 * scale:
-                    broken.append("its guess about a row depends on the rest of the batch")
-    if broken:
-        name = type(denoiser).__name__
-        raise BrokenLaw("\n".join(f"{name}: {text}" for text in dict.fromkeys(broken)))
-
-
-# --- spaces --------------------------------------------------------------------------------------
-
-
-def check_space(space: Space, points: Tensor) -> None:
-    """Check the laws of a space on points (n, *shape) of it, n at least 2.
-
-    `check` keeps the points and refuses rows that are not finite or of another shape; on manifolds
-    exp and log are inverse, distances are those of log, and projections stay. Raises BrokenLaw.
-
-    Example: check_space(Sphere(2), Sphere(2).uniform(8))
-    """
-    broken: list[str] = []
-    kept = space.check(space.as_points(points))
-    if not torch.equal(kept.to(points), points):
-        broken.append("check changes points of the space")
-    if space.shape is not None and tuple(points.shape[1:]) != tuple(space.shape):
-        broken.append(f"points have shape {tuple(points.shape[1:])}, the space {space.shape}")
-    for name, bad in (("a value that is not finite", _spoilt(points)),
-                      ("another shape", points[..., None])):  # fmt: skip
-        if bad is None:
-            continue
-        try:
-            space.check(bad)
-        except ValueError:
-            continue
-        if name == "another shape" and space.shape is None:
-            continue
-        broken.append(f"check lets rows with {name} pass")
-    broken += laws_of_space(space, kept)
-    if broken:
-        raise BrokenLaw("\n".join(f"{space!r}: {sentence}" for sentence in broken))
-
-
-def _spoilt(points: Tensor) -> Tensor | None:
-    if not points.is_floating_point():
-        return None
-    bad = points.clone()
-    bad[-1] = torch.nan
-    return bad
-
-
-@singledispatch
-def laws_of_space(space: Space, points: Tensor) -> list[str]:
-    """Sentences about the laws that one kind of space breaks; register more for your own."""
-    return []
-
-
-@laws_of_space.register(Manifold)
-def _manifold(space: Manifold, points: Tensor) -> list[str]:
-    x = points.double()
-    y = x.roll(1, 0)
-    broken = []
-    v = space.log(x, y)
-    for name, off in (
-        ("exp(x, log(x, y)) misses y", space.distances(space.exp(x, v), y).diagonal()),
-        ("project moves points of the space", (space.project(x) - x).flatten(1).norm(dim=1)),
-        ("log is not tangent", (space.tangent(x, v) - v).flatten(1).norm(dim=1)),
-        ("distances differ from the length of log",
-         space.distances(x, y).diagonal() - space.inner(x, v, v).clamp(min=0).sqrt()),
-    ):  # fmt: skip
-        worst = float(off.abs().max())
-        if not worst < 1e-5:
-            broken.append(f"{name} by {worst:.2g}")
-    return broken
