@@ -12,6 +12,7 @@ import numpy as np
 
 from reverie.auditing.metrics.data_copying import copying_test
 from reverie.auditing.metrics.feature_metrics import fld, frechet_distance, kid
+from reverie.auditing.metrics.principal import principal
 from reverie.auditing.metrics.rates import (
     authentic,
     coverage_null,
@@ -24,6 +25,8 @@ from reverie.auditing.verdict import Row
 from reverie.errors import InputError
 
 PAIR_ROWS = 10_000  # rows a side of the metrics that look at all pairs
+QUERY_ROWS = 1000  # rows whose neighbours are looked up, where that is much work:
+PAIR_WORK = 1e11  # multiplications of all pairs
 FEATURE_ROWS = 5000
 COLUMNS = 64  # principal columns that the feature distances look at
 RESAMPLES = 30
@@ -42,10 +45,11 @@ def calibrated_rates(
     tests). Metrics that need more rows than there are, are left out.
     """
     rng = np.random.default_rng(seed)
+    most = max(QUERY_ROWS, int(PAIR_WORK / members.size))
     return [
-        *_nearest_rates(members, held, drawn),
+        *_nearest_rates(members, *(_some(rows, most, rng) for rows in (held, drawn))),
         *_prdc_rows(members, held, drawn, rng),
-        *_feature_rows(*_principal(members, held, drawn), rng),
+        *_feature_rows(*principal([members, held, drawn], COLUMNS, 2, seed), rng),
     ]
 
 
@@ -66,17 +70,19 @@ def _prdc_rows(
 ) -> list[Row]:
     """Precision, recall, density, coverage; as many held-out rows as samples in their place."""
     size = min(len(held), len(drawn), PAIR_ROWS)
-    real = _some(members, PAIR_ROWS, rng)
+    most = max(QUERY_ROWS, int(math.sqrt(PAIR_WORK / members.shape[1])))
+    real = _some(members, min(PAIR_ROWS, most), rng)
     if min(size, len(real)) <= 5:
         return []
     ours, theirs = (vars(prdc(real, _some(rows, size, rng))) for rows in (drawn, held))
+    among = f"; among {len(real):,} training rows" if len(real) < len(members) else ""
     formula = {"coverage": f"; formula {coverage_null(len(real), size):.3f}"}
     return [
         _compared(
             name,
             ours[name],
             theirs[name],
-            f"held-out rows {theirs[name].mean():.3f}{formula.get(name, '')}",
+            f"held-out rows {theirs[name].mean():.3f}{formula.get(name, '')}{among}",
             OVERLAP if name == "coverage" else 1.0,
         )
         for name in ours
@@ -177,18 +183,6 @@ def _distance(name: str, values: list[tuple[float, float]], size: int) -> Row:
 def _versus(difference: float, width: float) -> str:
     low, high = difference - width, difference + width
     return f"{difference:+.3g} from held-out rows (95%: {low:+.3g} to {high:+.3g})"
-
-
-def _principal(
-    members: np.ndarray, held: np.ndarray, drawn: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """At most 64 columns: the principal ones of training and held-out rows together."""
-    pool = np.concatenate([members, held])
-    centre = pool.mean(0)  # the kernel of KID sees where the origin lies
-    if members.shape[1] <= COLUMNS:
-        return members - centre, held - centre, drawn - centre
-    vectors = np.linalg.eigh(np.cov(pool, rowvar=False))[1][:, -COLUMNS:]
-    return (members - centre) @ vectors, (held - centre) @ vectors, (drawn - centre) @ vectors
 
 
 def _some(rows: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
