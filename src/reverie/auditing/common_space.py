@@ -144,9 +144,8 @@ def common_space(
         if not isinstance(coder, ManifoldCoder) and len(sets) == 3 and _is_discrete(sets):
             cells = (codes[0], codes[1], codes[2])
     drawn = arrays[2] if len(arrays) == 3 else np.empty((0, arrays[0].shape[1]))
-    return CommonSpace(
-        arrays[0], arrays[1], drawn, group_ids, cells, notes, sets, coder, text[0] if text else None
-    )
+    is_text = text[0] if text else None
+    return CommonSpace(arrays[0], arrays[1], drawn, group_ids, cells, notes, sets, coder, is_text)
 
 
 def coder_of(space: str | Scaler | None, sets: list[Dataset]) -> Scaler | None:
@@ -235,7 +234,7 @@ def encode(
         return flat
     told = Told()
     blocks, is_text = _blocks(_fields_of(sets[0]), flat, told)
-    if all((block[0] == block[0][0]).all() and (block[1] == block[0][0]).all() for block in blocks):
+    if all((rows == block[0][0]).all() for block in blocks for rows in block[:2]):
         raise InputError("all training and held-out rows are the same point")
     notes += _sentences(told)
     if text is not None:

@@ -112,9 +112,7 @@ def scaled(
     return result
 
 
-def with_gaps(
-    name: str, pool: np.ndarray, sets: list[np.ndarray], told: Told
-) -> list[np.ndarray]:
+def with_gaps(name: str, pool: np.ndarray, sets: list[np.ndarray], told: Told) -> list[np.ndarray]:
     """A column with missing cells (n, 2): the pooled median there, and a mark that tells them."""
     here = pool[~np.isnan(pool)]
     absent = [np.isnan(values) for values in sets]
@@ -131,7 +129,7 @@ def with_gaps(
 
 
 def are_heavy(values: np.ndarray) -> np.ndarray:
-    """(c,) of bool: do the few rows of (n, c) farthest from the mean carry much of the variance?"""
+    """(c,) of bool: do the few rows of (n, c) far from the mean carry much of the variance?"""
     square = (values - values.mean(0)) ** 2
     few = max(1, round(FAR * len(square)))
     return np.partition(square, -few, axis=0)[-few:].sum(0) > HEAVY * square.sum(0)

@@ -16,6 +16,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from hashlib import blake2b
+from itertools import pairwise
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -44,9 +45,7 @@ def one_hot(pool: np.ndarray, sets: list[np.ndarray]) -> list[np.ndarray]:
     return [(level[:, None] == used) / np.sqrt(2) for level in levels]
 
 
-def as_text(
-    texts: Sequence[str], pool: np.ndarray, sets: list[np.ndarray]
-) -> list[np.ndarray]:
+def as_text(texts: Sequence[str], pool: np.ndarray, sets: list[np.ndarray]) -> list[np.ndarray]:
     """Codes (n,) of each set, indices into `texts`, as profiles (n, BITS + 1).
 
     The last coordinate is 1 / sqrt(2) where the cell is missing: 1 apart from all that is there.
@@ -94,7 +93,7 @@ def _triples(text: str) -> list[str]:
 
 def _words(text: str) -> list[str]:
     words = re.findall(r"\w+|[^\w\s]", text)
-    return words + [f"{a} {b}" for a, b in zip(words, words[1:], strict=False)]
+    return words + [f"{a} {b}" for a, b in pairwise(words)]
 
 
 def _signs(grams: Sequence[str]) -> np.ndarray:

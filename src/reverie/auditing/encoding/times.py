@@ -27,16 +27,15 @@ DATES = (
     r"(?P<y>\d{4})(?P<sep>[-/.])(?P<m>\d{1,2})(?P=sep)(?P<d>\d{1,2})",
     r"(?P<y>\d{4})-(?P<m>\d{2})",
     r"(?P<y>\d{4})(?P<m>\d{2})(?P<d>\d{2})(?=$|t)",
-    rf"(?P<d>\d{{1,2}})(?P<sep>[-/.])(?P<m>\d{{1,2}})(?P=sep)(?P<y>\d{{4}}|\d{{2}})",
-    rf"(?P<m>\d{{1,2}})(?P<sep>[-/.])(?P<d>\d{{1,2}})(?P=sep)(?P<y>\d{{4}}|\d{{2}})",
+    r"(?P<d>\d{1,2})(?P<sep>[-/.])(?P<m>\d{1,2})(?P=sep)(?P<y>\d{4}|\d{2})",
+    r"(?P<m>\d{1,2})(?P<sep>[-/.])(?P<d>\d{1,2})(?P=sep)(?P<y>\d{4}|\d{2})",
     rf"{WEEKDAY}{DAY}\.?[\s-]+(?:of\s+)?{MONTH}[\s,-]+(?P<y>\d{{4}}|\d{{2}})",
     rf"{WEEKDAY}{MONTH}\s+{DAY},?\s+{YEAR}",
     rf"{WEEKDAY}{MONTH}\s+{DAY}\s+{CLOCK}\s+{YEAR}",
     rf"{MONTH}[\s-]+{YEAR}",
 )
-FORMATS = tuple(
-    re.compile(text if "?P<H>" in text else rf"{text}(?:(?:t|,?\s+){CLOCK})?") for text in DATES
-) + (re.compile(CLOCK),)
+WITH_CLOCK = (text if "?P<H>" in text else rf"{text}(?:(?:t|,?\s+){CLOCK})?" for text in DATES)
+FORMATS = tuple(map(re.compile, (*WITH_CLOCK, CLOCK)))
 DAY_FIRST, MONTH_FIRST = 3, 4
 CENTURY = 69  # two digits below it are of this century, as POSIX has it
 DAY_SECONDS = 86_400

@@ -10,6 +10,7 @@ import math
 
 import numpy as np
 
+from reverie.auditing.facts.neighbours import nearest
 from reverie.auditing.metrics.data_copying import copying_test
 from reverie.auditing.metrics.feature_metrics import fld, frechet_distance, kid
 from reverie.auditing.metrics.principal import principal
@@ -26,7 +27,8 @@ from reverie.errors import InputError
 
 PAIR_ROWS = 10_000  # rows a side of the metrics that look at all pairs
 QUERY_ROWS = 1000  # rows whose neighbours are looked up, where that is much work:
-PAIR_WORK = 1e11  # multiplications of all pairs
+PAIR_WORK = 3e10  # multiplications of all pairs
+NEIGHBOURS = 10  # that the intrinsic dimension looks at
 FEATURE_ROWS = 5000
 COLUMNS = 64  # principal columns that the feature distances look at
 RESAMPLES = 30
@@ -45,23 +47,30 @@ def calibrated_rates(
     tests). Metrics that need more rows than there are, are left out.
     """
     rng = np.random.default_rng(seed)
-    most = max(QUERY_ROWS, int(PAIR_WORK / members.size))
     return [
-        *_nearest_rates(members, *(_some(rows, most, rng) for rows in (held, drawn))),
+        *_nearest_rates(members, held, drawn, rng),
         *_prdc_rows(members, held, drawn, rng),
         *_feature_rows(*principal([members, held, drawn], COLUMNS, 2, seed), rng),
     ]
 
 
-def _nearest_rates(members: np.ndarray, held: np.ndarray, drawn: np.ndarray) -> list[Row]:
+def _nearest_rates(
+    members: np.ndarray, held: np.ndarray, drawn: np.ndarray, rng: np.random.Generator
+) -> list[Row]:
     """The 1/3 rule and authenticity: rates of single samples against all training rows."""
-    dim = intrinsic_dimension(held, members)
+    most = max(QUERY_ROWS, int(PAIR_WORK / members.size))
+    asked, drawn = (_some(rows, most, rng) for rows in (held, drawn))
+    known = nearest(asked, members, NEIGHBOURS)
+    found = nearest(drawn, members, 2)
+    dim = intrinsic_dimension(asked, members, NEIGHBOURS, known)
     law = "" if math.isnan(dim) else f"; c^d gives {THIRD**dim:.2%} at dimension {dim:.1f}"
-    copied, null = ratio_hits(members, drawn), ratio_hits(members, held)
-    fresh, usual = authentic(members, drawn), authentic(members, held)
+    of = f" ({len(asked):,} of {len(held):,})" if len(asked) < len(held) else ""
+    pairs = ((drawn, found), (asked, known))
+    copied, null = (ratio_hits(members, rows, THIRD, near) for rows, near in pairs)
+    fresh, usual = (authentic(members, rows, near) for rows, near in pairs)
     return [
-        _compared("1/3-ratio rate", copied, null, f"held-out rows {null.mean():.2%}{law}"),
-        _compared("authenticity", fresh, usual, f"held-out rows {usual.mean():.1%}, not 50%"),
+        _compared("1/3-ratio rate", copied, null, f"held-out rows{of} {null.mean():.2%}{law}"),
+        _compared("authenticity", fresh, usual, f"held-out rows{of} {usual.mean():.1%}, not 50%"),
     ]
 
 
@@ -70,7 +79,7 @@ def _prdc_rows(
 ) -> list[Row]:
     """Precision, recall, density, coverage; as many held-out rows as samples in their place."""
     size = min(len(held), len(drawn), PAIR_ROWS)
-    most = max(QUERY_ROWS, int(math.sqrt(PAIR_WORK / members.shape[1])))
+    most = max(QUERY_ROWS, int(math.sqrt(PAIR_WORK / 2 / members.shape[1])))
     real = _some(members, min(PAIR_ROWS, most), rng)
     if min(size, len(real)) <= 5:
         return []

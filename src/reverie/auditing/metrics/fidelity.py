@@ -23,7 +23,8 @@ from reverie.auditing.nulls.rank_tests import wilson
 from reverie.auditing.verdict import Row
 from reverie.errors import InputError
 
-ROWS = 4000  # rows a side that the tests look at
+ROWS = 4000  # rows a side that the tests look at,
+MANY = 10  # and so many times those of the other side: more tell no more
 PERMUTATIONS = 199
 BLOCK = 2048
 LEAST = 20
@@ -99,7 +100,8 @@ def classifier_two_sample(x: np.ndarray, y: np.ndarray, seed: int = 0) -> TwoSam
     Equal numbers of each are taken. The p-value is exact: given its guesses on the unseen half,
     the number of right ones is hypergeometric when the labels are exchangeable (cross-validation
     would reuse rows and lose that). Rows of over 256 columns are seen in 64 principal coordinates
-    of both sides together, which the labels do not enter. Raises InputError below 20 rows on a side.
+    of both sides together, which the labels do not enter. Raises InputError below 20 rows on a
+    side.
     """
     _enough(x, y)
     rng = np.random.default_rng(seed)
@@ -120,13 +122,15 @@ def classifier_two_sample(x: np.ndarray, y: np.ndarray, seed: int = 0) -> TwoSam
 def fidelity(held: np.ndarray, drawn: np.ndarray, seed: int = 0) -> list[Row]:
     """Does it resemble held-out data? Energy and classifier tests and the Frechet distance.
 
-    held, drawn: rows (N, d) in one common scale; at most 4000 of each are looked at. The p-values
+    held, drawn: rows (N, d) in one common scale; at most 4000 of each are looked at,
+    and at most 10 times as many as of the other. The p-values
     are against a perfect generator and stand apart from those of copying. Raises InputError below
     20 rows on a side.
     """
     _enough(held, drawn)
     rng = np.random.default_rng(seed)
-    held, drawn = (rows[rng.permutation(len(rows))[:ROWS]] for rows in (held, drawn))
+    most = min(ROWS, MANY * min(len(held), len(drawn)))
+    held, drawn = (rows[rng.permutation(len(rows))[:most]] for rows in (held, drawn))
     energy, p_value = energy_test(drawn, held, seed)
     told = classifier_two_sample(held, drawn, seed)
     size = min(len(held) // 2, len(drawn))

@@ -8,7 +8,9 @@ MOST_ROWS = 4096  # rows that set the directions
 SQUARE = 2048  # columns up to which the covariance is formed
 
 
-def principal(sets: list[np.ndarray], columns: int, fitted: int, seed: int = 0) -> list[np.ndarray]:
+def principal(
+    sets: list[np.ndarray], columns: int, fitted: int, seed: int = 0
+) -> list[np.ndarray]:
     """The sets (n, d) in at most `columns` principal coordinates of the first `fitted` sets.
 
     Centred on their pool, and otherwise left alone where d <= `columns`. Directions come from at

@@ -1,7 +1,8 @@
 """How well a score tells training rows from held-out rows: AUC, true positives at few false ones.
 
 Small scores mean "member". Every figure carries its interval: DeLong, DeLong & Clarke-Pearson 1988
-on the logit scale for the AUC (with Newcombe 2006 near its ends), Clopper & Pearson 1934 for rates.
+on the logit scale for the AUC (with Newcombe 2006 near its ends), Clopper & Pearson 1934 for
+rates.
 """
 
 from __future__ import annotations
@@ -147,7 +148,7 @@ def auc_interval(wins: np.ndarray, losses: np.ndarray) -> tuple[float, float]:
         low, high = auc_interval(1 - wins, 1 - losses)
         return 1 - high, 1 - low
     found = [_logit(auc, wins, losses)]
-    side = min((wins, losses), key=lambda rows: (rows < 1).sum())
+    side = min((wins, losses), key=lambda rows: ((rows < 1).sum(), len(rows)))
     if (side < 1).sum() < FEW:
         found += [_newcombe(auc, len(wins), len(losses)), _losing(auc, side)]
     return min(low for low, _ in found), max(high for _, high in found)

@@ -17,7 +17,7 @@ from scipy.special import expit
 from reverie.auditing.nulls.subset_sums import DRAWS, exact_tail, simulated_tail
 
 STEPS = 60
-ENOUGH = 60  # effective rows: attained sizes at 5% then lie within a point of it
+ENOUGH = 30  # effective rows: attained sizes at 5% then lie within a point of it
 
 
 def permutation_z(scores: np.ndarray, is_member: np.ndarray) -> tuple[float, float]:
@@ -85,7 +85,7 @@ def saddlepoint_p(scores: np.ndarray, is_member: np.ndarray) -> float:
     range), or next to the mean, the normal limit.
     """
     z, deviation = permutation_z(scores, is_member)
-    half = 0.5 if (scores == np.round(scores)).all() else 0.0
+    half = _step(scores) / 2
     z -= half / deviation
     if abs(z) < 0.05:
         return float(stats.norm.sf(z))
@@ -103,6 +103,13 @@ def saddlepoint_p(scores: np.ndarray, is_member: np.ndarray) -> float:
         if np.abs(step).max() < 1e-10:
             return _skovgaard(point, goal, value, count, share, z)
     return float(stats.norm.sf(z))
+
+
+def _step(scores: np.ndarray) -> float:
+    """By how much sums of whole scores differ at least; 0 where scores are no whole numbers."""
+    if (scores != np.round(scores)).any() or np.abs(scores).max() > 2**31:
+        return 0.0
+    return float(np.gcd.reduce((scores - scores[0]).astype(np.int64)))
 
 
 def _derivatives(

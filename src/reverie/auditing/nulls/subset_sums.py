@@ -11,14 +11,16 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import gammaln
 
-WORK = 300_000  # steps of the walk that are worth an exact answer
-DRAWS = 9_999
+WORK = 100_000  # steps of the walk that are worth an exact answer
+DRAWS = 4_999
 BLOCK = 2_000_000  # random numbers at once
 PER_GROUP = 20  # rows of a group from which on drawing by groups is cheaper
 TIE = 1e-9  # sums that differ by less, relative to all scores, are equal
 
 
-def groups_of(scores: np.ndarray, is_member: np.ndarray) -> tuple[np.ndarray, np.ndarray, float, float]:
+def groups_of(
+    scores: np.ndarray, is_member: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, float, float]:
     """Distinct scores (V,) less the most frequent one, their counts (V,), the sum observed, and
     the most frequent score.
 
@@ -67,9 +69,7 @@ def _hypergeometric(
 
     possible = (chosen <= members) & (size - chosen <= others)
     k = np.where(possible, chosen, np.clip(size - others, 0, size))
-    log_p = choose(members, np.minimum(k, members)) + choose(
-        others, np.clip(size - k, 0, others)
-    )
+    log_p = choose(members, np.minimum(k, members)) + choose(others, np.clip(size - k, 0, others))
     return np.where(possible, np.exp(log_p - choose(total, size)), 0.0)
 
 
