@@ -15,26 +15,8 @@ from reverie.auditing import common_space, weigh
 from reverie.data import Column, Dataset
 
 ALPHA = 0.05
-SYLLABLES = np.array(
-    [
-        "ba",
-        "ko",
-        "li",
-        "mer",
-        "san",
-        "tu",
-        "ver",
-        "os",
-        "an",
-        "der",
-        "hol",
-        "gri",
-        "sch",
-        "mil",
-        "fe",
-        "ro",
-    ]
-)
+TEXT = "ba-ko-li-mer-san-tu-ver-os-an-der-hol-gri-sch-mil-fe-ro"
+SYLLABLES = np.array(TEXT.split("-"))
 
 
 @pytest.fixture(autouse=True)

@@ -257,7 +257,7 @@ def _blocks(
     and which blocks are text. No-data values in `flat` become NaN."""
     is_number = np.array([field.kind == "numeric" for field in fields])
     for j in np.flatnonzero(~is_number | may_be_dates(flat[:2])):
-        is_number[j] |= _as_time(fields[j], j, flat, told)
+        is_number[j] |= _as_time(fields[j], int(j), flat, told)
     for j, codes in without_no_data(flat, np.flatnonzero(is_number)).items():
         told.no_data.append(f"{fields[j].name} ({', '.join(f'{code:.8g}' for code in codes)})")
     plain = is_number & ~np.any([np.isnan(rows).any(0) for rows in flat], 0)

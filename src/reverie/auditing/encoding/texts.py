@@ -52,7 +52,7 @@ def as_text(texts: Sequence[str], pool: np.ndarray, sets: list[np.ndarray]) -> l
     """
     used = np.unique(np.concatenate([values[~np.isnan(values)] for values in sets])).astype(int)
     known = np.isin(used, pool[~np.isnan(pool)].astype(int))
-    vectors = profiles([texts[code] for code in used], known)
+    vectors = profiles([str(texts[code]) for code in used], known)
     result = []
     for values in sets:
         absent = np.isnan(values)
@@ -65,7 +65,8 @@ def as_text(texts: Sequence[str], pool: np.ndarray, sets: list[np.ndarray]) -> l
 
 def profiles(texts: Sequence[str], known: np.ndarray) -> np.ndarray:
     """Vectors (L, BITS) of squared length 1/2; known: mask (L,) of the texts that set weights."""
-    pooled = [text for text, is_known in zip(texts, known, strict=True) if is_known] or texts
+    pooled = [text for text, is_known in zip(texts, known, strict=True) if is_known]
+    pooled = pooled or list(texts)
     split = _words if sum(map(len, pooled)) > LONG * len(pooled) else _triples
     place: dict[str, int] = {}
     row, column, count = [], [], []

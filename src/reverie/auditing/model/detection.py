@@ -8,6 +8,7 @@ rates.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -170,10 +171,14 @@ def _newcombe(auc: float, members: int, held: int) -> tuple[float, float]:
         shape = 1 + extra * ((1 - t) / (2 - t) + t / (1 + t))
         return (auc - t) ** 2 - 1.96**2 * t * (1 - t) / (members * held) * shape
 
-    low = float(optimize.brentq(outside, 1e-9, auc)) if outside(1e-9) > 0 else 0.0
+    low = _root(outside, 1e-9, auc) if outside(1e-9) > 0 else 0.0
     if auc == 1 or outside(1 - 1e-12) <= 0:
         return low, 1.0
-    return low, float(optimize.brentq(outside, auc, 1 - 1e-12))
+    return low, _root(outside, auc, 1 - 1e-12)
+
+
+def _root(function: Callable[[float], float], low: float, high: float) -> float:
+    return float(optimize.root_scalar(function, bracket=(low, high)).root)
 
 
 def _losing(auc: float, side: np.ndarray) -> tuple[float, float]:
