@@ -16,7 +16,7 @@ from reverie.auditing.facts.neighbours import nearest
 from reverie.auditing.nulls.rank_tests import THIRD
 
 ALL_PAIRS = 5e11  # multiplications up to which all pairs are measured (about 15 s of a processor)
-WORK = 6e10  # multiplications of the reference, and again of the second look
+WORK = 4e10  # multiplications of the reference, and again of the second look
 LEAST = 512  # rows of the reference
 EQUALS = 8  # equal rows of the pool that the second look can pass over
 

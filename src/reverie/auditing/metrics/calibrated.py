@@ -26,7 +26,7 @@ from reverie.auditing.verdict import Row
 from reverie.errors import InputError
 
 PAIR_ROWS = 10_000  # rows a side of the metrics that look at all pairs
-QUERY_ROWS = 1000  # rows whose neighbours are looked up, where that is much work:
+QUERY_ROWS = 500  # rows whose neighbours are looked up, where that is much work:
 PAIR_WORK = 3e10  # multiplications of all pairs
 NEIGHBOURS = 10  # that the intrinsic dimension looks at
 FEATURE_ROWS = 5000
