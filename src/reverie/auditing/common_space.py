@@ -1,30 +1,41 @@
 """One space for training, held-out and sampled rows, fitted on the pool of real rows only.
 
 The null of every test exchanges training and held-out rows, so the space may depend on their pool
-but not on which is which, nor on the samples. Lengths in it mean the same for every column:
+but not on which is which. Lengths in it mean the same for every column:
 
     images          all pixels are divided by one pooled standard deviation
     numbers         a column is divided by its pooled standard deviation; where the 1% of rows
                     farthest from the mean carry over a third of the variance (8% if Gaussian, 16%
                     if Laplace, 22% if exponential), distances would see those rows only: such a
                     column is replaced by its pooled normal scores, mapped by interpolation
+    times           dates and times, in whatever format, are numbers: seconds
     categories      one-hot over sqrt(2): two that differ are 1 apart, about what two numbers of a
                     standard normal column are (.95 in the median). A category that no real row has
-                    is a level of its own; beyond the 256 most frequent, rare ones share a level
+                    is a level of its own. With over 256 levels they are text: at most about 1
+                    apart, and the nearer the more letters or words they share (`encoding.texts`)
     missing cells   a number: the pooled median, and a further coordinate that is 1 where it is
-                    missing; a category: a level of its own
+                    missing; a category: a level of its own. No-data values as -9999 are missing
+    constant        a column that is constant over all real rows is left out, by name
     a space         symbols, and points of a manifold: its own embedding (see `data.coders`), in
                     which Euclidean distances rank as the space's do, all over one deviation
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from scipy.special import ndtri
 
+from reverie.auditing.encoding.numbers import Told, scaled, with_gaps, without_no_data
+from reverie.auditing.encoding.texts import LEVELS, as_text, one_hot
+from reverie.auditing.encoding.times import (
+    date_numbers,
+    dates_as_numbers,
+    may_be_dates,
+    seconds_of,
+)
 from reverie.auditing.fairness.alignment import (
     LEAST_ROWS,
     Groups,
@@ -46,10 +57,8 @@ from reverie.data import (
 )
 from reverie.errors import InputError
 
-HEAVY = 1 / 3  # share of the variance
-FAR = 0.01  # of the rows
-LEVELS = 256
 OF_SPACES = (ManifoldCoder, SymbolCoder, PointsCoder)  # which embed rows by their own distances
+BEYOND_CHANCE = 0.3  # share of the held-out rows
 FEW_VALUES, REPEATS = 50, 5  # a column of numbers is discrete with so few values, each so often
 
 
@@ -72,17 +81,31 @@ class CommonSpace:
     notes: list[str] = field(default_factory=list)
     sets: list[Dataset] = field(default_factory=list)
     coder: Scaler | None = None  # of rows that are symbols or points of a manifold
+    text: np.ndarray | None = None  # (d,) coordinates that are parts of text, if any
 
     @property
     def smooth(self) -> np.ndarray:
-        """Coordinates (d,) of over two values in the pool: noise on the others makes no record."""
-        pool = np.concatenate([self.members, self.held])
-        return ~((pool == pool.min(0)) | (pool == pool.max(0))).all(0)
+        """Coordinates (d,) of over two values in the pool: noise on the others makes no record.
+
+        Those of text are none: a text is copied or not.
+        """
+        sides = (self.members, self.held)
+        low, high = np.min([a.min(0) for a in sides], 0), np.max([a.max(0) for a in sides], 0)
+        two = np.all([_ends(rows, low, high) for rows in sides], 0)
+        return ~two if self.text is None else ~two & ~self.text
 
     @property
     def kept(self) -> tuple[np.ndarray, np.ndarray]:
         """Training and held-out rows as the user gave them, for a denoiser."""
         return in_user_layout(self.sets[0]), in_user_layout(self.sets[1])
+
+
+def _ends(rows: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Columns that hold their least and greatest values only; most are told by a few rows."""
+    two = ((rows[:64] == low) | (rows[:64] == high)).all(0)
+    left = np.flatnonzero(two)
+    two[left] = ((rows[:, left] == low[left]) | (rows[:, left] == high[left])).all(0)
+    return two
 
 
 def common_space(
@@ -113,17 +136,18 @@ def common_space(
         _refuse_few(*group_ids)
     codes, notes = row_codes(*(data.values for data in sets)), []
     _check_shared(codes, notes)
-    cells, coder = None, None
+    cells, coder, text = None, None, []
     if features is not None:
         arrays = encode(features_of(sets, features), notes)
     else:
         coder = coder_of(space, sets)
-        arrays = in_common(sets, coder, notes)
+        arrays = in_common(sets, coder, notes, text)
         notes += [coder.distances] if isinstance(coder, OF_SPACES) else []
         if not isinstance(coder, ManifoldCoder) and len(sets) == 3 and _is_discrete(sets):
             cells = (codes[0], codes[1], codes[2])
     drawn = arrays[2] if len(arrays) == 3 else np.empty((0, arrays[0].shape[1]))
-    return CommonSpace(arrays[0], arrays[1], drawn, group_ids, cells, notes, sets, coder)
+    is_text = text[0] if text else None
+    return CommonSpace(arrays[0], arrays[1], drawn, group_ids, cells, notes, sets, coder, is_text)
 
 
 def coder_of(space: str | Scaler | None, sets: list[Dataset]) -> Scaler | None:
@@ -136,10 +160,15 @@ def coder_of(space: str | Scaler | None, sets: list[Dataset]) -> Scaler | None:
     return space
 
 
-def in_common(sets: list[Dataset], coder: Scaler | None, notes: list[str]) -> list[np.ndarray]:
-    """All sets in the common space, which is fitted on the first two."""
+def in_common(
+    sets: list[Dataset],
+    coder: Scaler | None,
+    notes: list[str],
+    text: list[np.ndarray] | None = None,
+) -> list[np.ndarray]:
+    """All sets in the common space, which is fitted on the first two; text as in `encode`."""
     if not isinstance(coder, OF_SPACES):
-        return encode(sets, notes)
+        return encode(sets, notes, text)
     arrays = [coder.embed(data.values) for data in sets]
     scale = np.concatenate(arrays[:2]).std(0).mean()
     if scale == 0:
@@ -170,10 +199,15 @@ def _refuse_few(members: np.ndarray, held: np.ndarray) -> None:
 
 
 def _check_shared(codes: list[np.ndarray], notes: list[str]) -> None:
-    """Note rows on both sides; InputError when the held-out set is the training set."""
+    """Note rows on both sides; InputError when the held-out set is the training set.
+
+    Where rows repeat by chance, as counts do, a training row has an equal among the other training
+    rows as often as a held-out row has one: only what goes beyond that is a set used twice.
+    """
     shared = np.isin(codes[1], codes[0])
-    distinct = len(np.unique(codes[0])) / len(codes[0])
-    if shared.mean() > 0.5 and distinct > 0.5:
+    _, place, size = np.unique(codes[0], return_inverse=True, return_counts=True)
+    repeated = (size[place] > 1).mean()
+    if shared.mean() > 0.5 and shared.mean() - repeated > BEYOND_CHANCE:
         raise InputError(
             f"{shared.sum()} of {len(shared)} held-out rows stand verbatim in the training set: "
             "the audit needs rows that the model has not seen"
@@ -185,103 +219,109 @@ def _check_shared(codes: list[np.ndarray], notes: list[str]) -> None:
         )
 
 
-def encode(sets: list[Dataset], notes: list[str]) -> list[np.ndarray]:
-    """All sets in the common space, fitted on the first two."""
+def encode(
+    sets: list[Dataset], notes: list[str], text: list[np.ndarray] | None = None
+) -> list[np.ndarray]:
+    """All sets in the common space, fitted on the first two.
+
+    text: takes the mask (d,) of the coordinates that are parts of text.
+    """
     flat = [data.values.reshape(len(data), -1).astype(np.float64) for data in sets]
-    pool = np.concatenate(flat[:2])
     if sets[0].kind == "images":
-        scale = pool.std()
+        scale = _deviation(flat[:2])
         if scale == 0:
             raise InputError("all training and held-out rows are the same point")
-        return [rows / scale for rows in flat]
-    width = pool.shape[1]
-    fields = sets[0].fields or tuple(Column(str(j)) for j in range(width))
-    told: dict[str, list[str]] = {"constant": [], "heavy": [], "missing": [], "rare": []}
-    blocks: list[list[np.ndarray]] = []
-    for j, column in enumerate(fields):
-        encode = _categories if column.kind == "categorical" else _numbers
-        blocks.append(encode(column.name, pool[:, j], [rows[:, j] for rows in flat], told))
-    if len(told["constant"]) == width:
+        for rows in flat:
+            rows /= scale
+        return flat
+    told = Told()
+    blocks, is_text = _blocks(_fields_of(sets[0]), flat, told)
+    if all((rows == block[0][0]).all() for block in blocks for rows in block[:2]):
         raise InputError("all training and held-out rows are the same point")
     notes += _sentences(told)
+    if text is not None:
+        text.append(np.repeat(is_text, [block[0].shape[1] for block in blocks]))
     return [np.concatenate(parts, 1) for parts in zip(*blocks, strict=True)]
 
 
-def _numbers(
-    name: str, pool: np.ndarray, sets: list[np.ndarray], told: dict[str, list[str]]
-) -> list[np.ndarray]:
-    """One column of numbers: scaled or ranked; two coordinates if cells are missing."""
-    here = pool[~np.isnan(pool)]
-    if len(here) == 0:
-        here = np.zeros(1)
-    scale = here.std()
-    if scale <= 1e-12 * np.abs(here).max():
-        told["constant"].append(name)
-        scaled = sets
-    elif _is_heavy(here):
-        told["heavy"].append(name)
-        scaled = _normal_scores(here, sets)
+def _deviation(sets: list[np.ndarray]) -> float:
+    """Standard deviation of all numbers of the sets together, without a copy of them."""
+    count = sum(rows.size for rows in sets)
+    mean = sum(float(rows.sum()) for rows in sets) / count
+    squares = (((row - mean) ** 2).sum() for rows in sets for row in np.array_split(rows, 16))
+    return float(np.sqrt(sum(squares) / count))
+
+
+def _blocks(
+    fields: tuple[Column, ...], flat: list[np.ndarray], told: Told
+) -> tuple[list[list[np.ndarray]], list[bool]]:
+    """Coordinates of the columns in their order, neighbours that are plain numbers as one block;
+    and which blocks are text. No-data values in `flat` become NaN."""
+    is_number = np.array([field.kind == "numeric" for field in fields])
+    for j in np.flatnonzero(~is_number | may_be_dates(flat[:2])):
+        is_number[j] |= _as_time(fields[j], int(j), flat, told)
+    for j, codes in without_no_data(flat, np.flatnonzero(is_number)).items():
+        told.no_data.append(f"{fields[j].name} ({', '.join(f'{code:.8g}' for code in codes)})")
+    plain = is_number & ~np.any([np.isnan(rows).any(0) for rows in flat], 0)
+    blocks, is_text, start = [], [], 0
+    while start < len(fields):
+        end = start + 1
+        while plain[start] and end < len(fields) and plain[end]:
+            end += 1
+        names = [field.name for field in fields[start:end]]
+        sets = [rows[:, start:end] for rows in flat]
+        pool = np.concatenate(sets[:2])
+        if plain[start]:
+            blocks.append(scaled(names, pool, sets, told))
+        elif is_number[start]:
+            columns = [rows[:, 0] for rows in sets]
+            blocks.append(with_gaps(names[0], pool[:, 0], columns, told))
+        else:
+            blocks.append(_categories(fields[start], pool[:, 0], [r[:, 0] for r in sets], told))
+            is_text += [fields[start].name in told.texts]
+        is_text += [False] * (len(blocks) - len(is_text))
+        start = end
+    return blocks, is_text
+
+
+def _as_time(field: Column, j: int, flat: list[np.ndarray], told: Told) -> bool:
+    """Is column j one of times? If so they become seconds, in place."""
+    columns = [rows[:, j] for rows in flat]
+    pool = np.concatenate(columns[:2])
+    if field.kind == "numeric":
+        if not dates_as_numbers(pool):
+            return False
+        seconds = [date_numbers(values) for values in columns]
     else:
-        scaled = [values / scale for values in sets]
-    absent = [np.isnan(values) for values in sets]
-    if not any(mask.any() for mask in absent):
-        return [values[:, None] for values in scaled]
-    told["missing"].append(name)
-    median = np.nanmedian(np.concatenate(scaled[:2])) if (~np.isnan(pool)).any() else 0.0
-    return [
-        np.column_stack([np.where(mask, median, values), mask])
-        for values, mask in zip(scaled, absent, strict=True)
-    ]
-
-
-def _is_heavy(values: np.ndarray) -> bool:
-    """Whether the few rows farthest from the mean carry much of the variance."""
-    square = (values - values.mean()) ** 2
-    few = max(1, round(FAR * len(square)))
-    return bool(np.partition(square, -few)[-few:].sum() > HEAVY * square.sum())
-
-
-def _normal_scores(pool: np.ndarray, sets: list[np.ndarray]) -> list[np.ndarray]:
-    """Normal quantiles of pooled mid-ranks, linear in between; beyond the ends, along the secant
-    from the median."""
-    values, counts = np.unique(pool, return_counts=True)
-    scores = ndtri((np.cumsum(counts) - counts / 2) / len(pool))
-    middle = int(np.searchsorted(np.cumsum(counts), len(pool) / 2))
-    whole = (scores[-1] - scores[0]) / (values[-1] - values[0])
-
-    def slope(end: int) -> float:
-        gap = values[end] - values[middle]
-        return float((scores[end] - scores[middle]) / gap) if gap else float(whole)
-
-    below, above = slope(0), slope(-1)
-    return [
-        np.interp(x, values, scores)
-        + below * np.minimum(x - values[0], 0)
-        + above * np.maximum(x - values[-1], 0)
-        for x in sets
-    ]
+        known = np.unique(pool[~np.isnan(pool)]).astype(int)
+        levels = seconds_of(field.categories, [field.categories[k] for k in known])
+        if levels is None:
+            return False
+        levels = np.append(levels, np.nan)
+        seconds = [levels[np.where(np.isnan(v), -1, v).astype(int)] for v in columns]
+    told.times.append(field.name)
+    for rows, values in zip(flat, seconds, strict=True):
+        rows[:, j] = values
+    return True
 
 
 def _categories(
-    name: str, pool: np.ndarray, sets: list[np.ndarray], told: dict[str, list[str]]
+    field: Column, pool: np.ndarray, sets: list[np.ndarray], told: Told
 ) -> list[np.ndarray]:
-    """One column of categories as one-hot coordinates over sqrt(2)."""
-    known, counts = np.unique(pool[~np.isnan(pool)], return_counts=True)
-    frequent = np.sort(known[np.argsort(-counts, kind="stable")[:LEVELS]])
-    if len(known) > LEVELS:
-        told["rare"].append(name)
-    rare, unseen, absent = len(frequent), len(frequent) + 1, len(frequent) + 2
-    levels = []
-    for values in sets:
-        level = np.where(np.isnan(values), absent, unseen)
-        level[np.isin(values, known)] = rare
-        inside = np.isin(values, frequent)
-        level[inside] = np.searchsorted(frequent, values[inside])
-        levels.append(level)
-    used = np.unique(np.concatenate(levels))
-    if len(np.unique(np.concatenate(levels[:2]))) == 1:
-        told["constant"].append(name)
-    return [(level[:, None] == used) / np.sqrt(2) for level in levels]
+    """One column of categories: one-hot, or text where there are many."""
+    levels = len(np.unique(pool))  # a missing cell is one
+    if levels == 1:
+        told.constant.append(field.name)
+        return [np.zeros((len(values), 1)) for values in sets]
+    if levels <= LEVELS:
+        return one_hot(pool, sets)
+    told.texts.append(field.name)
+    return as_text(field.categories, pool, sets)
+
+
+def _fields_of(data: Dataset) -> tuple[Column, ...]:
+    names = data.columns or [str(j) for j in range(math.prod(data.shape))]
+    return data.fields or tuple(Column(name) for name in names)
 
 
 def _is_discrete(sets: list[Dataset]) -> bool:
@@ -290,27 +330,31 @@ def _is_discrete(sets: list[Dataset]) -> bool:
         return False
     pool = np.concatenate([sets[0].values, sets[1].values])
     most = min(FEW_VALUES, len(pool) // REPEATS)
-    fields = sets[0].fields or tuple(Column(str(j)) for j in range(pool.shape[1]))
     return all(
         field.kind == "categorical" or len(np.unique(pool[:, j])) <= most
-        for j, field in enumerate(fields)
+        for j, field in enumerate(_fields_of(sets[0]))
     )
 
 
-def _sentences(told: dict[str, list[str]]) -> list[str]:
+def _sentences(told: Told) -> list[str]:
     lines = []
-    if told["constant"]:
-        lines.append(f"{len(told['constant'])} constant column(s) carry no information.")
-    if told["heavy"]:
-        lines.append(f"Compared by rank, for their heavy tails: {_list(told['heavy'])}.")
-    if told["missing"]:
+    if told.constant:
+        lines.append(f"Constant over all real rows, and left out: {_list(told.constant)}.")
+    if told.no_data:
+        lines.append(f"Values that stand for no data count as missing: {_list(told.no_data)}.")
+    if told.times:
+        lines.append(f"Compared as times: {_list(told.times)}.")
+    if told.heavy:
+        lines.append(f"Compared by rank, for their heavy tails: {_list(told.heavy)}.")
+    if told.missing:
         lines.append(
-            f"With missing cells: {_list(told['missing'])}; such a cell counts as the median, "
+            f"With missing cells: {_list(told.missing)}; such a cell counts as the median, "
             "and as 1 apart from one that is there."
         )
-    if told["rare"]:
+    if told.texts:
         lines.append(
-            f"Beyond the {LEVELS} most frequent, categories count as one: {_list(told['rare'])}."
+            f"With over {LEVELS} different values, compared as text, by the letters or words that "
+            f"they share: {_list(told.texts)}."
         )
     return lines
 

@@ -154,7 +154,7 @@ def weigh(
         flagged_samples=flagged_samples(close, found, space.drawn),
         leak=leak,
         fidelity=fidelity_sentence(likeness) if likeness else None,
-        notes=[*space.notes, *_group_notes(close)],
+        notes=[*space.notes, *close.notes, *_group_notes(close)],
     )
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from reverie.auditing.common_space import CommonSpace
 from reverie.auditing.facts.neighbours import nearest
+from reverie.auditing.facts.surroundings import around, is_long_work, reference_rows
 from reverie.auditing.nulls.rank_tests import ratios
 from reverie.data import row_codes
 
@@ -35,10 +36,21 @@ class Closeness:
     is_member: np.ndarray  # (U,) of bool
     unit: np.ndarray  # (N,) unit of each row
     smooth: np.ndarray  # (d,) coordinates that are numbers, not categories
+    reference: int = 0  # pool rows among which neighbours were looked up (0: all), `surroundings`
 
     @property
     def by_row(self) -> bool:
         return len(self.is_member) == len(self.unit)
+
+    @property
+    def notes(self) -> list[str]:
+        """What the reader is told about the neighbours."""
+        if not self.reference:
+            return []
+        return [
+            f"Of {len(self.pool):,} real rows, {self.reference:,} chosen by their content set the "
+            "scale around each; near-copies were measured against all."
+        ]
 
     def row_ratio(self, place: int) -> np.ndarray:
         """(N,) distance to the nearest sample over that to the `place`-th pool row (-1: 5th)."""
@@ -73,17 +85,21 @@ def closeness(space: CommonSpace) -> Closeness:
             np.concatenate(space.group_ids), return_index=True, return_inverse=True
         )
         is_member = row_is_member[first]
+    to_samples, nearest_sample = _to_samples(space, pool)
     cells = None if space.cells is None else np.concatenate(space.cells[:2])
+    reference = 0
     if cells is not None and space.group_ids is None and _few(len(np.unique(cells)), len(pool)):
         spacing, neighbours = _cell_surroundings(pool, cells)
+    elif is_long_work(pool):
+        spacing, neighbours = around(pool, unit, to_samples, NEIGHBOUR)
+        reference = len(reference_rows(pool))
     else:
         spacing, neighbours = _surroundings(pool, unit, len(is_member))
-    to_samples, nearest_sample = _to_samples(space, pool)
-    row_counts = nearest_counts(space)
+    row_counts = nearest_counts(space, pool)
     counts = np.bincount(unit, row_counts, minlength=len(is_member))
     return Closeness(
         pool, to_samples, nearest_sample, spacing, neighbours, counts, is_member, unit,
-        space.smooth,
+        space.smooth, reference,
     )  # fmt: skip
 
 
@@ -141,12 +157,14 @@ def _to_samples(space: CommonSpace, pool: np.ndarray) -> tuple[np.ndarray, np.nd
     return distance[cell, 0], queries[index[:, 0]][cell]
 
 
-def nearest_counts(space: CommonSpace) -> np.ndarray:
+def nearest_counts(space: CommonSpace, pool: np.ndarray | None = None) -> np.ndarray:
     """(N,) how many samples have pool row j as nearest; ties are split equally.
 
     On a discrete table equal rows are handled as one, so that a tie of any size is split whole.
+    pool: training over held-out rows, where they are stacked already.
     """
-    pool = np.concatenate([space.members, space.held])
+    if pool is None:
+        pool = np.concatenate([space.members, space.held])
     if space.cells is None:
         return _tied_counts(space.drawn, pool, np.ones(len(space.drawn)), np.ones(len(pool)))
     members, held, drawn = space.cells

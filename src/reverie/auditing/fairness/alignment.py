@@ -28,7 +28,8 @@ def read_sets(train: Any, holdout: Any, samples: Any | None) -> list[Dataset]:
                 f"{name} has {len(data)} row(s); an audit needs at least {LEAST_ROWS}"
             )
         flat = data.values.reshape(len(data), -1)
-        bad = np.isinf(flat) if data.kind == "table" else ~np.isfinite(flat)
+        gaps = data.kind in ("table", "vectors")  # NaN is a missing cell, as an empty one
+        bad = np.isinf(flat) if gaps else ~np.isfinite(flat)
         if bad.any():
             row, column = np.argwhere(bad)[0]
             raise InputError(f"{name}: row {row}, {data.name(column)} is not a finite number")

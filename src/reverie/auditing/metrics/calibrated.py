@@ -10,8 +10,10 @@ import math
 
 import numpy as np
 
+from reverie.auditing.facts.neighbours import nearest
 from reverie.auditing.metrics.data_copying import copying_test
 from reverie.auditing.metrics.feature_metrics import fld, frechet_distance, kid
+from reverie.auditing.metrics.principal import principal
 from reverie.auditing.metrics.rates import (
     authentic,
     coverage_null,
@@ -24,6 +26,9 @@ from reverie.auditing.verdict import Row
 from reverie.errors import InputError
 
 PAIR_ROWS = 10_000  # rows a side of the metrics that look at all pairs
+QUERY_ROWS = 500  # rows whose neighbours are looked up, where that is much work:
+PAIR_WORK = 3e10  # multiplications of all pairs
+NEIGHBOURS = 10  # that the intrinsic dimension looks at
 FEATURE_ROWS = 5000
 COLUMNS = 64  # principal columns that the feature distances look at
 RESAMPLES = 30
@@ -43,21 +48,37 @@ def calibrated_rates(
     """
     rng = np.random.default_rng(seed)
     return [
-        *_nearest_rates(members, held, drawn),
+        *_nearest_rates(members, held, drawn, rng),
         *_prdc_rows(members, held, drawn, rng),
-        *_feature_rows(*_principal(members, held, drawn), rng),
+        *_feature_rows(*_principal(members, held, drawn, seed), rng),
     ]
 
 
-def _nearest_rates(members: np.ndarray, held: np.ndarray, drawn: np.ndarray) -> list[Row]:
+def _principal(
+    members: np.ndarray, held: np.ndarray, drawn: np.ndarray, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """At most 64 columns, centred: the kernel of KID sees where the origin lies."""
+    first, second, third = principal([members, held, drawn], COLUMNS, 2, seed)
+    return first, second, third
+
+
+def _nearest_rates(
+    members: np.ndarray, held: np.ndarray, drawn: np.ndarray, rng: np.random.Generator
+) -> list[Row]:
     """The 1/3 rule and authenticity: rates of single samples against all training rows."""
-    dim = intrinsic_dimension(held, members)
+    most = max(QUERY_ROWS, int(PAIR_WORK / members.size))
+    asked, drawn = (_some(rows, most, rng) for rows in (held, drawn))
+    known = nearest(asked, members, NEIGHBOURS)
+    found = nearest(drawn, members, 2)
+    dim = intrinsic_dimension(asked, members, NEIGHBOURS, known)
     law = "" if math.isnan(dim) else f"; c^d gives {THIRD**dim:.2%} at dimension {dim:.1f}"
-    copied, null = ratio_hits(members, drawn), ratio_hits(members, held)
-    fresh, usual = authentic(members, drawn), authentic(members, held)
+    of = f" ({len(asked):,} of {len(held):,})" if len(asked) < len(held) else ""
+    pairs = ((drawn, found), (asked, known))
+    copied, null = (ratio_hits(members, rows, THIRD, near) for rows, near in pairs)
+    fresh, usual = (authentic(members, rows, near) for rows, near in pairs)
     return [
-        _compared("1/3-ratio rate", copied, null, f"held-out rows {null.mean():.2%}{law}"),
-        _compared("authenticity", fresh, usual, f"held-out rows {usual.mean():.1%}, not 50%"),
+        _compared("1/3-ratio rate", copied, null, f"held-out rows{of} {null.mean():.2%}{law}"),
+        _compared("authenticity", fresh, usual, f"held-out rows{of} {usual.mean():.1%}, not 50%"),
     ]
 
 
@@ -66,17 +87,19 @@ def _prdc_rows(
 ) -> list[Row]:
     """Precision, recall, density, coverage; as many held-out rows as samples in their place."""
     size = min(len(held), len(drawn), PAIR_ROWS)
-    real = _some(members, PAIR_ROWS, rng)
+    most = max(QUERY_ROWS, int(math.sqrt(PAIR_WORK / 2 / members.shape[1])))
+    real = _some(members, min(PAIR_ROWS, most), rng)
     if min(size, len(real)) <= 5:
         return []
     ours, theirs = (vars(prdc(real, _some(rows, size, rng))) for rows in (drawn, held))
+    among = f"; among {len(real):,} training rows" if len(real) < len(members) else ""
     formula = {"coverage": f"; formula {coverage_null(len(real), size):.3f}"}
     return [
         _compared(
             name,
             ours[name],
             theirs[name],
-            f"held-out rows {theirs[name].mean():.3f}{formula.get(name, '')}",
+            f"held-out rows {theirs[name].mean():.3f}{formula.get(name, '')}{among}",
             OVERLAP if name == "coverage" else 1.0,
         )
         for name in ours
@@ -177,18 +200,6 @@ def _distance(name: str, values: list[tuple[float, float]], size: int) -> Row:
 def _versus(difference: float, width: float) -> str:
     low, high = difference - width, difference + width
     return f"{difference:+.3g} from held-out rows (95%: {low:+.3g} to {high:+.3g})"
-
-
-def _principal(
-    members: np.ndarray, held: np.ndarray, drawn: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """At most 64 columns: the principal ones of training and held-out rows together."""
-    pool = np.concatenate([members, held])
-    centre = pool.mean(0)  # the kernel of KID sees where the origin lies
-    if members.shape[1] <= COLUMNS:
-        return members - centre, held - centre, drawn - centre
-    vectors = np.linalg.eigh(np.cov(pool, rowvar=False))[1][:, -COLUMNS:]
-    return (members - centre) @ vectors, (held - centre) @ vectors, (drawn - centre) @ vectors
 
 
 def _some(rows: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:

@@ -28,16 +28,22 @@ def frechet_distance(x: np.ndarray, y: np.ndarray) -> float:
     """|mu - mu'|^2 + tr(S + S' - 2 (S S')^(1/2)) of the means and covariances of two sets.
 
     FID when the features are Inception's. Its bias grows with d and falls with the rows: compare
-    only at equal sizes. Raises InputError below two rows.
+    only at equal sizes. With fewer rows than columns no matrix (d, d) is formed: if S = A^T A and
+    S' = B^T B, the trace of the root is the sum of the singular values of A B^T. Raises InputError
+    below two rows.
     """
     if min(len(x), len(y)) < 2:
         raise InputError("a Frechet distance needs at least 2 rows on each side")
     x, y = np.asarray(x, float), np.asarray(y, float)
+    gap = ((x.mean(0) - y.mean(0)) ** 2).sum()
+    if min(len(x), len(y)) < x.shape[1]:
+        a, b = ((rows - rows.mean(0)) / math.sqrt(len(rows) - 1) for rows in (x, y))
+        cross = np.linalg.svd(a @ b.T, compute_uv=False).sum()
+        return float(gap + (a**2).sum() + (b**2).sum() - 2 * cross)
     first, second = (np.atleast_2d(np.cov(rows, rowvar=False)) for rows in (x, y))
     value, vector = np.linalg.eigh(first)
     root = vector * np.sqrt(value.clip(0))  # root root^T = first
     cross = np.sqrt(np.linalg.eigvalsh(root.T @ second @ root).clip(0)).sum()
-    gap = ((x.mean(0) - y.mean(0)) ** 2).sum()
     return float(gap + np.trace(first) + np.trace(second) - 2 * cross)
 
 

@@ -18,14 +18,18 @@ from scipy import stats
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from reverie.auditing.metrics.feature_metrics import frechet_distance as frechet_distance
+from reverie.auditing.metrics.principal import principal
 from reverie.auditing.nulls.rank_tests import wilson
 from reverie.auditing.verdict import Row
 from reverie.errors import InputError
 
-ROWS = 4000  # rows a side that the tests look at
-PERMUTATIONS = 499
+ROWS = 4000  # rows a side that the tests look at,
+MANY = 10  # and so many times those of the other side: more tell no more
+PERMUTATIONS = 199
 BLOCK = 2048
 LEAST = 20
+COLUMNS = 256  # up to which a classifier looks at the rows themselves
+PRINCIPAL = 64  # else at so many principal coordinates of both sides together
 
 
 def energy_distance(x: np.ndarray, y: np.ndarray) -> float:
@@ -95,13 +99,17 @@ def classifier_two_sample(x: np.ndarray, y: np.ndarray, seed: int = 0) -> TwoSam
 
     Equal numbers of each are taken. The p-value is exact: given its guesses on the unseen half,
     the number of right ones is hypergeometric when the labels are exchangeable (cross-validation
-    would reuse rows and lose that). Raises InputError below 20 rows on a side.
+    would reuse rows and lose that). Rows of over 256 columns are seen in 64 principal coordinates
+    of both sides together, which the labels do not enter. Raises InputError below 20 rows on a
+    side.
     """
     _enough(x, y)
     rng = np.random.default_rng(seed)
     half = min(len(x), len(y)) // 2
     sides = [rows[rng.permutation(len(rows))[: 2 * half]] for rows in (x, y)]
     label = np.repeat([0, 1], half)
+    if x.shape[1] > COLUMNS:
+        sides = principal(sides, PRINCIPAL, 2, seed)
     model = HistGradientBoostingClassifier(random_state=seed)
     model.fit(np.concatenate([rows[:half] for rows in sides]), label)
     guess = model.predict(np.concatenate([rows[half:] for rows in sides]))
@@ -114,13 +122,15 @@ def classifier_two_sample(x: np.ndarray, y: np.ndarray, seed: int = 0) -> TwoSam
 def fidelity(held: np.ndarray, drawn: np.ndarray, seed: int = 0) -> list[Row]:
     """Does it resemble held-out data? Energy and classifier tests and the Frechet distance.
 
-    held, drawn: rows (N, d) in one common scale; at most 4000 of each are looked at. The p-values
+    held, drawn: rows (N, d) in one common scale; at most 4000 of each are looked at,
+    and at most 10 times as many as of the other. The p-values
     are against a perfect generator and stand apart from those of copying. Raises InputError below
     20 rows on a side.
     """
     _enough(held, drawn)
     rng = np.random.default_rng(seed)
-    held, drawn = (rows[rng.permutation(len(rows))[:ROWS]] for rows in (held, drawn))
+    most = min(ROWS, MANY * min(len(held), len(drawn)))
+    held, drawn = (rows[rng.permutation(len(rows))[:most]] for rows in (held, drawn))
     energy, p_value = energy_test(drawn, held, seed)
     told = classifier_two_sample(held, drawn, seed)
     size = min(len(held) // 2, len(drawn))
@@ -144,7 +154,8 @@ def fidelity(held: np.ndarray, drawn: np.ndarray, seed: int = 0) -> list[Row]:
             told.p_value,
             None,
             told.count,
-            "share of unseen rows that boosted trees rightly call sample or held-out",
+            "share of unseen rows that boosted trees rightly call sample or held-out"
+            + (f", by {PRINCIPAL} principal coordinates" if held.shape[1] > COLUMNS else ""),
         ),
         Row(
             "Frechet distance to held-out",

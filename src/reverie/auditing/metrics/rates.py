@@ -23,6 +23,8 @@ from reverie.errors import InputError
 TIE = 1e-9  # relative difference of squared distances below which they are equal
 BLOCK = 1024
 
+Neighbours = tuple[np.ndarray, np.ndarray]  # distances and indices, as `nearest` gives them
+
 
 @dataclass(frozen=True, eq=False)
 class Prdc:
@@ -84,23 +86,32 @@ def coverage_null(real: int, drawn: int, k: int = 5) -> float:
     return float(1 - np.prod((real - j) / (drawn + real - j)))
 
 
-def ratio_hits(real: np.ndarray, drawn: np.ndarray, threshold: float = THIRD) -> np.ndarray:
+def ratio_hits(
+    real: np.ndarray,
+    drawn: np.ndarray,
+    threshold: float = THIRD,
+    found: Neighbours | None = None,
+) -> np.ndarray:
     """(M,) of bool: is the nearest real row closer than `threshold` times the second nearest?
 
     Its mean is R_Mem (Gu et al. 2023). A fresh sample passes with probability threshold^d at
-    intrinsic dimension d: 11% for d = 2, so the rate means nothing without its null.
+    intrinsic dimension d: 11% for d = 2, so the rate means nothing without its null. found: the
+    nearest real rows of `drawn`, at least 2, where they are known already.
     """
-    distance = nearest(drawn, real, 2)[0]
-    return ratios(distance[:, 0], distance[:, -1]) < threshold
+    distance = (found or nearest(drawn, real, 2))[0]
+    return ratios(distance[:, 0], distance[:, min(1, distance.shape[1] - 1)]) < threshold
 
 
-def intrinsic_dimension(queries: np.ndarray, points: np.ndarray, k: int = 10) -> float:
+def intrinsic_dimension(
+    queries: np.ndarray, points: np.ndarray, k: int = 10, found: Neighbours | None = None
+) -> float:
     """Maximum-likelihood dimension from the distances of `queries` to their k nearest `points`.
 
     d = [mean over queries and j < k of log(T_k / T_j)]^-1: locally (T_1 / T_2)^d is uniform.
     Queries that coincide with a point carry no scale and are left out; nan when none is left.
+    found: the neighbours, where they are known already.
     """
-    distance = nearest(queries, points, k)[0]
+    distance = (found or nearest(queries, points, k))[0][:, :k]
     distance = distance[distance[:, 0] > 0]
     if len(distance) == 0 or distance.shape[1] < 2:
         return float("nan")
@@ -108,15 +119,21 @@ def intrinsic_dimension(queries: np.ndarray, points: np.ndarray, k: int = 10) ->
     return float(1 / total) if total > 0 else float("inf")
 
 
-def authentic(real: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+def authentic(real: np.ndarray, drawn: np.ndarray, found: Neighbours | None = None) -> np.ndarray:
     """(M,) of bool: is a sample farther from its nearest real row than that row's own neighbour?
 
     The neighbour distance is looked up by the index of the real row. A copy is not authentic; of
     fresh samples neither half nor all are: compare with held-out rows (`authenticity_limit`).
+    found: the nearest real rows of `drawn`, where they are known already.
     """
-    distance, index = nearest(drawn, real, 1)
-    own = nearest(real, real, 1, skip_self=True)[0][:, 0]
-    return own[index[:, 0]] < distance[:, 0] * (1 - TIE)
+    distance, index = found or nearest(drawn, real, 1)
+    asked, place = np.unique(index[:, 0], return_inverse=True)  # often few of many real rows
+    if 2 * len(asked) > len(real):
+        own = nearest(real, real, 1, skip_self=True)[0][asked, 0]
+    else:
+        around, which = nearest(real[asked], real, 2)
+        own = np.where(which[:, 0] == asked, around[:, -1], around[:, 0])
+    return own[place] < distance[:, 0] * (1 - TIE)
 
 
 def authenticity_limit(dim: int) -> float:

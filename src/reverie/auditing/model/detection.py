@@ -1,21 +1,24 @@
 """How well a score tells training rows from held-out rows: AUC, true positives at few false ones.
 
 Small scores mean "member". Every figure carries its interval: DeLong, DeLong & Clarke-Pearson 1988
-for the AUC, Clopper & Pearson 1934 for rates.
+on the logit scale for the AUC (with Newcombe 2006 near its ends), Clopper & Pearson 1934 for
+rates.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import optimize, special, stats
 
 from reverie.errors import InputError
 
 FALSE_POSITIVES = (0.001, 0.01)
+FEW = 50  # rows that lose a comparison
 EXACT_PAIRS = 10_000  # up to so many pairs without ties the exact law of the U statistic is cheap
 
 
@@ -61,7 +64,7 @@ def _most(hits: int, count: int, error: float) -> float:
 class Roc:
     """Members against held-out rows by one score. auc: P(member's score is the smaller), ties 1/2.
 
-    interval: 95%, DeLong; p_value: one-sided Mann-Whitney.
+    interval: 95% (`auc_interval`); p_value: one-sided Mann-Whitney.
     """
 
     auc: float
@@ -117,7 +120,7 @@ def roc(
     auc = float(wins.mean())
     return Roc(
         auc,
-        _delong(auc, wins, losses),
+        auc_interval(wins, losses),
         _mann_whitney(members, held),
         tuple(_point(members, np.sort(held), rate) for rate in false_positives),
         len(members),
@@ -132,13 +135,60 @@ def placements(scores: np.ndarray, others: np.ndarray) -> np.ndarray:
     return 1 - 0.5 * below / len(others)
 
 
-def _delong(auc: float, wins: np.ndarray, losses: np.ndarray) -> tuple[float, float]:
+def auc_interval(wins: np.ndarray, losses: np.ndarray) -> tuple[float, float]:
+    """95% interval of an AUC from the placements (n,) of members and (m,) of held-out rows.
+
+    DeLong's variance on the logit scale, where the interval stays within [0, 1] and is as lopsided
+    as the estimate's law. Where fewer than FEW rows of a side lose any comparison at all, that
+    variance is itself mostly chance (it covers 83% at an AUC of .99 with 100 rows): then the hull
+    with Newcombe's score interval (2006, method 5), whose variance comes from the AUC, and with
+    the Clopper-Pearson interval of the number of losing rows.
+    """
+    auc = float(wins.mean())
+    if auc < 0.5:
+        low, high = auc_interval(1 - wins, 1 - losses)
+        return 1 - high, 1 - low
+    found = [_logit(auc, wins, losses)]
+    side = min((wins, losses), key=lambda rows: ((rows < 1).sum(), len(rows)))
+    if (side < 1).sum() < FEW:
+        found += [_newcombe(auc, len(wins), len(losses)), _losing(auc, side)]
+    return min(low for low, _ in found), max(high for _, high in found)
+
+
+def _logit(auc: float, wins: np.ndarray, losses: np.ndarray) -> tuple[float, float]:
     deviation = math.sqrt(wins.var(ddof=1) / len(wins) + losses.var(ddof=1) / len(losses))
-    low, high = auc - 1.96 * deviation, auc + 1.96 * deviation
-    if deviation == 0:  # all pairs agree: the least count of independent pairs bounds the rest
-        room = 1 - 0.025 ** (1 / min(len(wins), len(losses)))
-        low, high = auc - room * (auc > 0.5), auc + room * (auc < 0.5)
-    return max(low, 0.0), min(high, 1.0)
+    if auc == 1 or deviation == 0:
+        return auc, auc
+    middle, half = special.logit(auc), 1.96 * deviation / (auc * (1 - auc))
+    return float(special.expit(middle - half)), float(special.expit(middle + half))
+
+
+def _newcombe(auc: float, members: int, held: int) -> tuple[float, float]:
+    """Where |auc - t| = 1.96 deviations, of the variance that scores of one shape would have."""
+    extra = (members + held) / 2 - 1
+
+    def outside(t: float) -> float:
+        shape = 1 + extra * ((1 - t) / (2 - t) + t / (1 + t))
+        return (auc - t) ** 2 - 1.96**2 * t * (1 - t) / (members * held) * shape
+
+    low = _root(outside, 1e-9, auc) if outside(1e-9) > 0 else 0.0
+    if auc == 1 or outside(1 - 1e-12) <= 0:
+        return low, 1.0
+    return low, _root(outside, auc, 1 - 1e-12)
+
+
+def _root(function: Callable[[float], float], low: float, high: float) -> float:
+    return float(optimize.root_scalar(function, bracket=(low, high)).root)
+
+
+def _losing(auc: float, side: np.ndarray) -> tuple[float, float]:
+    """1 - AUC is the share of rows that lose times what each loses: the interval of the share."""
+    lose, count = int((side < 1).sum()), len(side)
+    if lose == 0:
+        return 0.025 ** (1 / count), 1.0
+    least = float(stats.beta.ppf(0.025, lose, count - lose + 1))
+    each = (1 - auc) / lose * count
+    return max(1 - each * _most(lose, count, 0.025), 0.0), 1 - each * least
 
 
 def _mann_whitney(members: np.ndarray, held: np.ndarray) -> float:

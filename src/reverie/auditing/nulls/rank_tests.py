@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from reverie.auditing.nulls.saddlepoint import permutation_p, permutation_z
+from reverie.auditing.nulls.saddlepoint import permutation_tail, permutation_z
 from reverie.auditing.nulls.tail_null import TailNull, fewest_visible, ladder, tail_null
 
 THIRD = 1 / 3
@@ -104,17 +104,18 @@ def shown(ks: tuple[int, ...]) -> list[int]:
 def share_test(counts: np.ndarray, is_member: np.ndarray) -> RankTest:
     """Are samples nearer to members? counts: (N,) samples whose nearest pool row is j, ties split.
 
-    One-sided p-value of the permutation law (`permutation_p`); the interval is the estimate +-
+    One-sided p-value of the permutation law (`permutation_tail`); the interval is the estimate +-
     1.96 permutation deviations.
     """
     z, deviation = permutation_z(counts, is_member)
+    tail = permutation_tail(counts, is_member)
     m = counts.sum()
     share, width = counts[is_member].sum() / m, 1.96 * deviation / m
     return RankTest(
         "share",
         float(share),
-        f"permutation; expects {is_member.mean():.1%}",
-        permutation_p(counts, is_member),
+        f"permutation, {tail}; expects {is_member.mean():.1%}",
+        tail.p_value,
         (float(max(share - width, 0)), float(min(share + width, 1))),
         detail=f"z = {z:.2f}",
     )
