@@ -10,7 +10,8 @@ but not on which is which, nor on the samples. Lengths in it mean the same for e
                     column is replaced by its pooled normal scores, mapped by interpolation
     categories      one-hot over sqrt(2): two that differ are 1 apart, about what two numbers of a
                     standard normal column are (.95 in the median). A category that no real row has
-                    is a level of its own; beyond the 256 most frequent, rare ones share a level
+                    is a level of its own; beyond the 256 most frequent (fewer where the next are
+                    as frequent as the last), rare ones share a level
     missing cells   a number: the pooled median, and a further coordinate that is 1 where it is
                     missing; a category: a level of its own
     a space         symbols, and points of a manifold: its own embedding (see `data.coders`), in
@@ -265,8 +266,11 @@ def _categories(
 ) -> list[np.ndarray]:
     """One column of categories as one-hot coordinates over sqrt(2)."""
     known, counts = np.unique(pool[~np.isnan(pool)], return_counts=True)
-    frequent = np.sort(known[np.argsort(-counts, kind="stable")[:LEVELS]])
+    frequent = known
     if len(known) > LEVELS:
+        # categories as frequent as the first that is left out go with it: they stand in the order
+        # of training and then held-out rows, which would tell the two apart
+        frequent = known[counts > np.partition(counts, -LEVELS - 1)[-LEVELS - 1]]
         told["rare"].append(name)
     rare, unseen, absent = len(frequent), len(frequent) + 1, len(frequent) + 2
     levels = []
