@@ -1,4 +1,4 @@
-"""Columns that tell a time: dates and time stamps as text, and numbers that count or are named so."""
+"""Columns that tell a time: dates and time stamps as text, Unix times, and numbers named so."""
 
 from __future__ import annotations
 

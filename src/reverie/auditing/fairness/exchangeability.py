@@ -206,8 +206,8 @@ def order_test(pool: Pool, draws: int, seed: int) -> Order:
     held = pool.is_held[rest]
     labels = Relabellings.draw(held, pool.unit[rest], draws, seed + 4)
     difference = labels.differences(score[:, None])[:, 0]
-    drift = kendalltau(score[~held], pool.place[rest][~held])
-    drifts = bool(drift.statistic > 0 and drift.pvalue < DRIFT)
+    agreement, p_value = kendalltau(score[~held], pool.place[rest][~held])
+    drifts = bool(agreement > 0 and p_value < DRIFT)
     return Order(p_two_sided(difference), _above(score, held), drifts)
 
 

@@ -117,8 +117,8 @@ def _twins(bursts: Bursts, sets: list[Dataset], files: _Files) -> Reason:
     column = _group_column(bursts, sets)
     sentence = (
         f"{count:,} of {looked:,} held-out rows have near-twins among the training rows, in "
-        f"bursts of about {bursts.size:.0f} rows that the split cut apart: a model that has seen one has "
-        "seen them all."
+        f"bursts of about {bursts.size:.0f} rows that the split cut apart: a model that has seen "
+        "one has seen them all."
     )
     if column is not None:
         advice = (
@@ -161,8 +161,8 @@ def _quoted(name: str) -> str:
 def _swapped(found: Swapped, p_value: float, files: _Files) -> Reason:
     sentence = (
         f"The samples lie nearer to the held-out rows than to the training rows: "
-        f"{found.share:.1%} of them have a held-out row as their nearest, where {found.expected:.1%} would by "
-        f"chance, and {found.nearest} (p = {_p(p_value)})."
+        f"{found.share:.1%} of them have a held-out row as their nearest, where "
+        f"{found.expected:.1%} would by chance, and {found.nearest} (p = {_p(p_value)})."
     )
     advice = (
         "The two sets may be swapped (then exchange them, as in the command), the training rows "
@@ -227,8 +227,8 @@ def _one_sided(bursts: Bursts, found: Found, p_value: float, files: _Files) -> R
     size = f"in bursts of about {bursts.size:.0f} near-twins"
     if min(train, held) > max(train, held) / 4:
         sentence = (
-            f"Rows come {size} ({train:.0%} of the training, {held:.0%} of the held-out rows), each "
-            f"on one side: single rows are not exchangeable, bursts may be (p = {_p(p_value)})."
+            f"Rows come {size} ({train:.0%} of the training, {held:.0%} of the held-out rows), "
+            f"each on one side: single rows are not exchangeable, bursts may be (p = {_p(p_value)})."
         )
         advice = "Name the column of the persons, or whatever the bursts are, with --group."
         option = "--group COLUMN" if found.by_row else "--write-clean clean"

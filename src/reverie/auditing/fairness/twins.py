@@ -87,7 +87,7 @@ class Bursts:
 
     @property
     def one_sided(self) -> tuple[float, float]:
-        """Shares of the training and of the held-out rows that lie in bursts on their side only."""
+        """Shares of the training and the held-out rows that lie in bursts on their side only."""
         alone = (self.burst >= 0) & ~self.twins
         held = self.rows >= self.n
         return float(alone[~held].mean()), float(alone[held].mean())

@@ -1,9 +1,9 @@
-"""Sets in other units: samples left in [0, 1] or standardised beside raw rows, bytes beside floats.
+"""Sets in other units: samples in [0, 1] or standardised beside raw rows, bytes beside floats.
 
 Between such sets every distance is an artefact, so they are refused in one sentence, with their
 ranges. Refused is only what no bad generator makes: values that fill a conventional range ([0, 1],
-[-1, 1], mean 0 and deviation 1) in all columns beside rows far from it, or quantiles that are those
-of train times one factor. Heavy tails, few rows, a generator that gives one row only, constant
+[-1, 1], mean 0 and deviation 1) in all columns beside rows far from it, or quantiles that are
+those of train times one factor. Heavy tails, few rows, a generator that gives one row only, constant
 columns, and samples that are merely wrong pass.
 """
 
