@@ -18,6 +18,7 @@ The null of each exchanges the labels of rows, or of groups (see `relabelling`).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.stats import kendalltau, rankdata
@@ -206,8 +207,8 @@ def order_test(pool: Pool, draws: int, seed: int) -> Order:
     held = pool.is_held[rest]
     labels = Relabellings.draw(held, pool.unit[rest], draws, seed + 4)
     difference = labels.differences(score[:, None])[:, 0]
-    agreement, p_value = kendalltau(score[~held], pool.place[rest][~held])
-    drifts = bool(agreement > 0 and p_value < DRIFT)
+    drift: Any = kendalltau(score[~held], pool.place[rest][~held])
+    drifts = bool(drift.statistic > 0 and drift.pvalue < DRIFT)
     return Order(p_two_sided(difference), _above(score, held), drifts)
 
 

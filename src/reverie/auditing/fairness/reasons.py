@@ -228,7 +228,8 @@ def _one_sided(bursts: Bursts, found: Found, p_value: float, files: _Files) -> R
     if min(train, held) > max(train, held) / 4:
         sentence = (
             f"Rows come {size} ({train:.0%} of the training, {held:.0%} of the held-out rows), "
-            f"each on one side: single rows are not exchangeable, bursts may be (p = {_p(p_value)})."
+            "each on one side: single rows are not exchangeable, bursts may be "
+            f"(p = {_p(p_value)})."
         )
         advice = "Name the column of the persons, or whatever the bursts are, with --group."
         option = "--group COLUMN" if found.by_row else "--write-clean clean"

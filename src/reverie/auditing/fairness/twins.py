@@ -25,6 +25,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from scipy.stats import beta
 
 from reverie.auditing.facts.neighbours import nearest
@@ -71,6 +73,19 @@ class Bursts:
         out = np.zeros(len(self.rows), bool)
         out[inside] = self.straddling[self.burst[inside]] if self.members else False
         return out
+
+    def merged(self) -> list[np.ndarray]:
+        """Pool rows of the bursts, those that share a row joined."""
+        if not self.members:
+            return []
+        rows = np.concatenate(self.members)
+        owner = np.repeat(np.arange(len(self.members)), [len(m) for m in self.members])
+        size = (len(self.members), int(rows.max()) + 1)
+        table = coo_array((np.ones(len(rows), bool), (owner, rows)), size).tocsr()
+        joined = connected_components(table @ table.T, directed=False)[1][owner]
+        order = np.argsort(joined, kind="stable")
+        parts = np.split(rows[order], np.flatnonzero(np.diff(joined[order])) + 1)
+        return [np.unique(part) for part in parts]
 
     @property
     def held(self) -> tuple[int, int]:

@@ -3,8 +3,8 @@
 Between such sets every distance is an artefact, so they are refused in one sentence, with their
 ranges. Refused is only what no bad generator makes: values that fill a conventional range ([0, 1],
 [-1, 1], mean 0 and deviation 1) in all columns beside rows far from it, or quantiles that are
-those of train times one factor. Heavy tails, few rows, a generator that gives one row only, constant
-columns, and samples that are merely wrong pass.
+those of train times one factor. Heavy tails, few rows, a generator that gives one row only,
+constant columns, and samples that are merely wrong pass.
 """
 
 from __future__ import annotations
