@@ -37,12 +37,15 @@ from reverie.auditing.metrics.features import Features, features_of
 from reverie.data import (
     Column,
     Dataset,
+    Identifier,
     ManifoldCoder,
     Scaler,
     SymbolCoder,
     coder_for,
+    identifier_sentence,
     in_user_layout,
     row_codes,
+    set_apart,
 )
 from reverie.errors import InputError
 
@@ -71,6 +74,7 @@ class CommonSpace:
     notes: list[str] = field(default_factory=list)
     sets: list[Dataset] = field(default_factory=list)
     coder: Scaler | None = None  # of rows that are symbols or points of a manifold
+    apart: list[Identifier] = field(default_factory=list)  # columns of sets that are not compared
 
     @property
     def smooth(self) -> np.ndarray:
@@ -110,19 +114,23 @@ def common_space(
     if group_ids is not None:
         _refuse_straddling(*group_ids)
         _refuse_few(*group_ids)
-    codes, notes = row_codes(*(data.values for data in sets)), []
+    # columns that name rows are not compared, though a denoiser and a user's features see them
+    named_space = features is not None or space is not None
+    compared, apart = (sets, []) if named_space else set_apart(sets)
+    notes = [identifier_sentence(apart)] if apart else []
+    codes = row_codes(*(data.values for data in compared))
     _check_shared(codes, notes)
     cells, coder = None, None
     if features is not None:
         arrays = encode(features_of(sets, features), notes)
     else:
         coder = coder_of(space, sets)
-        arrays = in_common(sets, coder, notes)
+        arrays = in_common(compared, coder, notes)
         notes += [coder.distances] if isinstance(coder, ManifoldCoder | SymbolCoder) else []
-        if not isinstance(coder, ManifoldCoder) and len(sets) == 3 and _is_discrete(sets):
+        if not isinstance(coder, ManifoldCoder) and len(sets) == 3 and _is_discrete(compared):
             cells = (codes[0], codes[1], codes[2])
     drawn = arrays[2] if len(arrays) == 3 else np.empty((0, arrays[0].shape[1]))
-    return CommonSpace(arrays[0], arrays[1], drawn, group_ids, cells, notes, sets, coder)
+    return CommonSpace(arrays[0], arrays[1], drawn, group_ids, cells, notes, sets, coder, apart)
 
 
 def coder_of(space: str | Scaler | None, sets: list[Dataset]) -> Scaler | None:

@@ -30,8 +30,9 @@ from reverie.files import write_json
 NOTE = (
     "Held-out rows that stand in training, verbatim or nearly, are left out, rows that stand "
     "twice are kept once, and of a burst of near-twins one row stays, drawn at random. Samples "
-    "that are training rows, verbatim or nearly, are left out. Rows that occur often are now more likely in training than held out: "
-    "fit anew on these rows, and for an exact audit split them anew at random."
+    "that are training rows, verbatim or nearly, are left out. Rows that occur often are now more "
+    "likely in training than held out: fit anew on these rows, and for an exact audit split them "
+    "anew at random."
 )
 
 
@@ -53,8 +54,8 @@ def write_clean(
     train, holdout, samples: the sets that were audited (samples None: only the split). split:
     their report. flagged_samples: rows of samples to leave out in any case. features, space,
     groups: how rows are compared, as in `audit`; rows of one group are no twins of one another.
-    The folder appears whole or not at all. Returns the paths. Raises InputError when the folder holds something already, when nothing
-    would be left of a set, or when it cannot be written.
+    The folder appears whole or not at all. Returns the paths. Raises InputError when the folder
+    holds something already, when nothing would be left of a set, or when it cannot be written.
     """
     folder = Path(folder)
     free_folder(folder)

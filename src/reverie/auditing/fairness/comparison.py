@@ -99,7 +99,7 @@ def fair_comparison(
     if space is None:
         space = common_space(train, holdout, samples)
     compared, apart = set_apart(space.sets)
-    if apart:
+    if apart and not space.apart:  # a space made of other coordinates
         close = None
         arrays = in_common(compared, space.coder, [])
     else:
@@ -171,7 +171,7 @@ def _closeness(
     if len(arrays) < 3 or close is not None:
         return close
     (members, held, drawn), _ = narrow(arrays)
-    cells = space.cells if arrays[0] is space.members else None
+    cells = space.cells if drawn is space.drawn else None
     return closeness(CommonSpace(members, held, drawn, space.group_ids, cells))
 
 

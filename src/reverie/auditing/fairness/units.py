@@ -203,7 +203,7 @@ def _one_factor(a: _Column, b: _Column) -> bool:
     error = 1.25 * own / np.sqrt(min(a.count, b.count))
     return (
         abs(middle) > max(np.log(FACTOR), 8 * error)
-        and bool(np.abs(ratio - middle).max() < 0.2)
+        and bool(np.abs(ratio - middle).max() < 0.3)
         and abs(spread - middle) < 0.35
     )
 
@@ -213,20 +213,30 @@ def _far(a: _Column, b: _Column) -> bool:
     return max(a.spread, b.spread) > RATIO * min(a.spread, b.spread)
 
 
+def _elsewhere(a: _Column, b: _Column) -> bool:
+    """Medians that lie twice the wider spread apart (5 deviations of a Gaussian)."""
+    return abs(a.quantiles[3] - b.quantiles[3]) > 2 * max(a.spread, b.spread)
+
+
 def _rescaled(pairs: list[tuple[_Column, _Column]]) -> bool:
     """Whether all columns of the second set fill a conventional range, half far from the first."""
-    second = [b for _, b in pairs]
+    first, second = [a for a, _ in pairs], [b for _, b in pairs]
     if any(b.whole and not a.whole for a, b in pairs) or all(b.whole for b in second):
         return False
-    if 2 * sum(_far(a, b) for a, b in pairs) < len(pairs):
+    other_spread = sum(_far(a, b) for a, b in pairs)
+    other = sum(_far(a, b) or _elsewhere(a, b) for a, b in pairs)
+    if 2 * other < len(pairs) or 4 * other_spread < len(pairs):
         return False
-    wide = 2 * sum(b.high - b.low > 0.3 for b in second) >= len(second)
     signs = 2 * sum(b.low < -0.3 for b in second) >= len(second)
-    own = [a for a, _ in pairs]
     for low, high in ((0.0, 1.0), (-1.0, 1.0)):
-        if all(b.within(low, high) for b in second) and wide and (low == 0 or signs):
-            return 2 * sum(a.within(low, high) for a in own) < len(own)
-    return all(b.standard for b in second) and 2 * sum(a.standard for a in own) < len(own)
+        filled = 2 * sum(_fills(b, low, high) for b in second) >= len(second)
+        if filled and all(b.within(low, high) for b in second) and (low == 0 or signs):
+            return 2 * sum(_fills(a, low, high) for a in first) < len(first)
+    return all(b.standard for b in second) and 2 * sum(a.standard for a in first) < len(first)
+
+
+def _fills(column: _Column, low: float, high: float) -> bool:
+    return column.within(low, high) and column.high - column.low > 0.3 * (high - low)
 
 
 def _rescaled_train(pairs: list[tuple[_Column, _Column]], real: bool) -> bool:
