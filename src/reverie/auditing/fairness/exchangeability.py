@@ -72,11 +72,12 @@ class ColumnShift:
     above: float
     is_time: bool
     is_number: bool
+    derived: bool = False
 
     @property
     def apart(self) -> bool:
         """Whether hardly any held-out value lies among the training values."""
-        return self.is_number and abs(self.above - 0.5) > 0.49
+        return self.is_number and not self.derived and abs(self.above - 0.5) > 0.49
 
 
 def column_shifts(pool: Pool, labels: Relabellings) -> list[ColumnShift]:
@@ -92,6 +93,7 @@ def column_shifts(pool: Pool, labels: Relabellings) -> list[ColumnShift]:
             ColumnShift(
                 name, p_value, above,
                 bool(pool.columns.is_time[j]), bool(pool.columns.is_number[j]),
+                pool.columns.derived,
             )
         )  # fmt: skip
     return found

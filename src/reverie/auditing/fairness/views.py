@@ -56,15 +56,14 @@ class Columns:
     """values (N, p): ranks in the pool of named columns, NaN where missing; or components.
 
     names, is_time, is_number: (p,) of each column; a category is numbered by its spelling.
+    derived: the columns are computed from all others, and none was given.
     """
 
     values: np.ndarray
     names: list[str]
     is_time: np.ndarray
     is_number: np.ndarray
-
-    def take(self, rows: np.ndarray) -> np.ndarray:
-        return self.values[rows]
+    derived: bool = False
 
 
 def columns_of(sets: list[Dataset], points: np.ndarray, rows: np.ndarray) -> Columns:
@@ -96,7 +95,7 @@ def columns_of(sets: list[Dataset], points: np.ndarray, rows: np.ndarray) -> Col
         found = np.concatenate([found, moments], 1)
         names += ["brightness", "contrast"]
     ranked = np.stack([_ranks(column) for column in found.T], 1)
-    return Columns(ranked, names, np.zeros(len(names), bool), np.ones(len(names), bool))
+    return Columns(ranked, names, np.zeros(len(names), bool), np.ones(len(names), bool), True)
 
 
 def _moments(rows: np.ndarray, pick: np.ndarray) -> np.ndarray:
