@@ -29,6 +29,7 @@ from reverie.data.dates import days_of, is_time_name
 from reverie.errors import InputError
 
 BURSTS = (2, 3, 8, 20, 50)
+FAST_BURSTS = (("gauss", 8), ("digits", 50), ("housing", 20))
 
 
 def normal(n, d=8, seed=0):
@@ -80,6 +81,8 @@ def halves(rows, seed=0):
 
 
 SETS = ("gauss", "digits", "housing")
+slow = pytest.mark.slow
+ONE_FAST = ("gauss", *(pytest.param(name, marks=slow) for name in SETS[1:]))
 
 
 # --- nulls -----------------------------------------------------------------------------------
@@ -169,10 +172,9 @@ def null_fairness(law, seed):
 
 @pytest.mark.parametrize("law", LAWS)
 def test_exchangeable_sets_are_fair(law):
-    """Two sets each: a rate of 0.5% lets all sixteen pass in 92% of the seeds."""
-    for seed in range(2):
-        found = null_fairness(law, seed)
-        assert found.fair, found.sentences()
+    """One set each: at a rate of 0.5% all eight pass for 96% of the seeds."""
+    found = null_fairness(law, 0)
+    assert found.fair, found.sentences()
 
 
 @pytest.mark.slow
@@ -203,7 +205,7 @@ def test_a_drift_of_two_deviations_is_named(name, real_data):
         assert "brightness" in found.sentences()[0]
 
 
-@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("name", ONE_FAST)
 @pytest.mark.parametrize("share", [0.05, 1.0])
 def test_swapped_sets_are_named(name, share, real_data):
     rows = of(name, 1500, real_data)
@@ -216,7 +218,7 @@ def test_swapped_sets_are_named(name, share, real_data):
     assert reason.remedy == "reverie audit --train HOLDOUT --holdout TRAIN --samples SAMPLES"
 
 
-@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("name", ONE_FAST)
 def test_augmented_training_rows_are_named(name, real_data):
     rows = of(name, 900, real_data)
     train = moved(rows[:300], 8, 0.05)
@@ -226,8 +228,14 @@ def test_augmented_training_rows_are_named(name, real_data):
     assert kinds(train, rows[300:600].astype(float)) == {"not-alike"}
 
 
-@pytest.mark.parametrize("size", BURSTS)
-@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        pytest.param(name, size, marks=() if (name, size) in FAST_BURSTS else slow)
+        for name in SETS
+        for size in BURSTS
+    ],
+)
 def test_bursts_of_any_size_are_found_and_mended(name, size, real_data):
     """The rows themselves are the persons; noise of 5% of a deviation makes the burst."""
     people = of(name, max(1000 // size, 24), real_data)
@@ -404,11 +412,11 @@ def test_pictures_in_other_units_are_refused_with_their_ranges(name):
     assert "0 to 1" in said
     assert f"0 to {top:g}" in said
     assert "holdout" in refused(a, b / top, c)
-    for other in (c * 2 / top - 1, (c - rows.mean()) / rows.std()):
+    for other in (2 * (c / top) - 1, (c - rows.mean()) / rows.std()):
         refused(a, b, other)
     refused(a / top, b / top, c)
-    refused(a / top, b / top, c * 2 / top - 1)
-    refused(a * 2 / top - 1, b * 2 / top - 1, c / top)
+    refused(a / top, b / top, 2 * (c / top) - 1)
+    refused(2 * (a / top) - 1, 2 * (b / top) - 1, c / top)
 
 
 @pytest.mark.parametrize("name", ["wine", "breast-cancer", "people", "housing"])
@@ -449,7 +457,7 @@ def test_dates_written_in_two_ways_are_refused(tmp_path):
 
 def test_legitimate_sets_are_never_refused():
     """Heavy tails, few rows, one row only, constants, and samples that are merely bad."""
-    for seed in range(120):
+    for seed in range(60):
         r = np.random.default_rng(seed)
         n, d = int(r.integers(10, 300)), int(r.integers(1, 9))
         law = [
