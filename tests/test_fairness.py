@@ -446,6 +446,16 @@ def test_one_column_in_other_units_is_named():
     assert "column '0' is 1." in said
 
 
+def test_units_are_compared_by_the_names_of_columns(tmp_path):
+    rows = np.random.default_rng(0).normal([170, 7], [10, 1], (900, 2)).round(3)
+    parts = {"a": rows[:300], "b": rows[300:600]}
+    files = [write(tmp_path / f"{k}.csv", ["height", "shoe"], part) for k, part in parts.items()]
+    turned = write(tmp_path / "c.csv", ["shoe", "extra", "height"], rows[600:][:, [1, 0, 0]])
+    check_units([load(f) for f in (*files, turned)])
+    metres = write(tmp_path / "d.csv", ["shoe", "height"], rows[600:, ::-1] * [1, 0.01])
+    assert "column 'height'" in refused(*files, metres)
+
+
 def test_dates_written_in_two_ways_are_refused(tmp_path):
     iso = write(
         tmp_path / "a.csv", ["d", "x"], [[f"2020-01-{1 + k % 28:02d}", k] for k in range(30)]

@@ -44,6 +44,11 @@ class Identifier:
     why: str
 
 
+def is_key_name(name: str) -> bool:
+    """Whether a column is named as an index or a key: id, Unnamed: 0, patient_id, orderNr, ..."""
+    return bool(NAMED.fullmatch(name.strip()))
+
+
 def identifier_columns(*sets: Dataset) -> list[Identifier]:
     """The columns that name rows, in tables whose columns are aligned (training, held-out).
 
@@ -94,7 +99,7 @@ def _why(sets: Sequence[Dataset], place: int) -> str | None:
         return "whole numbers beyond 2^53"
     if any(times_of(data, place) is not None for data in sets) or not all(map(_unique, columns)):
         return None
-    if NAMED.fullmatch(name.strip()):
+    if is_key_name(name):
         return "an index by its name, and no number of it repeats"
     if _counted(np.concatenate(columns)) or all(map(_counted, columns)):
         return "a counter: no number of it repeats, as measured ones would"

@@ -14,7 +14,8 @@ from reverie.auditing.fairness.exchangeability import (
 )
 from reverie.auditing.fairness.twins import BURSTS, CHANCE, SHARES, Bursts
 from reverie.data import Dataset
-from reverie.data.dates import is_time_name
+from reverie.data.dates import times_of
+from reverie.data.identifiers import is_key_name
 
 KINDS = ("twins", "swapped", "time", "order", "not-alike")
 SHARE = SHARES[CHANCE]
@@ -149,9 +150,10 @@ def _group_column(bursts: Bursts, sets: list[Dataset]) -> str | None:
         column = values[:, j]
         agree, chance = ((column[first] == column[other]).mean() for other in (second, shuffled))
         name = sets[0].columns[j] if sets[0].columns else None
-        if name and agree >= AGREE and chance <= BY_CHANCE and not is_time_name(name):
-            found.append((chance, name))
-    return min(found)[1] if found else None
+        told = agree >= AGREE and chance <= BY_CHANCE
+        if name and told and times_of(sets[0], j) is None:
+            found.append((not is_key_name(name), chance, name))  # keys first, then the rarest
+    return min(found)[2] if found else None
 
 
 def _quoted(name: str) -> str:

@@ -29,9 +29,9 @@ RATIO = 3.0  # of spreads, in half of the columns, beside a conventional range
 
 def check_units(sets: list[Dataset]) -> None:
     """InputError where held-out rows or samples are in other units than train (the module)."""
-    train = sets[0]
     for name, other in zip(("holdout", "samples"), sets[1:], strict=False):
         real = name == "holdout"
+        train, other = _shared(sets[0], other)
         if train.kind == "text" or train.shape != other.shape:
             continue
         if train.kind == "images" or train.values.ndim != 2 or train.shape[0] > WIDE:
@@ -39,6 +39,18 @@ def check_units(sets: list[Dataset]) -> None:
         else:
             _check_texts(train, other, name)
             _check_columns(train, other, name, real)
+
+
+def _shared(train: Dataset, other: Dataset) -> tuple[Dataset, Dataset]:
+    """Both sets with the columns that they share by name, in one order; arrays as they are."""
+    if train.columns is None or other.columns is None or train.columns == other.columns:
+        return train, other
+    names = [name for name in train.columns if name in other.columns]
+    if not names or len(set(train.columns)) < len(train.columns):
+        return train, other
+    first, second = (data.with_columns([data.columns.index(n) for n in names])
+                     for data in (train, other) if data.columns)  # fmt: skip
+    return first, second
 
 
 @dataclass(frozen=True)
