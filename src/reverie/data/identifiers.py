@@ -18,6 +18,7 @@ import numpy as np
 from reverie.data.dataset import Column, Dataset
 from reverie.data.dates import is_time_name, times_of
 
+MOST_COLUMNS = 2000  # a wider array is no table, and is not searched
 LEAST = 20  # rows, below which being unique says nothing
 UNIQUE = 0.95  # share of distinct cells among texts that are keys
 PAIRS = 14.0  # equal pairs that chance would give
@@ -58,6 +59,8 @@ def identifier_columns(*sets: Dataset) -> list[Identifier]:
     """
     first = sets[0]
     if first.kind not in ("table", "vectors") or first.values.ndim != 2:
+        return []
+    if first.shape[0] > MOST_COLUMNS:
         return []
     found = []
     for j in range(first.shape[0]):
