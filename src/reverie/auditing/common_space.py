@@ -47,13 +47,16 @@ from reverie.auditing.metrics.features import Features, features_of
 from reverie.data import (
     Column,
     Dataset,
+    Identifier,
     ManifoldCoder,
     PointsCoder,
     Scaler,
     SymbolCoder,
     coder_for,
+    identifier_sentence,
     in_user_layout,
     row_codes,
+    set_apart,
 )
 from reverie.errors import InputError
 
@@ -82,6 +85,7 @@ class CommonSpace:
     sets: list[Dataset] = field(default_factory=list)
     coder: Scaler | None = None  # of rows that are symbols or points of a manifold
     text: np.ndarray | None = None  # (d,) coordinates that are parts of text, if any
+    apart: list[Identifier] = field(default_factory=list)  # columns of sets that are not compared
 
     @property
     def smooth(self) -> np.ndarray:
@@ -134,20 +138,26 @@ def common_space(
     if group_ids is not None:
         _refuse_straddling(*group_ids)
         _refuse_few(*group_ids)
-    codes, notes = row_codes(*(data.values for data in sets)), []
+    # columns that name rows are not compared, though a denoiser and a user's features see them
+    named_space = features is not None or space is not None
+    compared, apart = (sets, []) if named_space else set_apart(sets)
+    notes = [identifier_sentence(apart)] if apart else []
+    codes = row_codes(*(data.values for data in compared))
     _check_shared(codes, notes)
     cells, coder, text = None, None, []
     if features is not None:
         arrays = encode(features_of(sets, features), notes)
     else:
         coder = coder_of(space, sets)
-        arrays = in_common(sets, coder, notes, text)
+        arrays = in_common(compared, coder, notes, text)
         notes += [coder.distances] if isinstance(coder, OF_SPACES) else []
-        if not isinstance(coder, ManifoldCoder) and len(sets) == 3 and _is_discrete(sets):
+        if not isinstance(coder, ManifoldCoder) and len(sets) == 3 and _is_discrete(compared):
             cells = (codes[0], codes[1], codes[2])
     drawn = arrays[2] if len(arrays) == 3 else np.empty((0, arrays[0].shape[1]))
-    is_text = text[0] if text else None
-    return CommonSpace(arrays[0], arrays[1], drawn, group_ids, cells, notes, sets, coder, is_text)
+    return CommonSpace(
+        arrays[0], arrays[1], drawn, group_ids, cells, notes, sets, coder,
+        text[0] if text else None, apart,
+    )  # fmt: skip
 
 
 def coder_of(space: str | Scaler | None, sets: list[Dataset]) -> Scaler | None:

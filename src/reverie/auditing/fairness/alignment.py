@@ -59,8 +59,20 @@ def split_off_groups(
             raise InputError(f"the groups of {name} are {label.shape}, its rows {len(data)}")
         if label.dtype.kind == "f" and np.isnan(label).any():
             raise InputError(f"{name}: row {int(np.isnan(label).argmax())} has no group")
-    codes = np.unique(np.concatenate(labels), return_inverse=True)[1].astype(np.int64)
+    codes = _by_appearance(np.concatenate(labels))
     return sets, (codes[: len(labels[0])], codes[len(labels[0]) :])
+
+
+def _by_appearance(labels: np.ndarray) -> np.ndarray:
+    """Codes (n,) of the labels in the order in which they first stand in the rows.
+
+    So a group of one row has the number of its row. Numbered by size or by spelling, the figures
+    of groups and of rows would lie in two orders wherever every group has one row.
+    """
+    _, first, code = np.unique(labels, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), dtype=np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    return rank[code]
 
 
 def align(sets: list[Dataset]) -> list[Dataset]:

@@ -12,6 +12,7 @@ References: Szekely and Rizzo 2004 (energy); Lopez-Paz and Oquab 2017 (classifie
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -110,13 +111,21 @@ def classifier_two_sample(x: np.ndarray, y: np.ndarray, seed: int = 0) -> TwoSam
     label = np.repeat([0, 1], half)
     if x.shape[1] > COLUMNS:
         sides = principal(sides, PRINCIPAL, 2, seed)
-    model = HistGradientBoostingClassifier(random_state=seed)
-    model.fit(np.concatenate([rows[:half] for rows in sides]), label)
+    model = sorter(np.concatenate([rows[:half] for rows in sides]), label, seed)
     guess = model.predict(np.concatenate([rows[half:] for rows in sides]))
     hits = int((guess[half:] == 1).sum())  # y rows called y, out of all calls of y
     p_value = float(stats.hypergeom.sf(hits - 1, 2 * half, half, int((guess == 1).sum())))
     right = int((guess == label).sum())
     return TwoSample(right / (2 * half), p_value, wilson(right, 2 * half), 2 * half)
+
+
+def sorter(
+    rows: np.ndarray, label: np.ndarray, seed: int = 0, **settings: Any
+) -> HistGradientBoostingClassifier:
+    """Boosted trees fitted to tell the labels (n,) of rows (n, d); NaN is a value of its own."""
+    model = HistGradientBoostingClassifier(random_state=seed, **settings)
+    model.fit(rows, label)
+    return model
 
 
 def fidelity(held: np.ndarray, drawn: np.ndarray, seed: int = 0) -> list[Row]:
