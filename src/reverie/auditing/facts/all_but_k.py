@@ -1,0 +1,109 @@
+"""Samples that agree with one training row in all but k = 1, 2 columns of a table.
+
+A sample counts at its least k only, where the columns that agree are two or more and exactly one
+row of the pool agrees: a value that several rows share, or a sample that resembles several rows,
+gives nobody away. So a training row with one cell changed counts even where cells agree often,
+while fresh rows fall to training and held-out rows in proportion to their numbers.
+
+Every set of columns is hashed (`row_keys`), so time grows with rows times C(d, k).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+
+from reverie.auditing.facts.expected_matches import expected_matches
+from reverie.auditing.facts.fact import Fact, Match, listed
+from reverie.auditing.facts.row_keys import Keys, agreeing, subsets
+from reverie.auditing.facts.rows_of import Rows
+from reverie.auditing.facts.verbatim import Agreement, agreement, judged
+
+MOST = 2  # columns left out
+WIDEST = 64  # columns of a table; vectors and pictures beyond are a matter of distance
+WORK = 4e8  # rows times sets of columns
+PROBES = 20_000  # held-out rows that are asked for their training rows
+
+
+def deepest(rows: Rows) -> int:
+    """The most columns that are left out: two must agree, and the time is bounded."""
+    width, count = rows.train.shape[1], len(rows.pool) + len(rows.drawn)
+    most = 0
+    for k in range(1, MOST + 1):
+        if width <= WIDEST and width - k >= 2 and len(subsets(width, k)) * count <= WORK:
+            most = k
+    return most
+
+
+def all_but_k(rows: Rows, equal: Agreement) -> list[Fact]:
+    """One fact for each k up to `deepest`.
+
+    equal: `agreement` of the samples at k = 0; who equals a row is not asked again.
+    """
+    most = deepest(rows)
+    if most == 0:
+        return []
+    n, facts = len(rows.train), []
+    alive, copied = np.flatnonzero(~equal.met), (equal.row >= 0) & (equal.row < n)
+    pool, nobody = Keys.of(rows.pool), None
+    for k in range(1, most + 1):
+        near = agreement(pool, rows.drawn[alive], k)
+        row, skipped = np.full(len(rows.drawn), -1), np.zeros(len(rows.drawn), np.int64)
+        row[alive], skipped[alive] = near.row, near.skipped
+        alive = alive[~near.met]
+        copied |= (row >= 0) & (row < n)
+        if not ((row >= 0) & (row < n)).any():
+            facts.append(_none(rows, row, k))
+            continue
+        expected = expected_matches(
+            rows.train, rows.held, rows.drawn[~copied], len(rows.drawn), k
+        )[k]
+        nobody = Keys.of(rows.recombined) if nobody is None else nobody
+        share = 1 - k / rows.train.shape[1]  # of the sets of columns keep the cell that moved
+        hits, tried = _recombined(nobody, rows.drawn[alive], k), len(nobody.rows) * share
+        records = _records(rows, row, skipped, k)
+        facts.append(
+            judged(
+                rows, "all but k", _changed(records, k), row, hits, tried, expected, records,
+                *_held_probes(rows, pool, k),
+            )
+        )  # fmt: skip
+    return facts
+
+
+def _none(rows: Rows, row: np.ndarray, k: int) -> Fact:
+    """No training row is given away, so no yardstick is needed."""
+    return judged(rows, "all but k", _changed([], k), row, 0, 0, 0.0, [], None, None)
+
+
+def _records(rows: Rows, row: np.ndarray, skipped: np.ndarray, k: int) -> list[Match]:
+    names = [listed([rows.names[j] for j in s]) for s in subsets(rows.train.shape[1], k)]
+    return [
+        Match(int(s), int(row[s]), f"{names[skipped[s]]} changed", float(k))
+        for s in np.flatnonzero((row >= 0) & (row < len(rows.train)))
+    ]
+
+
+def _recombined(nobody: Keys, left: np.ndarray, k: int) -> int:
+    """Recombined rows that samples without a row of the pool agree with."""
+    if len(nobody.rows) == 0 or len(left) == 0:
+        return 0
+    found, alone, _ = agreeing(nobody, left, k)
+    return len(np.unique(found[alone]))
+
+
+def _held_probes(rows: Rows, pool: Keys, k: int) -> tuple[int, int]:
+    """Held-out rows that agree with a training row in all but at most k columns, and of how many."""
+    assert pool.codes is not None
+    n = len(rows.train)
+    train = Keys(rows.train, pool.codes[:, :n], pool.total[:n])
+    probes = rows.held[:: max(1, -(-len(rows.held) // PROBES))]
+    return int((agreeing(train, probes, k)[0] >= 0).sum()), len(probes)
+
+
+def _changed(records: list[Match], k: int) -> str:
+    """What was changed, where that is one and the same; else the number of cells."""
+    count = Counter(record.change for record in records)
+    often = [name for name, times in count.most_common(3) if times > len(records) / 2]
+    return often[0] or "" if often else f"{k} cell{'s' if k > 1 else ''} changed"
