@@ -45,8 +45,9 @@ def all_but_k(rows: Rows, equal: Agreement) -> list[Fact]:
     if most == 0:
         return []
     n, facts = len(rows.train), []
-    alive, copied = np.flatnonzero(~equal.met), (equal.row >= 0) & (equal.row < n)
-    pool, nobody = Keys.of(rows.pool), None
+    unequal = np.flatnonzero(~equal.met)
+    alive, copied = unequal, (equal.row >= 0) & (equal.row < n)
+    pool = Keys.of(rows.pool)
     for k in range(1, most + 1):
         near = agreement(pool, rows.drawn[alive], k)
         row, skipped = np.full(len(rows.drawn), -1), np.zeros(len(rows.drawn), np.int64)
@@ -59,9 +60,7 @@ def all_but_k(rows: Rows, equal: Agreement) -> list[Fact]:
         expected = expected_matches(
             rows.train, rows.held, rows.drawn[~copied], len(rows.drawn), k
         )[k]
-        nobody = Keys.of(rows.recombined) if nobody is None else nobody
-        share = 1 - k / rows.train.shape[1]  # of the sets of columns keep the cell that moved
-        hits, tried = _recombined(nobody, rows.drawn[alive], k), len(nobody.rows) * share
+        hits, tried = _recombined(rows, rows.drawn[unequal], k, skipped[(row >= 0) & (row < n)])
         records = _records(rows, row, skipped, k)
         facts.append(
             judged(
@@ -85,12 +84,25 @@ def _records(rows: Rows, row: np.ndarray, skipped: np.ndarray, k: int) -> list[M
     ]
 
 
-def _recombined(nobody: Keys, left: np.ndarray, k: int) -> int:
-    """Recombined rows that samples without a row of the pool agree with."""
-    if len(nobody.rows) == 0 or len(left) == 0:
-        return 0
-    found, alone, _ = agreeing(nobody, left, k)
-    return len(np.unique(found[alone]))
+def _recombined(
+    rows: Rows, queries: np.ndarray, k: int, skipped: np.ndarray
+) -> tuple[int, float]:
+    """Recombined rows that samples agree with, and not with their base; how many might have been.
+
+    skipped: the columns that differ from the training rows that are given away. Where those hold
+    the cell that moved, nobody's row is its base.
+    """
+    left_out = np.array(subsets(rows.train.shape[1], k))[skipped]
+    hits, tried = 0, 0.0
+    for part in rows.recombined:
+        if len(part.rows) == 0 or len(queries) == 0:
+            continue
+        found, alone, _ = agreeing(Keys.of(part.rows), queries, k)
+        base = rows.train[part.base[found[alone]]]
+        apart = (base != queries[alone]).sum(1) > k
+        hits += len(np.unique(found[alone][apart]))
+        tried += len(part.rows) * float(1 - (left_out == part.column).any(1).mean())
+    return hits, tried
 
 
 def _held_probes(rows: Rows, pool: Keys, k: int) -> tuple[int, int]:

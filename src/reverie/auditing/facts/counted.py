@@ -12,7 +12,7 @@ from reverie.auditing.common_space import CommonSpace
 from reverie.auditing.facts.all_but_k import all_but_k
 from reverie.auditing.facts.changed_pictures import changed_pictures
 from reverie.auditing.facts.fact import Fact, Match
-from reverie.auditing.facts.near import Pool, near
+from reverie.auditing.facts.near import Closest, Pool, near
 from reverie.auditing.facts.rows_of import Rows
 from reverie.auditing.facts.spikes import spikes
 from reverie.auditing.facts.verbatim import Repeats, agreement, repeats, verbatim
@@ -115,11 +115,10 @@ def count_facts(
     facts += all_but_k(rows, equal) if table and space.coder is None else []
     tell(2, 5)
     pool = Pool.of(space)
-    close = near(space, equal.met, pool)
-    tell(3, 5)
-    spike = spikes(space, equal.met, pool)
-    tell(4, 5)
-    facts += [fact for fact in (close, spike) if fact is not None]
+    closest = Closest.of(space, pool, equal.met)
+    for number, count in enumerate((near, spikes)):
+        facts += [] if closest is None else [count(space, pool, closest)]
+        tell(3 + number, 5)
     if space.sets and space.sets[0].kind == "images":
         facts += changed_pictures(space, equal.met, products=products)
     tell(5, 5)

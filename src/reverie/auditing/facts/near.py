@@ -27,6 +27,7 @@ SHARE = 1 / 3  # of the distance to the nearest other row
 NOISE = 0.25  # deviations per column
 SHARES = tuple(2.0**-k for k in range(8))  # of SHARE
 LOOKS = 2e10  # products that may be spent on asking rows of the pool
+COLUMNS = 64  # columns in which cells of other rows are sought
 SPARE = 16  # neighbours among which one of another group is sought
 
 
@@ -35,7 +36,8 @@ class Pool:
     """Distinct rows (N, d) of the pool and what stands around them.
 
     row (N,): the first pool row of that value. train, held (N,): whether a row of either has it.
-    group (N,): the unit that rows belong to. reach: the noise scale.
+    group (N,): the unit that rows belong to. reach: the noise scale. atoms: share of
+    fresh draws that fall on a value seen once, by Good and Turing: of the rows seen twice.
     """
 
     points: np.ndarray
@@ -45,6 +47,7 @@ class Pool:
     group: np.ndarray
     grouped: bool
     reach: float
+    atoms: float
 
     @classmethod
     def of(cls, space: CommonSpace) -> Pool:
@@ -63,6 +66,7 @@ class Pool:
         return cls(
             rows if len(first) == len(rows) else rows[first], first, train, held, group[first],
             space.group_ids is not None, NOISE * np.sqrt(numbers),
+            float(2 * (np.bincount(place) == 2).sum() / len(rows)),
         )  # fmt: skip
 
     @cached_property
@@ -82,27 +86,44 @@ class Pool:
         return np.where(np.isfinite(least), least, 0.0)
 
 
-def near(space: CommonSpace, equal: np.ndarray, pool: Pool | None = None) -> Fact | None:
-    """The fact of near copies; None where no column is a number or the pool is one value.
+@dataclass(frozen=True, eq=False)
+class Closest:
+    """Samples that equal no pool row (Q,), the distance (Q,) of each to the pool, and the distinct
+    pool row (Q,) that is nearest."""
 
-    equal: (S,) samples that equal a pool row, which are not counted again.
-    """
-    pool = Pool.of(space) if pool is None else pool
-    left = np.flatnonzero(~equal)
-    if len(pool.points) < 3 or len(space.drawn) == 0 or not space.smooth.any():
-        return None
-    distance, place = (a[:, 0] for a in nearest(space.drawn[left], pool.points, 1))
+    samples: np.ndarray
+    distance: np.ndarray
+    place: np.ndarray
+
+    @classmethod
+    def of(cls, space: CommonSpace, pool: Pool, equal: np.ndarray) -> Closest | None:
+        """None where no column is a number, the pool is one value, or no sample is left."""
+        left = np.flatnonzero(~equal)
+        if len(pool.points) < 3 or len(left) == 0 or not space.smooth.any():
+            return None
+        queries = space.drawn if len(left) == len(space.drawn) else space.drawn[left]
+        distance, place = (a[:, 0] for a in nearest(queries, pool.points, 1))
+        return cls(left, distance, place)
+
+
+def near(space: CommonSpace, pool: Pool, closest: Closest) -> Fact:
+    """The fact of near copies; rows that are equal are left to `verbatim`."""
+    left, distance, place = closest.samples, closest.distance, closest.place
     ratio = ratios_to(pool, distance, place)
-    close = ratio < SHARE
+    close = np.flatnonzero(ratio < SHARE)
+    recombined = _recombined(space.members, space.drawn[left[close]], pool.points[place[close]])
+    ratio[close[recombined]], close = np.inf, close[~recombined]
     count, counted = left[close], place[close]
     owned = pool.train[counted] & ~pool.held[counted]
     n, m = int((pool.train & ~pool.held).sum()), int((pool.held & ~pool.train).sum())
     held = len(np.unique(counted[pool.held[counted] & ~pool.train[counted]]))
     rows = np.unique(counted[owned])
     share, dimension = pool.fresh
+    slow = max(dimension / 2, 1.0)
     expected = len(space.drawn) * n / len(pool.points) * share
+    atoms = len(space.drawn) * n / len(pool.points) * pool.atoms
     sure = any(
-        _too_many(q, ratio, place, pool, expected * q**dimension, n, m) for q in SHARES
+        _too_many(q, ratio, place, pool, expected * q**slow + atoms, n, m) for q in SHARES
     )
     return Fact(
         "near", None, int(owned.sum()), len(space.drawn), len(rows), n, held, m,
@@ -110,7 +131,7 @@ def near(space: CommonSpace, equal: np.ndarray, pool: Pool | None = None) -> Fac
         beyond=sure or beyond_held(len(rows), n, held, m),
         train_rows=pool.row[rows], sample_rows=count[owned],
         records=_records(count[owned], pool.row[counted[owned]], distance[close][owned]),
-        expected=expected,
+        expected=expected + atoms,
     )  # fmt: skip
 
 
@@ -126,7 +147,7 @@ def ratios_to(pool: Pool, distance: np.ndarray, place: np.ndarray) -> np.ndarray
 
 
 def fresh_rate(pool: Pool) -> tuple[float, float]:
-    """Share of left-out pool rows that are near another (one added), and half the dimension."""
+    """Share of left-out pool rows that are near another (one added), and the pool's dimension."""
     total, width = pool.points.shape
     most = int(min(max(LOOKS / (total * width), 200), total))
     asked = np.sort(np.random.default_rng(0).choice(total, most, replace=False))
@@ -142,8 +163,28 @@ def fresh_rate(pool: Pool) -> tuple[float, float]:
     spacing = pool.spacing(place[inside], without=asked[inside])
     hits = int((distance[inside, 0] < SHARE * spacing).sum())
     log = np.log(distance[:, 1] / distance[:, 0])
-    dimension = len(log) / max(log.sum(), 1e-9)
-    return (hits + 1) / len(asked), max(float(dimension) / 2, 1.0)
+    dimension = min(max(len(log) / max(log.sum(), 1e-9), 1.0), width)
+    # ranks leave the pool evenly spaced, which fresh draws are not: no rate below that of a
+    # smooth density
+    share = max((hits + 1) / len(asked), SHARE**dimension)
+    return share, float(dimension)
+
+
+def _recombined(members: np.ndarray, drawn: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Mask (Q,) of samples whose cells, where they differ from the row, are other rows' cells.
+
+    Noise makes values of its own; a generator that draws columns from the training columns comes
+    near a row by the values of others. Only columns of mostly distinct values tell.
+    """
+    foreign, differ = np.zeros(len(drawn)), np.zeros(len(drawn))
+    columns = np.random.default_rng(0).permutation(members.shape[1])[:COLUMNS]
+    for j in columns if len(drawn) else ():
+        values = np.unique(members[:, j])
+        if 2 * len(values) > len(members):
+            other = drawn[:, j] != rows[:, j]
+            differ += other
+            foreign += other & np.isin(drawn[:, j], values)
+    return (differ > 0) & (2 * foreign > differ)
 
 
 def _too_many(

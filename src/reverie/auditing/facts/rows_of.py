@@ -10,8 +10,17 @@ import numpy as np
 from reverie.auditing.common_space import CommonSpace
 from reverie.auditing.facts.row_keys import Keys, comparable, row_keys
 
-TRIED = 10_000  # recombined rows that are tried
-OFFSETS = 5  # places by which a cell is moved along the sorted values of its column
+TRIED = 5000  # recombined rows that are tried at once
+STEPS = (1, -2, 3, -4, 5, -1)  # places by which a column moves along its sorted values
+
+
+@dataclass(frozen=True, eq=False)
+class Recombined:
+    """Rows (R, d), the training row (R,) that each was made from, and the column that moved."""
+
+    rows: np.ndarray
+    base: np.ndarray
+    column: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,26 +70,33 @@ class Rows:
         return row_keys(self.drawn)
 
     @cached_property
-    def recombined(self) -> np.ndarray:
-        """(R, d) rows that nobody owns: unique training rows with one cell moved a little.
+    def entropy(self) -> np.ndarray:
+        """Weight (d,) of each column when one is chosen to be moved: log of its distinct values."""
+        distinct = [len(np.unique(column)) for column in self.train.T]
+        log = np.log(np.array(distinct, float))
+        return log / log.sum() if log.sum() > 0 else np.full(len(log), 1 / len(log))
 
-        A random column takes a value up to OFFSETS places along the sorted distinct values of the
-        training column, so dependence between columns is kept; rows of the pool are left out.
+    @cached_property
+    def recombined(self) -> list[Recombined]:
+        """Rows that nobody owns: unique training rows with one cell moved a little.
+
+        In each set one column, drawn by `entropy`, is moved as a whole by a few places along
+        its sorted distinct values: dependence is kept, and no value stands oftener than before.
+        Rows of the pool are left out.
         """
         rng = np.random.default_rng(1)
-        base = np.flatnonzero(self.unique[: len(self.train)])
-        if len(base) == 0:
-            return self.train[:0]
-        chosen = rng.choice(base, min(4 * len(base), TRIED))
-        rows, column = self.train[chosen], rng.integers(self.train.shape[1], size=len(chosen))
-        step = rng.integers(1, OFFSETS + 1, len(chosen)) * rng.choice([-1, 1], len(chosen))
-        for j in np.unique(column):
-            here = np.flatnonzero(column == j)
+        unique = np.flatnonzero(self.unique[: len(self.train)])
+        sets = []
+        for step in STEPS if len(unique) else ():
+            base = rng.permutation(unique)[:TRIED]
+            rows, j = self.train[base], int(rng.choice(self.train.shape[1], p=self.entropy))
             values = np.unique(self.train[:, j])
-            place = np.searchsorted(values, rows[here, j]) + step[here]
-            rows[here, j] = values[np.clip(place, 0, len(values) - 1)]
-        key, first = np.unique(Keys.of(rows, parts=False).total, return_index=True)
-        return rows[first[~np.isin(key, self.keys.total)]]
+            place = np.searchsorted(values, rows[:, j]) + step
+            rows[:, j] = values[np.clip(place, 0, len(values) - 1)]
+            key, first = np.unique(row_keys(rows), return_index=True)
+            first = first[~np.isin(key, self.keys.total)]
+            sets.append(Recombined(rows[first], base[first], j))
+        return sets
 
 
 def _names(space: CommonSpace, width: int) -> tuple[str, ...]:

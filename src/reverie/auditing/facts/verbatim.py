@@ -71,8 +71,8 @@ def _unique_fact(rows: Rows, equal: Agreement) -> Fact:
     if not fresh.all():
         parts = rows.train, rows.held, rows.drawn[fresh]
         expected = expected_matches(*parts, len(rows.drawn), 0)[0]
-        hits = int(np.isin(row_keys(rows.recombined), rows.drawn_keys).sum())
-        tried = len(rows.recombined)
+        nobody = np.concatenate([row_keys(part.rows) for part in rows.recombined])
+        hits, tried = int(np.isin(nobody, rows.drawn_keys).sum()), len(nobody)
     return judged(
         rows, "verbatim", None, equal.row, hits, tried, expected,
         [
