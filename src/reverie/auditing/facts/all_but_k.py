@@ -21,6 +21,7 @@ from reverie.auditing.facts.rows_of import Rows
 from reverie.auditing.facts.verbatim import Agreement, agreement, judged
 
 MOST = 2  # columns left out
+TELLING = 0.5  # matches that chance makes in all sets of columns that tell by themselves
 WIDEST = 64  # columns of a table; vectors and pictures beyond are a matter of distance
 WORK = 4e8  # rows times sets of columns
 PROBES = 20_000  # held-out rows that are asked for their training rows
@@ -37,7 +38,7 @@ def deepest(rows: Rows) -> int:
 
 
 def all_but_k(rows: Rows, equal: Agreement) -> list[Fact]:
-    """One fact for each k up to `deepest`.
+    """Up to two facts for each k up to `deepest`: sets of columns that tell by themselves, others.
 
     equal: `agreement` of the samples at k = 0; who equals a row is not asked again.
     """
@@ -55,25 +56,38 @@ def all_but_k(rows: Rows, equal: Agreement) -> list[Fact]:
         alive = alive[~near.met]
         copied |= (row >= 0) & (row < n)
         if not ((row >= 0) & (row < n)).any():
-            facts.append(_none(rows, row, k))
+            facts.append(judged(rows, "all but k", _changed([], k), row, 0, 0, 0.0, []))
             continue
-        expected = expected_matches(
-            rows.train, rows.held, rows.drawn[~copied], len(rows.drawn), k
-        )[k]
-        hits, tried = _recombined(rows, rows.drawn[unequal], k, skipped[(row >= 0) & (row < n)])
-        records = _records(rows, row, skipped, k)
-        facts.append(
-            judged(
-                rows, "all but k", _changed(records, k), row, hits, tried, expected, records,
-                *_held_probes(rows, pool, k),
-            )
-        )  # fmt: skip
+        chance = expected_matches(rows.train, rows.held, rows.drawn[~copied], len(rows.drawn))
+        expected = chance.without(subsets(rows.train.shape[1], k))
+        told = _telling(expected)
+        probes = _held_probes(rows, pool, k)
+        for group in (told, ~told):
+            some = np.where(group[skipped], row, -1)
+            if not ((some >= 0) & (some < n)).any():
+                continue
+            ours = skipped[(some >= 0) & (some < n)]
+            hits, tried = _recombined(rows, rows.drawn[unequal], k, ours, group)
+            records = _records(rows, some, skipped, k)
+            facts.append(
+                judged(
+                    rows, "all but k", _changed(records, k), some, hits, tried,
+                    float(expected[group].sum()), records, *probes,
+                )
+            )  # fmt: skip
     return facts
 
 
-def _none(rows: Rows, row: np.ndarray, k: int) -> Fact:
-    """No training row is given away, so no yardstick is needed."""
-    return judged(rows, "all but k", _changed([], k), row, 0, 0, 0.0, [], None, None)
+def _telling(expected: np.ndarray) -> np.ndarray:
+    """Mask (sets,) of the sets of columns that chance hardly leaves alone, taken together.
+
+    They are counted by themselves: one column that names the row (a weight, an amount) tells more
+    where it agrees than where it is what differs.
+    """
+    order = np.argsort(expected, kind="stable")
+    told = np.zeros(len(expected), bool)
+    told[order[np.cumsum(expected[order]) <= TELLING]] = True
+    return told
 
 
 def _records(rows: Rows, row: np.ndarray, skipped: np.ndarray, k: int) -> list[Match]:
@@ -85,19 +99,20 @@ def _records(rows: Rows, row: np.ndarray, skipped: np.ndarray, k: int) -> list[M
 
 
 def _recombined(
-    rows: Rows, queries: np.ndarray, k: int, skipped: np.ndarray
+    rows: Rows, queries: np.ndarray, k: int, skipped: np.ndarray, group: np.ndarray
 ) -> tuple[int, float]:
     """Recombined rows that samples agree with, and not with their base; how many might have been.
 
     skipped: the columns that differ from the training rows that are given away. Where those hold
-    the cell that moved, nobody's row is its base.
+    the cell that moved, nobody's row is its base. group: the sets of columns that count.
     """
     left_out = np.array(subsets(rows.train.shape[1], k))[skipped]
     hits, tried = 0, 0.0
     for part in rows.recombined:
         if len(part.rows) == 0 or len(queries) == 0:
             continue
-        found, alone, _ = agreeing(Keys.of(part.rows), queries, k)
+        found, alone, place = agreeing(Keys.of(part.rows), queries, k)
+        alone &= group[place]
         base = rows.train[part.base[found[alone]]]
         apart = (base != queries[alone]).sum(1) > k
         hits += len(np.unique(found[alone][apart]))

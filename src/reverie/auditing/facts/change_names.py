@@ -39,18 +39,21 @@ def named(
 def _words(map_name: str, made: np.ndarray, sample: np.ndarray) -> str:
     if map_name.startswith("inverted"):
         return map_name
-    inside = (sample > 0) & (sample < LEVELS)  # what was cut off at black and white tells nothing
-    if inside.sum() < 0.2 * inside.size:
-        inside[:] = True
-    slope, offset = np.polyfit(made[inside], sample[inside], 1) if np.ptp(made[inside]) else (1, 0)
-    noise = float((sample - np.clip(slope * made + offset, 0, LEVELS))[inside].std())
+    inside = (made > 60) & (made < 195)  # what was cut off at black and white tells nothing
+    if inside.sum() < 20:
+        inside = (sample > 0) & (sample < LEVELS)
+    slope, offset = np.polyfit(made[inside], sample[inside], 1) if inside.sum() > 2 else (1, 0)
+    noise = float((sample - slope * made - offset)[inside].std()) if inside.any() else 0.0
+    level = float((sample - made)[inside].mean()) if inside.any() else 0.0
     words = [map_name] if map_name else []
     if not map_name and noise > SEEN[2] and (quality := _jpeg(made, sample, noise)):
         return f"saved as JPEG of quality about {quality}"
-    if abs(slope - 1) > max(SEEN[1], 4 * noise / (made.std() + 1) / np.sqrt(made.size)):
+    if abs(slope - 1) > max(
+        SEEN[1], 4 * noise / (made[inside].std() + 1) / np.sqrt(inside.sum() + 1)
+    ):
         words.append(f"contrast x {slope:.1f}")
-    elif abs(offset) > SEEN[0]:
-        words.append(f"brightness {offset:+.0f} levels")
+    elif abs(level) > SEEN[0]:
+        words.append(f"brightness {level:+.0f} levels")
     if noise > SEEN[2] and not map_name:
         words.append(f"noise of {noise:.0f} levels")
     return ", ".join(words) or "almost unchanged"

@@ -30,11 +30,11 @@ from reverie.auditing.facts.picture_changes import Change, changes, standardised
 
 SIDE = 32  # pixels that are compared, of larger pictures
 NUMBERS = 2**28  # of standardised pool pictures
-COMPONENTS, FIT = 64, 2000
+COMPONENTS, FIT = 48, 2000
 CANDIDATES = 8
 MARGIN, LEAST = 0.75, 0.5  # and the least correlation
 BLOCK = 512  # pictures changed at a time
-PROBES, WORK = 1000, 3e10  # pool rows taken out, and the products they may cost
+PROBES, WORK = 1000, 1.5e10  # pool rows taken out, and the products they may cost
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +45,9 @@ class Found:
     change: np.ndarray
     correlation: np.ndarray
     margin: np.ndarray
+
+    def part(self, rows: slice) -> Found:
+        return Found(self.row[rows], self.change[rows], self.correlation[rows], self.margin[rows])
 
     @property
     def hit(self) -> np.ndarray:
@@ -94,19 +97,21 @@ def changed_pictures(
         return []
     pool = np.concatenate([train, held])
     pictures, maps = Pictures.of(pool), changes(train.shape[1:], products=products)
-    found = search(pictures, pool, drawn[left], maps)
     n, m = len(train), len(held)
+    probes = _probes(len(pool), len(maps))
+    asked = np.concatenate([drawn[left].astype(pool.dtype, copy=False), pool[probes]])
+    without = np.concatenate([np.full(len(left), -1), probes])
+    both = search(pictures, pool, asked, maps, without)
+    found, probed = both.part(slice(len(left))), int(both.part(slice(len(left), None)).hit.sum())
     hits = np.flatnonzero(found.hit)
     ours = hits[found.row[hits] < n]
     rows = np.unique(found.row[ours])
     theirs = len(np.unique(found.row[hits[found.row[hits] >= n]]))
-    probes = _probes(len(pool), len(maps))
-    probed = int(search(pictures, pool, pool[probes], maps, without=probes).hit.sum())
     expected = len(left) * n / len(pool) * (probed + 1) / len(probes)
     sure = len(rows) * m > 3 * theirs * n and beyond_chance(len(rows), expected)
     names = named(pool, drawn, left, found.row, found.change, maps, ours)
     records = [
-        Match(int(left[i]), int(found.row[i]), name, float(np.sqrt(2 - 2 * found.correlation[i])))
+        Match(int(left[i]), int(found.row[i]), name, _apart(found.correlation[i]))
         for i, name in zip(ours, names, strict=True)
     ]
     return [
@@ -130,13 +135,14 @@ def search(
 
     Changes are undone on the pictures asked, or made on the pool where that is by far the smaller
     side, or where much is cut off. without:
-    (Q,) a pool row that each may not find.
+    (Q,) a pool row that each may not find, -1 for none.
     """
     row, change = np.zeros(len(asked), np.int64), np.zeros(len(asked), np.int64)
     best, margin = np.full(len(asked), -1.0), np.zeros(len(asked))
-    for number, candidate, score, x in _laid_beside(pictures, pool, asked, maps):
+    for number, made, candidate, score, x in _laid_beside(pictures, pool, asked, maps):
         if without is not None:
-            banned = pictures.same[candidate] == pictures.same[without[x]][:, None]
+            own = np.where(without[x] < 0, -1, pictures.same[without[x]])
+            banned = pictures.same[candidate] == own[:, None]
             score = np.where(banned, -1.0, score)
         place = score.argmax(1)
         top = score[np.arange(len(score)), place]
@@ -147,14 +153,14 @@ def search(
         p = near[np.arange(len(near)), place[better]]
         to = x[better]
         best[to], row[to], change[to] = top[better], p, number
-        margin[to] = _margin(pictures, near, score[better], p, top[better])
+        margin[to] = _margin(pictures, made, near, score[better], p, top[better])
     return Found(row, change, best, margin)
 
 
 def _laid_beside(
     pictures: Pictures, pool: np.ndarray, asked: np.ndarray, maps: list[Change]
-) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
-    """Per change and block: its number, candidates (B, k), correlations (B, k), pictures (B,)."""
+) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+    """Per change and block: its number, the pool's pictures, candidates (B, k), correlations (B, k), pictures (B,)."""
     plain = standardised(asked, pictures.side)
     for number, change in enumerate(maps):
         made, short = pictures.whole, pictures.short
@@ -170,14 +176,15 @@ def _laid_beside(
             if not forward and number > 0:
                 seen = standardised(change.undo(_real(asked[x])), pictures.side)
             candidate = nearest(seen @ pictures.basis, short, CANDIDATES)[1]
-            yield number, candidate, np.einsum("bkp,bp->bk", made[candidate], seen), x
+            yield number, made, candidate, np.einsum("bkp,bp->bk", made[candidate], seen), x
 
 
 def _margin(
-    pictures: Pictures, near: np.ndarray, score: np.ndarray, p: np.ndarray, top: np.ndarray
-) -> np.ndarray:
+    pictures: Pictures, made: np.ndarray, near: np.ndarray, score: np.ndarray, p: np.ndarray,
+    top: np.ndarray,
+) -> np.ndarray:  # fmt: skip
     """(B,) see the module; candidates (B, k), their correlations, the best row and its own."""
-    alike = np.einsum("bkp,bp->bk", pictures.whole[near], pictures.whole[p])
+    alike = np.einsum("bkp,bp->bk", made[near], made[p])
     other = (pictures.same[near] != pictures.same[p][:, None]) & (score > -1)
     gap = np.maximum(1 - alike, 1e-6)
     value = (top[:, None] - score) / (np.maximum(top, 1e-6)[:, None] * gap)
@@ -196,6 +203,11 @@ def _parts(pictures: np.ndarray) -> Iterator[np.ndarray]:
 def _probes(total: int, maps: int) -> np.ndarray:
     most = int(min(max(WORK / (total * maps * COMPONENTS), 100), PROBES, total))
     return np.sort(np.random.default_rng(0).choice(total, most, replace=False))
+
+
+def _apart(correlation: float) -> float:
+    """Distance of two standardised pictures."""
+    return float(np.sqrt(max(2 - 2 * correlation, 0.0)))
 
 
 def _commonest(names: list[str]) -> str | None:

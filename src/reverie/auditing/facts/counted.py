@@ -114,7 +114,7 @@ def count_facts(
     table = not space.sets or space.sets[0].values.ndim == 2
     facts += all_but_k(rows, equal) if table and space.coder is None else []
     tell(2, 5)
-    pool = Pool.of(space)
+    pool = Pool.of(space, rows.keys.total)
     closest = Closest.of(space, pool, equal.met)
     for number, count in enumerate((near, spikes)):
         facts += [] if closest is None else [count(space, pool, closest)]

@@ -15,6 +15,8 @@ the k-th elementary symmetric polynomial of 1 / c_j.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from scipy import stats
 
@@ -25,28 +27,37 @@ PAIRS = 20  # pairs that must agree so far for a conditional rate to be read
 TWIN = 0.98  # rank correlation at which a column is another's twin
 
 
-def expected_matches(
-    train: np.ndarray, held: np.ndarray, fresh: np.ndarray, samples: int, most: int
-) -> list[float]:
-    """Expected number of samples that agree with a training row in all but 0, ..., `most` columns.
+@dataclass(frozen=True, eq=False)
+class Expected:
+    """Log of the expected matches in all columns, and the log rate (d,) of each column."""
 
-    train (n, d), held (m, d): raw values. fresh (s, d): samples that match nothing. samples: their
-    number in all.
+    whole: float
+    rate: np.ndarray
+
+    def without(self, sets: list[tuple[int, ...]]) -> np.ndarray:
+        """Expected matches in all columns but those of each set."""
+        left_out = np.array([self.rate[list(columns)].sum() for columns in sets])
+        return np.exp(np.minimum(self.whole - left_out, 700.0))
+
+
+def expected_matches(
+    train: np.ndarray, held: np.ndarray, fresh: np.ndarray, samples: int
+) -> Expected:
+    """How many of `samples` samples agree with a training row by chance; see the module.
+
+    train (n, d), held (m, d): raw values. fresh (s, d): samples that match no training row.
     """
     rng = np.random.default_rng(0)
-    columns = np.sort(rng.permutation(train.shape[1])[:COLUMNS])
+    width = train.shape[1]
+    columns = np.sort(rng.permutation(width)[:COLUMNS])
     some = [_some(rows, rng)[:, columns].astype(np.float64) for rows in (train, held, fresh)]
     twin = _twins(np.concatenate(some[:2]))
-    rate = np.ones(len(columns))
+    rate = np.ones(width)
     for j in np.flatnonzero(~twin):
-        rate[j] = max(_agreement(some[0][:, j], other[:, j]) for other in some[1:])
-    log = np.log(samples) + np.log(len(train)) + np.log(rate).sum()
-    log += _dependence(np.concatenate(some[:2])[:, ~twin])
-    inverse = 1 / rate[~twin]
-    first = inverse.sum()
-    second = (first**2 - (inverse**2).sum()) / 2
-    factors = [1.0, first, max(second, 0.0)][: most + 1]
-    return [float(np.exp(min(log, 700)) * factor) for factor in factors]
+        rate[columns[j]] = max(_agreement(some[0][:, j], other[:, j]) for other in some[1:])
+    whole = np.log(samples) + np.log(len(train)) + np.log(rate).sum()
+    whole += _dependence(np.concatenate(some[:2])[:, ~twin])
+    return Expected(float(whole), np.log(rate))
 
 
 def _some(rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:

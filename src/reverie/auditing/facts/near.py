@@ -21,12 +21,12 @@ import numpy as np
 from reverie.auditing.common_space import CommonSpace
 from reverie.auditing.facts.fact import Fact, Match, beyond_chance, beyond_held
 from reverie.auditing.facts.neighbours import nearest
-from reverie.data import row_codes
+from reverie.auditing.facts.row_keys import row_keys
 
 SHARE = 1 / 3  # of the distance to the nearest other row
 NOISE = 0.25  # deviations per column
 SHARES = tuple(2.0**-k for k in range(8))  # of SHARE
-LOOKS = 2e10  # products that may be spent on asking rows of the pool
+LOOKS = 1e10  # products that may be spent on asking rows of the pool
 COLUMNS = 64  # columns in which cells of other rows are sought
 SPARE = 16  # neighbours among which one of another group is sought
 
@@ -50,9 +50,11 @@ class Pool:
     atoms: float
 
     @classmethod
-    def of(cls, space: CommonSpace) -> Pool:
+    def of(cls, space: CommonSpace, keys: np.ndarray | None = None) -> Pool:
+        """keys: equal for equal rows, if they are known."""
         rows = np.concatenate([space.members, space.held])
-        _, first, place = np.unique(row_codes(rows)[0], return_index=True, return_inverse=True)
+        keys = row_keys(rows) if keys is None else keys
+        _, first, place = np.unique(keys, return_index=True, return_inverse=True)
         order = np.argsort(first)
         first, place = first[order], np.argsort(order)[place]
         is_train = np.arange(len(rows)) < len(space.members)
@@ -122,9 +124,7 @@ def near(space: CommonSpace, pool: Pool, closest: Closest) -> Fact:
     slow = max(dimension / 2, 1.0)
     expected = len(space.drawn) * n / len(pool.points) * share
     atoms = len(space.drawn) * n / len(pool.points) * pool.atoms
-    sure = any(
-        _too_many(q, ratio, place, pool, expected * q**slow + atoms, n, m) for q in SHARES
-    )
+    sure = any(_too_many(q, ratio, place, pool, expected * q**slow + atoms, n, m) for q in SHARES)
     return Fact(
         "near", None, int(owned.sum()), len(space.drawn), len(rows), n, held, m,
         sure=sure,

@@ -90,9 +90,7 @@ def _parts(count: int, width: int) -> Iterator[slice]:
         yield slice(start, start + size)
 
 
-def agreeing(
-    pool: Keys, queries: np.ndarray, k: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def agreeing(pool: Keys, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """For each query (Q, d): a pool row that agrees in all but at most k columns.
 
     Returns found (Q,) of pool indices, -1 where there is none; alone (Q,) of bool, whether no

@@ -25,6 +25,9 @@ from reverie.auditing.facts.row_keys import Keys, agreeing, row_keys
 from reverie.auditing.facts.rows_of import Rows
 
 
+NEVER = 1e-9  # expected matches below which no columns need be recombined
+
+
 @dataclass(frozen=True)
 class Repeats:
     """Samples that repeat one another: distinct ones, and how often the commonest stands."""
@@ -70,7 +73,8 @@ def _unique_fact(rows: Rows, equal: Agreement) -> Fact:
     expected, hits, tried = 0.0, 0, 0
     if not fresh.all():
         parts = rows.train, rows.held, rows.drawn[fresh]
-        expected = expected_matches(*parts, len(rows.drawn), 0)[0]
+        expected = float(expected_matches(*parts, len(rows.drawn)).without([()])[0])
+    if expected > NEVER:
         nobody = np.concatenate([row_keys(part.rows) for part in rows.recombined])
         hits, tried = int(np.isin(nobody, rows.drawn_keys).sum()), len(nobody)
     return judged(
@@ -87,7 +91,7 @@ def _unique_fact(rows: Rows, equal: Agreement) -> Fact:
 def judged(
     rows: Rows, kind: str, change: str | None, row: np.ndarray, hits: int, tried: float,
     expected: float, records: list[Match],
-    probes: int | None, probe_total: int | None,
+    probes: int | None = None, probe_total: int | None = None,
 ) -> Fact:  # fmt: skip
     """The fact of samples that give away pool row `row` (S,), -1 for none, beside its yardsticks.
 
@@ -100,9 +104,7 @@ def judged(
     held = len(np.unique(row[row >= n]))
     owned = beyond_recombined(len(given), total, hits, tried)
     # held-out rows that are given away as often speak for chance, whatever the expectation
-    sure = (
-        owned and beyond_chance(len(given), expected) and len(given) * held_total > held * total
-    )
+    sure = owned and beyond_chance(len(given), expected) and len(given) * held_total > held * total
     return Fact(
         kind, change, len(sample), len(row), len(given), total, held, held_total,
         sure=sure,

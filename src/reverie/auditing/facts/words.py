@@ -47,9 +47,7 @@ def _copies(fact: Fact) -> str:
 def _other(fact: Fact) -> str:
     count = f"{fact.samples:,} of {fact.sample_total:,} samples"
     if fact.kind == "shared value":
-        return (
-            f"{count} equal a value that several real rows share: by itself that gives nobody away."
-        )
+        return f"{count} equal a value that several real rows share: by itself that gives nobody away."
     what = {
         "verbatim": "equal a training row",
         "all but k": f"agree with one training row but for {_cells(fact)}",
