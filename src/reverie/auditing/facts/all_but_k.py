@@ -121,7 +121,7 @@ def _recombined(
 
 
 def _held_probes(rows: Rows, pool: Keys, k: int) -> tuple[int, int]:
-    """Held-out rows that agree with a training row in all but at most k columns, and of how many."""
+    """Held-out rows that agree with a training row in all but k columns, and of how many."""
     assert pool.codes is not None
     n = len(rows.train)
     train = Keys(rows.train, pool.codes[:, :n], pool.total[:n])

@@ -1,4 +1,4 @@
-"""Samples that are a training picture after a change: brightness, a shift, noise, JPEG, ...
+"""Samples that are a training picture after a change: brightness, a shift, noise, JPEG.
 
 Pictures are standardised (mean 0, norm 1). Each sample x, with one change undone, is laid beside
 the pool; let p correlate with it best, over all changes. If x is p with noise, or with little lost,
@@ -10,8 +10,8 @@ which is 1 for such an x, whatever the noise, and about 1/2 or less for a fresh 
 stands between p and its neighbours. A sample counts whose margin is above `MARGIN`.
 
 The number that fresh pictures would give is counted on held-out and training rows that are taken
-out. Candidates p and q come from exact neighbours in the leading components of the pool, where noise
-is weak; correlations are of whole pictures.
+out. Candidates p and q come from exact neighbours in the leading components of the pool, where
+noise is weak; correlations are of whole pictures.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -160,7 +161,8 @@ def search(
 def _laid_beside(
     pictures: Pictures, pool: np.ndarray, asked: np.ndarray, maps: list[Change]
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
-    """Per change and block: its number, the pool's pictures, candidates (B, k), correlations (B, k), pictures (B,)."""
+    """Per change and block of pictures asked (B,): the change's number, the pool's pictures,
+    candidates (B, k), their correlations (B, k), and which pictures are asked (B,)."""
     plain = standardised(asked, pictures.side)
     for number, change in enumerate(maps):
         made, short = pictures.whole, pictures.short
@@ -205,9 +207,9 @@ def _probes(total: int, maps: int) -> np.ndarray:
     return np.sort(np.random.default_rng(0).choice(total, most, replace=False))
 
 
-def _apart(correlation: float) -> float:
+def _apart(correlation: Any) -> float:
     """Distance of two standardised pictures."""
-    return float(np.sqrt(max(2 - 2 * correlation, 0.0)))
+    return float(np.sqrt(max(2 - 2 * float(correlation), 0.0)))
 
 
 def _commonest(names: list[str]) -> str | None:

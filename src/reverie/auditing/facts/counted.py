@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from reverie.auditing.facts.rows_of import Rows
 from reverie.auditing.facts.spikes import spikes
 from reverie.auditing.facts.verbatim import Repeats, agreement, repeats, verbatim
 from reverie.auditing.facts.words import sentences
+from reverie.errors import InputError
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +95,17 @@ class Facts:
         }
 
 
+def _varying(space: CommonSpace) -> CommonSpace:
+    """A table without the coordinates that no real row varies: noise on them is no distance."""
+    if space.sets and space.sets[0].values.ndim != 2:
+        return space
+    vary = (space.members != space.members[0]).any(0) | (space.held != space.members[0]).any(0)
+    if vary.all():
+        return space
+    parts = (space.members[:, vary], space.held[:, vary], space.drawn[:, vary])
+    return replace(space, members=parts[0], held=parts[1], drawn=parts[2])
+
+
 def count_facts(
     space: CommonSpace,
     *,
@@ -104,9 +116,12 @@ def count_facts(
 
     space: from `common_space`, with samples. products: also search pairs of changes of pictures.
     progress: called with the kinds of facts done and their number. Needs no null: it holds with a
-    handful of held-out rows, and where training and held-out rows are no fair comparison.
+    handful of held-out rows, and where training and held-out rows are no fair comparison. Raises
+    InputError without samples.
     """
-    rows = Rows.of(space)
+    if len(space.drawn) == 0:
+        raise InputError("there are no samples whose copies could be counted")
+    rows, space = Rows.of(space), _varying(space)
     tell = progress or (lambda done, total: None)
     equal = agreement(rows.keys, rows.drawn, 0)
     facts = verbatim(rows, equal)

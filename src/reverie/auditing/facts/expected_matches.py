@@ -91,7 +91,7 @@ def _twins(pool: np.ndarray) -> np.ndarray:
 
 
 def _dependence(pool: np.ndarray) -> float:
-    """Log of the pairs that agree in all columns, each in parts, over those of independent ones."""
+    """Log of the pairs that agree in all columns, in parts, over those of independent ones."""
     parts = [_parts(column) for column in pool.T]
     single = [_pairs(codes) for codes in parts]
     everything = len(pool) * (len(pool) - 1) / 2

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
 
 FARTHEST = 2  # pixels of a shift
 
@@ -135,9 +134,10 @@ def standardised(pictures: np.ndarray, side: int) -> np.ndarray:
     height, width = pictures.shape[-2:]
     factor = -(-max(height, width) // side)
     flat = np.asarray(pictures, np.float32)
-    if factor > 1:
-        flat = ndimage.uniform_filter(flat, (1, 1, factor, factor), mode="nearest")
-        flat = flat[..., factor // 2 :: factor, factor // 2 :: factor]
+    if factor > 1:  # means of whole tiles; a rest at the far edges is left out
+        rows, columns = height // factor, width // factor
+        tiles = flat[..., : rows * factor, : columns * factor]
+        flat = tiles.reshape(*flat.shape[:-2], rows, factor, columns, factor).mean((-3, -1))
     flat = flat.reshape(len(flat), -1)
     flat = flat - flat.mean(1, keepdims=True)
     norm = np.linalg.norm(flat, axis=1, keepdims=True)

@@ -53,7 +53,7 @@ def column_codes(rows: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Keys:
-    """Rows (n, d), their column codes (d, n), or none where whole rows are asked for; keys (n,)."""
+    """Rows (n, d), column codes (d, n), or none where whole rows are asked for; keys (n,)."""
 
     rows: np.ndarray
     codes: np.ndarray | None
@@ -77,7 +77,7 @@ class Keys:
 
 
 def row_keys(rows: np.ndarray) -> np.ndarray:
-    """Keys (n,) of rows (n, d), in bounded memory; equal rows, and in practice only they, agree."""
+    """Keys (n,) of rows (n, d), in bounded memory; equal rows, in practice only they, agree."""
     return np.concatenate(
         [column_codes(rows[part]).sum(0, dtype=np.uint64) for part in _parts(*rows.shape)]
         or [np.empty(0, np.uint64)]

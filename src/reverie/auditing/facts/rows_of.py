@@ -38,10 +38,15 @@ class Rows:
         sets = [data.values for data in space.sets] or [space.members, space.held, space.drawn]
         if len(sets) == 2:
             sets.append(sets[0][:0])
-        train, held, drawn = comparable(sets)
+        rows = comparable(sets)
         fields = space.sets[0].fields if space.sets else ()
-        names = tuple(column.name for column in fields) or _names(space, train.shape[1])
-        return cls(train, held, drawn, names)
+        names = tuple(column.name for column in fields) or _names(space, rows[0].shape[1])
+        if sets[0].ndim == 2:  # noise on a column that no real row varies makes no other row
+            vary = _varying(rows[0], rows[1])
+            if not vary.all() and vary.any():
+                rows = [part[:, vary] for part in rows]
+                names = tuple(name for name, keep in zip(names, vary, strict=True) if keep)
+        return cls(rows[0], rows[1], rows[2], names)
 
     @cached_property
     def pool(self) -> np.ndarray:
@@ -71,7 +76,7 @@ class Rows:
 
     @cached_property
     def entropy(self) -> np.ndarray:
-        """Weight (d,) of each column when one is chosen to be moved: log of its distinct values."""
+        """Weight (d,) of each column when one is moved: log of its distinct values."""
         distinct = [len(np.unique(column)) for column in self.train.T]
         log = np.log(np.array(distinct, float))
         return log / log.sum() if log.sum() > 0 else np.full(len(log), 1 / len(log))
@@ -97,6 +102,15 @@ class Rows:
             first = first[~np.isin(key, self.keys.total)]
             sets.append(Recombined(rows[first], base[first], j))
         return sets
+
+
+def _varying(train: np.ndarray, held: np.ndarray) -> np.ndarray:
+    """Columns (d,) of two values or more among training and held-out rows."""
+    first = train[0]
+    if first.dtype.kind != "f":
+        return (train != first).any(0) | (held != first).any(0)
+    other = [(part != first) & ~(np.isnan(part) & np.isnan(first)) for part in (train, held)]
+    return other[0].any(0) | other[1].any(0)
 
 
 def _names(space: CommonSpace, width: int) -> tuple[str, ...]:

@@ -24,7 +24,6 @@ from reverie.auditing.facts.fact import (
 from reverie.auditing.facts.row_keys import Keys, agreeing, row_keys
 from reverie.auditing.facts.rows_of import Rows
 
-
 NEVER = 1e-9  # expected matches below which no columns need be recombined
 
 
@@ -53,7 +52,7 @@ def agreement(pool: Keys, queries: np.ndarray, k: int) -> Agreement:
 
 
 def verbatim(rows: Rows, equal: Agreement) -> list[Fact]:
-    """Equal rows: of unique values, and of values that several rows share (never a copy by itself).
+    """Equal rows: of unique values, and of values that rows share (never a copy by itself).
 
     equal: `agreement` of the samples at k = 0.
     """
@@ -109,7 +108,8 @@ def judged(
         kind, change, len(sample), len(row), len(given), total, held, held_total,
         sure=sure,
         beyond=sure or (owned and beyond_held(len(given), total, held, held_total)),
-        train_rows=given, sample_rows=sample, records=records, expected=expected if len(sample) else None,
+        train_rows=given, sample_rows=sample, records=records,
+        expected=expected if len(sample) else None,
         recombined=hits * total / tried if tried else None,
         probes=probes, probe_total=probe_total,
     )  # fmt: skip

@@ -47,7 +47,10 @@ def _copies(fact: Fact) -> str:
 def _other(fact: Fact) -> str:
     count = f"{fact.samples:,} of {fact.sample_total:,} samples"
     if fact.kind == "shared value":
-        return f"{count} equal a value that several real rows share: by itself that gives nobody away."
+        return (
+            f"{count} equal a value that several real rows share: by itself that gives nobody "
+            "away."
+        )
     what = {
         "verbatim": "equal a training row",
         "all but k": f"agree with one training row but for {_cells(fact)}",
@@ -55,7 +58,10 @@ def _other(fact: Fact) -> str:
         "spike": "crowd around a training row",
         "changed picture": f"resemble a training picture after a change ({fact.change})",
     }[fact.kind]
-    return f"{count} {what} ({fact.rows:,} distinct rows), {_beside(fact)}: not beyond what chance may give."
+    return (
+        f"{count} {what} ({fact.rows:,} distinct rows), {_beside(fact)}: not beyond what chance "
+        "may give."
+    )
 
 
 def _cells(fact: Fact) -> str:
