@@ -1,8 +1,8 @@
 """Samples that are a training picture after a change: brightness, a shift, noise, JPEG.
 
 Pictures are standardised (mean 0, norm 1). Each sample x, with one change undone, is laid beside
-the pool; let p correlate with it best, over all changes. If x is p with noise, or with little lost,
-what is left of x resembles no other picture q, and c(x, q) = c(x, p) c(p, q). So let
+the pool; let p correlate with it best, over all changes. If x is p with noise, or with little
+lost, what is left of x resembles no other picture q, and c(x, q) = c(x, p) c(p, q). So let
 
     margin = least over q of   (c(x, p) - c(x, q)) / (c(x, p) (1 - c(p, q)))
 
