@@ -6,9 +6,9 @@ are numbers), so that a far-off row does not own half the space. Equal rows are 
 
 The rows that fresh draws would come so near to are counted on the pool itself: each row (or some)
 is taken out and asked whether it is near another. Within a smaller share q of the third, fresh
-draws are fewer by q^D. D is half the dimension that the two nearest distances of the pool show
-(Facco, d'Errico, Rodriguez, Laio 2017), at least 1, so the expectation is too high rather than
-too low.
+draws are fewer by q^D, and rows are counted within several q. D is half the dimension that the two
+nearest distances of the pool show (Facco, d'Errico, Rodriguez, Laio 2017), at least 1, so that the
+expectation is too high rather than too low.
 """
 
 from __future__ import annotations
@@ -114,25 +114,32 @@ def near(space: CommonSpace, pool: Pool, closest: Closest) -> Fact:
     ratio = ratios_to(pool, distance, place)
     close = np.flatnonzero(ratio < SHARE)
     recombined = _recombined(space.members, space.drawn[left[close]], pool.points[place[close]])
-    ratio[close[recombined]], close = np.inf, close[~recombined]
-    count, counted = left[close], place[close]
-    owned = pool.train[counted] & ~pool.held[counted]
+    ratio[close[recombined]] = np.inf
     n, m = int((pool.train & ~pool.held).sum()), int((pool.held & ~pool.train).sum())
-    held = len(np.unique(counted[pool.held[counted] & ~pool.train[counted]]))
-    rows = np.unique(counted[owned])
+    per_share = len(space.drawn) * n / len(pool.points)  # samples, for each training row
     share, dimension = pool.fresh
     slow = max(dimension / 2, 1.0)
-    expected = len(space.drawn) * n / len(pool.points) * share
-    atoms = len(space.drawn) * n / len(pool.points) * pool.atoms
-    sure = any(_too_many(q, ratio, place, pool, expected * q**slow + atoms, n, m) for q in SHARES)
+    expected = {q: per_share * (share * q**slow + pool.atoms) for q in SHARES}
+    met = {q: _rows_met(pool, place[ratio < q * SHARE]) for q in SHARES}
+    sure = [q for q in SHARES if _too_many(*met[q], expected[q], n, m)]
+    outnumber = beyond_held(len(met[1.0][0]), n, len(met[1.0][1]), m)
+    q = sure[0] if sure and not outnumber else 1.0  # what is shown is what was found
+    rows, held = met[q]
+    ours = np.flatnonzero((ratio < SHARE) & np.isin(place, rows))
     return Fact(
-        "near", None, int(owned.sum()), len(space.drawn), len(rows), n, held, m,
-        sure=sure,
-        beyond=sure or beyond_held(len(rows), n, held, m),
-        train_rows=pool.row[rows], sample_rows=count[owned],
-        records=_records(count[owned], pool.row[counted[owned]], distance[close][owned]),
-        expected=expected + atoms,
+        "near", None, len(ours), len(space.drawn), len(rows), n, len(held), m,
+        sure=bool(sure), beyond=bool(sure) or outnumber,
+        train_rows=pool.row[rows], sample_rows=left[ours],
+        records=_records(left[ours], pool.row[place[ours]], distance[ours]),
+        expected=expected[q],
     )  # fmt: skip
+
+
+def _rows_met(pool: Pool, place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct rows that are training rows only, and held-out rows only."""
+    rows = np.unique(place)
+    train, held = pool.train[rows], pool.held[rows]
+    return rows[train & ~held], rows[held & ~train]
 
 
 def ratios_to(pool: Pool, distance: np.ndarray, place: np.ndarray) -> np.ndarray:
@@ -153,9 +160,8 @@ def fresh_rate(pool: Pool) -> tuple[float, float]:
     asked = np.sort(np.random.default_rng(0).choice(total, most, replace=False))
     distance, index = nearest(pool.points[asked], pool.points, 3)
     distance, index = distance[:, 1:], index[:, 1:]  # the row itself comes first
-    if pool.grouped:
-        apart = pool.group[index[:, 0]] != pool.group[asked]
-        asked, distance, index = asked[apart], distance[apart], index[apart]
+    apart = (pool.group[index[:, 0]] != pool.group[asked]) & (distance[:, 0] > 0)
+    asked, distance, index = asked[apart], distance[apart], index[apart]
     if len(asked) == 0:
         return 1.0, 1.0
     place = index[:, 0]
@@ -187,14 +193,10 @@ def _recombined(members: np.ndarray, drawn: np.ndarray, rows: np.ndarray) -> np.
     return (differ > 0) & (2 * foreign > differ)
 
 
-def _too_many(
-    q: float, ratio: np.ndarray, place: np.ndarray, pool: Pool, expected: float, n: int, m: int
-) -> bool:
-    """Are more training rows met within q SHARE than chance explains, and than held-out rows?"""
-    rows = np.unique(place[ratio < q * SHARE])
-    ours = int((pool.train[rows] & ~pool.held[rows]).sum())
-    theirs = int((pool.held[rows] & ~pool.train[rows]).sum())
-    return ours * m > 3 * theirs * n and beyond_chance(ours, expected, len(SHARES))
+def _too_many(ours: np.ndarray, theirs: np.ndarray, expected: float, n: int, m: int) -> bool:
+    """Are more training rows met than chance explains, and than held-out rows?"""
+    outnumber = len(ours) * m > 3 * len(theirs) * n
+    return outnumber and beyond_chance(len(ours), expected, len(SHARES))
 
 
 def _records(samples: np.ndarray, rows: np.ndarray, distance: np.ndarray) -> list[Match]:
