@@ -398,7 +398,9 @@ LAWS = {
     "correlated": correlated,
     "heavy": lambda rng, n, d: rng.standard_t(3, (n, d)),
     "clusters": clusters,
-    "ties": lambda rng, n, d: np.round(correlated(rng, n, d) * (rng.random((n, d)) < 0.7), 1),
+    "ties": lambda rng, n, d: np.round(
+        correlated(rng, n, d + 2) * (rng.random((n, d + 2)) < 0.7), 1
+    ),
     "counts": lambda rng, n, d: rng.poisson(2.0, (n, d + 3)).astype(float),
     "one-hot": lambda rng, n, d: np.hstack(
         [correlated(rng, n, d), np.eye(4)[rng.integers(4, size=n)]]
