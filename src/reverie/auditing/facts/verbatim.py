@@ -1,0 +1,128 @@
+"""Samples that are equal to a training row.
+
+A row counts whose value occurs once among training and held-out rows. Whether equality is then a
+copy is a question of entropy (`expected_matches`): where a generator that knows the law but no row
+would make less than one such match in 10,000 audits, one is sure. Where it would make more (few
+columns of few values, or columns recombined), the count is compared with its yardsticks, and on a
+table of few cells equality tells nothing: there the count test of the cells speaks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from reverie.auditing.facts.expected_matches import expected_matches
+from reverie.auditing.facts.fact import (
+    Fact,
+    Match,
+    beyond_chance,
+    beyond_held,
+    beyond_recombined,
+)
+from reverie.auditing.facts.row_keys import Keys, agreeing, row_keys
+from reverie.auditing.facts.rows_of import Rows
+
+NEVER = 1e-9  # expected matches below which no columns need be recombined
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """Samples that repeat one another: distinct ones, and how often the commonest stands."""
+
+    samples: int
+    distinct: int
+    most: int
+
+
+@dataclass(frozen=True, eq=False)
+class Agreement:
+    """Which pool row each sample (S,) agrees with, if exactly one does; else -1. `met`: any."""
+
+    row: np.ndarray
+    met: np.ndarray
+    skipped: np.ndarray
+
+
+def agreement(pool: Keys, queries: np.ndarray, k: int) -> Agreement:
+    """Pool rows that agree with each query in all but k columns, and alone do."""
+    found, alone, skipped = agreeing(pool, queries, k)
+    return Agreement(np.where(alone, found, -1), found >= 0, skipped)
+
+
+def verbatim(rows: Rows, equal: Agreement) -> list[Fact]:
+    """Equal rows: of unique values, and of values that rows share (never a copy by itself).
+
+    equal: `agreement` of the samples at k = 0.
+    """
+    unique = _unique_fact(rows, equal)
+    shared = equal.met & (equal.row < 0)
+    return [unique, _shared_fact(rows, shared)] if shared.any() else [unique]
+
+
+def repeats(rows: Rows) -> Repeats:
+    """Samples that stand several times: a collapsed generator."""
+    count = np.unique(rows.drawn_keys, return_counts=True)[1]
+    return Repeats(len(rows.drawn), len(count), int(count.max(initial=0)))
+
+
+def _unique_fact(rows: Rows, equal: Agreement) -> Fact:
+    fresh = (equal.row < 0) | (equal.row >= len(rows.train))
+    expected, hits, tried = 0.0, 0, 0
+    if not fresh.all():
+        parts = rows.train, rows.held, rows.drawn[fresh]
+        expected = float(expected_matches(*parts, len(rows.drawn)).without([()])[0])
+    if expected > NEVER:
+        nobody = np.concatenate([row_keys(part.rows) for part in rows.recombined])
+        hits, tried = int(np.isin(nobody, rows.drawn_keys).sum()), len(nobody)
+    return judged(
+        rows, "verbatim", None, equal.row, hits, tried, expected,
+        [
+            Match(int(s), int(equal.row[s]), None, 0.0)
+            for s in np.flatnonzero((equal.row >= 0) & (equal.row < len(rows.train)))
+        ],
+        probes=int(np.isin(rows.keys.total[len(rows.train) :], rows.train_keys).sum()),
+        probe_total=len(rows.held),
+    )  # fmt: skip
+
+
+def judged(
+    rows: Rows, kind: str, change: str | None, row: np.ndarray, hits: int, tried: float,
+    expected: float, records: list[Match],
+    probes: int | None = None, probe_total: int | None = None,
+) -> Fact:  # fmt: skip
+    """The fact of samples that give away pool row `row` (S,), -1 for none, beside its yardsticks.
+
+    hits, tried: recombined rows that samples give away, and how many could have been.
+    """
+    n = len(rows.train)
+    total, held_total = int(rows.unique[:n].sum()), int(rows.unique[n:].sum())
+    sample = np.flatnonzero((row >= 0) & (row < n))
+    given = np.unique(row[sample])
+    held = len(np.unique(row[row >= n]))
+    owned = beyond_recombined(len(given), total, hits, tried)
+    # held-out rows that are given away as often speak for chance, whatever the expectation
+    sure = owned and beyond_chance(len(given), expected) and len(given) * held_total > held * total
+    return Fact(
+        kind, change, len(sample), len(row), len(given), total, held, held_total,
+        sure=sure,
+        beyond=sure or (owned and beyond_held(len(given), total, held, held_total)),
+        train_rows=given, sample_rows=sample, records=records,
+        expected=expected if len(sample) else None,
+        recombined=hits * total / tried if tried else None,
+        probes=probes, probe_total=probe_total,
+    )  # fmt: skip
+
+
+def _shared_fact(rows: Rows, shared: np.ndarray) -> Fact:
+    """Samples equal to a value that several rows of the pool share: how many, and which."""
+    n = len(rows.train)
+    sample = np.flatnonzero(shared)
+    values = np.unique(row_keys(rows.drawn[sample]))
+    common = np.isin(rows.keys.total, values) & ~rows.unique
+    return Fact(
+        "shared value", None, len(sample), len(shared), int(common[:n].sum()),
+        int((~rows.unique[:n]).sum()), int(common[n:].sum()), int((~rows.unique[n:]).sum()),
+        sure=False, beyond=False, train_rows=np.flatnonzero(common[:n]), sample_rows=sample,
+    )  # fmt: skip
