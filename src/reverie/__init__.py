@@ -14,6 +14,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "as_denoiser": "reverie.denoisers",
+    "calibrate": "reverie.denoisers",
+    "Calibrated": "reverie.denoisers",
     "Denoiser": "reverie.denoisers",
     "from_diffusers": "reverie.diffusers.loading",
     "InputError": "reverie.errors",
@@ -23,6 +25,8 @@ _HOMES = {
     "plan_steps": "reverie.plan",
     "plan_at": "reverie.plan",
     "gits_plan": "reverie.plan",
+    "guard": "reverie.plan.guard",
+    "Guard": "reverie.plan.guard",
     "score_optimal_plan": "reverie.plan",
     "Estimate": "reverie.information.curves",
     "entropy": "reverie.information.curves",
@@ -33,6 +37,8 @@ _HOMES = {
     "log_mass": "reverie.information.curves",
     "mutual_information": "reverie.information.curves",
     "sample": "reverie.sampling",
+    "initial_states": "reverie.sampling.initialisation",
+    "initialisation_kl": "reverie.sampling.initialisation",
     "fit": "reverie.runs.fitting",
     "predict": "reverie.forecast",
     "Run": "reverie.runs.folder",
@@ -63,8 +69,10 @@ if TYPE_CHECKING:
     from reverie.auditing import audit as audit
     from reverie.curve import LossCurve as LossCurve
     from reverie.curve import measure as measure
+    from reverie.denoisers import Calibrated as Calibrated
     from reverie.denoisers import Denoiser as Denoiser
     from reverie.denoisers import as_denoiser as as_denoiser
+    from reverie.denoisers import calibrate as calibrate
     from reverie.diffusers.loading import from_diffusers as from_diffusers
     from reverie.errors import InputError as InputError
     from reverie.forecast import predict as predict
@@ -81,10 +89,14 @@ if TYPE_CHECKING:
     from reverie.plan import plan_at as plan_at
     from reverie.plan import plan_steps as plan_steps
     from reverie.plan import score_optimal_plan as score_optimal_plan
+    from reverie.plan.guard import Guard as Guard
+    from reverie.plan.guard import guard as guard
     from reverie.runs.fitting import fit as fit
     from reverie.runs.folder import Run as Run
     from reverie.runs.retraining import retrain as retrain
     from reverie.runs.sweeps import sweep as sweep
     from reverie.sampling import sample as sample
+    from reverie.sampling.initialisation import initial_states as initial_states
+    from reverie.sampling.initialisation import initialisation_kl as initialisation_kl
     from reverie.simulation import Posterior as Posterior
     from reverie.simulation import posterior as posterior
