@@ -26,6 +26,7 @@ from torch import Tensor
 from reverie.processes import Process
 
 Guess = Callable[[Tensor, Tensor], Tensor]
+TINY = 1e-12
 NEGLIGIBLE = 1e-3  # a weight below it is 0: there the model's guess may not even be finite
 
 
@@ -67,9 +68,12 @@ def shrunk(best: np.ndarray, stderr: np.ndarray) -> np.ndarray:
     """Weights (G,) in [0, 1] between the better guess, 0 or 1, and `best`; see the module."""
     side = np.where(best < 0.5, 0.0, 1.0)
     best = np.clip(best, 0.0, 1.0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        kept = 1 - np.square(stderr / (best - side))
-    value = side + (best - side) * np.clip(np.nan_to_num(kept, nan=0.0, neginf=0.0), 0.0, 1.0)
+    far = np.abs(best - side)
+    # 1 - (error / far)^2 where that is positive; as a ratio it would overflow
+    kept = np.where(
+        far > stderr, 1 - np.square(np.minimum(stderr, far) / np.maximum(far, TINY)), 0
+    )
+    value = side + (best - side) * kept
     return np.where(value < NEGLIGIBLE, 0.0, value)
 
 

@@ -32,17 +32,19 @@ class Quadratic(Mixing):
 
     def solve(self, profile: np.ndarray, clock: np.ndarray) -> Weights:
         c1, c2 = profile[..., 1], profile[..., 2]
-        slope, bend = c1.mean(0), c2.mean(0)
-        finite = np.isfinite(slope) & np.isfinite(bend)
-        moving = finite & (bend > 0)
-        safe = np.where(moving, bend, 1.0)
-        # where the guesses agree any weight does: the model is left alone
-        best = np.where(moving, -slope / (2 * safe), np.where(finite, 1.0, 0.0))
-        if len(profile) < 2:
-            return Weights(shrunk(best, np.full_like(best, np.inf)), np.full_like(best, np.inf))
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore"):  # of guesses that are not finite
+            slope, bend = c1.mean(0), c2.mean(0)
+            finite = np.isfinite(slope) & np.isfinite(bend)
+            moving = finite & (bend > 0)
+            safe = np.where(moving, bend, 1.0)
+            # where the guesses agree any weight does: the model is left alone
+            best = np.where(moving, -slope / (2 * safe), np.where(finite, 1.0, 0.0))
+            if len(profile) < 2:
+                error = np.full_like(best, np.inf)
+                return Weights(shrunk(best, error), error)
             pull = (c1 + 2 * best * c2) / (2 * safe)
-        error = np.where(moving, pull.std(0, ddof=1) / np.sqrt(len(profile)), 0.0)
+            spread = pull.std(0, ddof=1) / np.sqrt(len(profile))
+        error = np.where(moving, spread, 0.0)
         return Weights(shrunk(best, error), error)
 
     def rates(self, profile: np.ndarray, weights: np.ndarray) -> np.ndarray:
