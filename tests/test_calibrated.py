@@ -94,13 +94,13 @@ def at_or_below(calibration):
 def test_never_worse_than_either_part(process, name, per, generator):
     model, draw = mixture(process, 3, generator)
     wrong = Wrong(model, **MISTAKES[name])
-    calibrated = calibrate(wrong, draw(300), per=per, levels=12, generator=generator)
+    calibrated = calibrate(wrong, draw(300), per=per, levels=8, generator=generator)
     found = calibrated.calibration
     assert at_or_below(found) < 1e-6  # of one sum in float64, where errors of 1e7 cancel
     assert (found.weights >= 0).all()
     assert (found.weights <= 1).all()
     # on fresh rows, noised alike, weights read off 150 rows lose to a part by chance only
-    fresh = draw(1500)
+    fresh = draw(800)
     curves = [
         measure(m, fresh, found.levels, generator=generator.manual_seed(5), keep_samples=True)
         for m in (calibrated, wrong, calibrated.reference)
@@ -115,7 +115,7 @@ def test_never_worse_than_either_part(process, name, per, generator):
 
 
 @given(seed=st.integers(0, 2**20), scale=st.floats(-2, 2), noise=st.floats(0, 1))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_promise_on_random_mixtures(seed, scale, noise):
     generator = torch.Generator().manual_seed(seed)
     model, draw = mixture(EDM(0.01, 20.0), 2, generator)
@@ -129,6 +129,65 @@ def test_shrinkage_stays_between_the_better_guess_and_the_best(best, error):
     (value,) = shrunk(np.array([best]), np.array([error]))
     side, kept = (0.0 if best < 0.5 else 1.0), min(max(best, 0.0), 1.0)
     assert min(side, kept) - 1e-12 <= value <= max(side, kept) + 1e-12
+
+
+class Velocity(nn.Module):
+    """A small network that an outsider trained: dx/dt of the rectified process."""
+
+    def __init__(self, dim):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(dim + 1, 48), nn.SiLU(), nn.Linear(48, dim))
+
+    def forward(self, x, t):
+        return self.net(torch.cat([x, t[:, None].to(x)], 1))
+
+
+@pytest.fixture(scope="module")
+def trained():
+    generator = torch.Generator().manual_seed(0)
+    draw = mixture(Rectified(), 2, generator)[1]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = Velocity(2)
+    optimiser = torch.optim.Adam(network.parameters(), 1e-2)
+    for _ in range(400):
+        x, t = draw(128), torch.rand(128, generator=generator)
+        noise = torch.randn(128, 2, generator=generator)
+        state = torch.lerp(x, noise, t[:, None])
+        loss = (network(state, t) - (noise - x)).square().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return network.eval(), draw
+
+
+@pytest.mark.parametrize("mistake", ["none", "velocity sign", "time direction", "scale"])
+def test_trained_networks(trained, mistake, generator):
+    network, draw = trained
+
+    class Misread(nn.Module):
+        def forward(self, x, t):
+            value = network(x, 1 - t if mistake == "time direction" else t)
+            return -value if mistake == "velocity sign" else value
+
+    model = as_denoiser(Misread(), Rectified(), predicts="velocity")
+    factor = 4.0 if mistake == "scale" else 1.0
+    calibrated = calibrate(model, factor * draw(400), levels=16, generator=generator)
+    found = calibrated.calibration
+    assert at_or_below(found) < 1e-6
+    if mistake != "none":
+        assert found.drop > 5 * found.drop_stderr
+    fresh = factor * draw(1000)
+    curves = [
+        measure(m, fresh, found.levels, generator=generator.manual_seed(5), keep_samples=True)
+        for m in (calibrated, model, calibrated.reference)
+    ]
+    for part in curves[1:]:
+        gap = curves[0].per_sample - part.per_sample
+        error = gap.std(0, ddof=1) / np.sqrt(len(gap))
+        # 200 rows read 48 weights: what they cost is of the order of the errors
+        assert (gap.mean(0) < 2 * error + 0.01 * part.per_sample.mean(0)).mean() > 0.8
+        assert (gap.mean(0) < 4 * error + 0.01 * part.per_sample.mean(0)).all()
 
 
 def test_weights_are_least_squares_in_every_mode(generator):
@@ -168,14 +227,14 @@ def test_stderr_is_the_spread_of_the_weights(generator):
             wrong, draw(200), reference=reference, per="level", levels=[1.0, 4.0],
             generator=generator,
         ).calibration
-        for _ in range(120)
+        for _ in range(40)
     ]  # fmt: skip
     weights = np.array([f.weights[:, 0] for f in found])
     errors = np.array([f.stderr[:, 0] for f in found])
     inside = (weights > 0.02) & (weights < 0.98)
     spread = np.array([w[i].std() for w, i in zip(weights.T, inside.T, strict=True)])
-    # 120 draws tell a deviation to 6.5%; shrinkage adds to it where it acts
-    np.testing.assert_allclose(spread / errors.mean(0), 1, atol=0.3)
+    # 40 draws tell a deviation to 11%; shrinkage adds to it where it acts
+    np.testing.assert_allclose(spread / errors.mean(0), 1, atol=0.35)
 
 
 def test_exact_model_is_left_alone(generator):

@@ -76,14 +76,14 @@ def test_mean_guess_leaves_each_row_out(generator):
 
 @pytest.mark.parametrize("process", [VP(), Rectified(), EDM()], ids=["vp", "rectified", "edm"])
 def test_no_alarm_on_exact_models(process, generator):
-    """Twelve fits; each may raise a false alarm once in twenty."""
+    """Six fits; each may raise a false alarm once in twenty."""
     alarms = 0
-    for seed in range(12):
+    for seed in range(6):
         generator.manual_seed(seed)
         rows = gauss(200, generator)
         curve = measure(exact(process), rows, levels=32, generator=generator)
         alarms += not guard(curve, rows=rows, generator=generator).ok
-    assert alarms <= 2
+    assert alarms <= 1
 
 
 @pytest.mark.slow
@@ -133,6 +133,7 @@ def test_amplified_noise_is_placed_and_named(generator):
         found
     )
     json.dumps(found.to_json(), allow_nan=False)
+    rows = rows[:1000]
     better = calibrate(
         as_denoiser(Predicts(process, "noise", error=error), process, "noise"),
         rows,
@@ -167,10 +168,10 @@ def test_mistakes_are_named(process, name, generator):
 @pytest.mark.parametrize("mistake", [dict(reverse=True), dict(sign=-1.0), {}], ids=str)
 def test_curves_of_mistakes_are_exact(kind, mistake, generator):
     """The closed form of a mistake is the curve measured on a model that makes it."""
-    process, rows = VP(), gauss(20000, generator)
+    process, rows = VP(), gauss(1500, generator)
     denoiser = as_denoiser(Predicts(process, kind, **mistake), process, predicts=kind)
     denoiser = denoiser.double()
-    curve = measure(denoiser, rows[:4000], levels=10, generator=generator)
+    curve = measure(denoiser, rows, levels=6, generator=generator)
     moments = Moments(MEAN.double(), torch.eye(4).double(), SPECTRUM.double(), 0.0)
     law = _Law(process, moments, curve.t)
     told = sum(process.t_range) - law.times if mistake.get("reverse") else law.times
