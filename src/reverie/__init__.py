@@ -20,6 +20,8 @@ __version__ = "0.2.0"
 
 _HOMES = {
     "as_denoiser": "reverie.denoisers",
+    "calibrate": "reverie.denoisers",
+    "Calibrated": "reverie.denoisers",
     "Denoiser": "reverie.denoisers",
     "from_diffusers": "reverie.diffusers",
     "InputError": "reverie.errors",
@@ -29,6 +31,8 @@ _HOMES = {
     "plan_steps": "reverie.plan",
     "plan_at": "reverie.plan",
     "gits_plan": "reverie.plan",
+    "guard": "reverie.plan.guard",
+    "Guard": "reverie.plan.guard",
     "score_optimal_plan": "reverie.plan",
     "Estimate": "reverie.information",
     "bound": "reverie.information",
@@ -42,6 +46,8 @@ _HOMES = {
     "register": "reverie.processes",
     "sample": "reverie.sampling",
     "fit": "reverie.runs",
+    "initial_states": "reverie.sampling.initialisation",
+    "initialisation_kl": "reverie.sampling.initialisation",
     "predict": "reverie.forecast",
     "Run": "reverie.runs",
     "retrain": "reverie.runs",
@@ -153,8 +159,10 @@ if TYPE_CHECKING:
     from reverie.auditing import audit as audit
     from reverie.curve import LossCurve as LossCurve
     from reverie.curve import measure as measure
+    from reverie.denoisers import Calibrated as Calibrated
     from reverie.denoisers import Denoiser as Denoiser
     from reverie.denoisers import as_denoiser as as_denoiser
+    from reverie.denoisers import calibrate as calibrate
     from reverie.diffusers import from_diffusers as from_diffusers
     from reverie.errors import InputError as InputError
     from reverie.forecast import predict as predict
@@ -171,6 +179,8 @@ if TYPE_CHECKING:
     from reverie.plan import plan_at as plan_at
     from reverie.plan import plan_steps as plan_steps
     from reverie.plan import score_optimal_plan as score_optimal_plan
+    from reverie.plan.guard import Guard as Guard
+    from reverie.plan.guard import guard as guard
     from reverie.processes import Process as Process
     from reverie.processes import register as register
     from reverie.runs import Run as Run
@@ -178,5 +188,7 @@ if TYPE_CHECKING:
     from reverie.runs import retrain as retrain
     from reverie.runs import sweep as sweep
     from reverie.sampling import sample as sample
+    from reverie.sampling.initialisation import initial_states as initial_states
+    from reverie.sampling.initialisation import initialisation_kl as initialisation_kl
     from reverie.simulation import Posterior as Posterior
     from reverie.simulation import posterior as posterior

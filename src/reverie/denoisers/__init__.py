@@ -3,6 +3,9 @@
 from reverie import lazily
 from reverie.denoisers.base import Denoiser as Denoiser
 from reverie.denoisers.base import evaluating as evaluating
+from reverie.denoisers.calibrated import Calibrated as Calibrated
+from reverie.denoisers.calibrating import calibrate as calibrate
+from reverie.denoisers.calibration import Calibration as Calibration
 from reverie.denoisers.conversions import PREDICTIONS as PREDICTIONS
 from reverie.denoisers.conversions import convert as convert
 from reverie.denoisers.exact.adaptive_mixture import AdaptiveMixture as AdaptiveMixture
@@ -10,14 +13,18 @@ from reverie.denoisers.exact.dirichlet_mixture import DirichletMixture as Dirich
 from reverie.denoisers.exact.gaussian_mixture import GaussianMixture as GaussianMixture
 from reverie.denoisers.exact.kernel_mixture import KernelMixture as KernelMixture
 from reverie.denoisers.exact.linear import Linear as Linear
+from reverie.denoisers.exact.linear_of import linear_of as linear_of
+from reverie.denoisers.exact.low_rank import LowRankLinear as LowRankLinear
+from reverie.denoisers.exact.low_rank import Moments as Moments
 from reverie.denoisers.exact.memoriser import Memoriser as Memoriser
-from reverie.denoisers.exact.reference import reference_of as reference_of
 from reverie.denoisers.exact.transferred import Transferred as Transferred
 from reverie.denoisers.guidance import ClassifierFreeGuidance as ClassifierFreeGuidance
 from reverie.denoisers.guidance import ClassifierGuidance as ClassifierGuidance
 from reverie.denoisers.joint import JointConditional as JointConditional
 from reverie.denoisers.joint import annealed_level as annealed_level
 from reverie.denoisers.joint import speed_to as speed_to
+from reverie.denoisers.mixing import Mixing as Mixing
+from reverie.denoisers.mixing_rules import mixing_of as mixing_of
 from reverie.denoisers.networks.choice import network_for as network_for
 from reverie.denoisers.networks.conditions import Labels as Labels
 from reverie.denoisers.networks.conditions import Values as Values
@@ -42,6 +49,8 @@ from reverie.denoisers.networks.tokens import PosteriorHead as PosteriorHead
 from reverie.denoisers.networks.tokens import RatioHead as RatioHead
 from reverie.denoisers.networks.tokens import TokenMLP as TokenMLP
 from reverie.denoisers.networks.tokens import TokenTransformer as TokenTransformer
+from reverie.denoisers.references import Reference as Reference
+from reverie.denoisers.references import reference_of as reference_of
 from reverie.denoisers.wrap import as_denoiser as as_denoiser
 
 __getattr__ = lazily(

@@ -15,7 +15,7 @@ from reverie.auditing.model.membership import membership_rows
 from reverie.auditing.verdict import Row
 from reverie.curve import LossCurve, level_times, measure
 from reverie.data import some_rows
-from reverie.denoisers import Denoiser, Memoriser, reference_of
+from reverie.denoisers import Denoiser, Memoriser, linear_of
 from reverie.plan import AnyPlan, Plan, StepCharges, measure_steps, plan_steps
 from reverie.plan.excess import has_samples_clock
 from reverie.runs.folder import Fitted, conditions_of
@@ -50,7 +50,7 @@ def standard_curves(
     if process.has_kernel:
         models["memoriser"] = Memoriser(process, train)
         jobs += [("memoriser", "train", train), ("memoriser", "holdout", held)]
-    reference = reference_of(process, train) if len(train) > 1 else None
+    reference = linear_of(process, train) if len(train) > 1 else None
     if reference is not None:
         models["linear"] = reference
         jobs.append(("linear", "holdout", held))
