@@ -11,19 +11,9 @@ from scipy.optimize import minimize_scalar
 from torch import nn
 
 from reverie import as_denoiser, calibrate, measure, plan_steps, sample
-from reverie.denoisers import (
-    Calibrated,
-    Denoiser,
-    GaussianMixture,
-    Linear,
-    LowRankLinear,
-    Mixing,
-    Moments,
-    Reference,
-    mixing_of,
-    reference_of,
-)
-from reverie.denoisers.mixing import shrunk
+from reverie.calibration import Calibrated, Mixing, Reference, mixing_of, reference_of
+from reverie.calibration.mixing import shrunk
+from reverie.denoisers import Denoiser, GaussianMixture, Linear, LowRankLinear, Moments
 from reverie.errors import InputError
 from reverie.processes import (
     EDM,
@@ -49,7 +39,7 @@ class Wrong(Denoiser):
         self.scale, self.shift, self.reverse, self.amplified = scale, shift, reverse, amplified
 
     def forward(self, state, t, condition=None):
-        alpha, sigma = self.process.levels(t, state)
+        alpha, sigma = self.process.scales(t, state)
         time = sum(self.process.t_range) - t if self.reverse else t
         guess = self.scale * self.model(state, time) + self.shift
         return guess + self.amplified * sigma / alpha * torch.sin(3 * state + 1)
@@ -341,7 +331,7 @@ def test_low_rank_guess_is_gaussian_conditioning(process, rest, generator):
     outside = torch.eye(4, dtype=torch.float64) - basis @ basis.T
     covariance = basis * moments.spectrum @ basis.T + rest * outside
     for row in range(6):
-        alpha, sigma = (v.expand(1, 4)[0] for v in process.levels(times[row], state))
+        alpha, sigma = (v.expand(1, 4)[0] for v in process.scales(times[row], state))
         noised = alpha[:, None] * covariance * alpha + torch.diag(sigma.square())
         gain = covariance * alpha @ torch.linalg.inv(noised)
         expected = mean + gain @ (state[row] - alpha * mean)

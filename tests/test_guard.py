@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from reverie import as_denoiser, calibrate, guard, measure
+from reverie.calibration import reference_of
 from reverie.curve import LossCurve
-from reverie.denoisers import Denoiser, GaussianMixture, Linear, Moments, convert, reference_of
+from reverie.denoisers import Denoiser, GaussianMixture, Linear, Moments, convert
 from reverie.errors import InputError
 from reverie.plan.suspects import _Law, suspects
 from reverie.processes import EDM, VP, Brownian, Masking, ModalProcess, Rectified, Tabulated

@@ -29,7 +29,7 @@ def law(process, moments, t):
     inside = moments.basis @ moments.basis.T
     covariance = moments.basis * moments.spectrum @ moments.basis.T
     covariance = covariance + moments.rest * (eye - inside)
-    alpha, sigma = (v.flatten(1)[0].expand(3) for v in process.levels(t, moments.mean[None]))
+    alpha, sigma = (v.flatten(1)[0].expand(3) for v in process.scales(t, moments.mean[None]))
     noise = torch.diag(sigma.square())
     noised = alpha[:, None] * covariance * alpha + noise
     return (
@@ -77,7 +77,7 @@ def test_saving_holds_for_any_data(generator):
     process = Tabulated(SHORT)
     moments = Moments(points.mean(0), torch.ones(1, 1).double(), points.var(0, correction=0), 0.0)
     found = initialisation_kl(process, moments)
-    alpha, sigma = (float(v) for v in process.levels(found.t, points))
+    alpha, sigma = (float(v) for v in process.scales(found.t, points))
     grid = torch.linspace(-6, 6, 200001, dtype=torch.float64)
 
     def density(centre, spread):
@@ -101,7 +101,7 @@ def test_table_that_keeps_signal_is_started_right(generator):
     model = as_denoiser(Noise(), Tabulated(SHORT), predicts="noise", time="index", steps=50)
     rows = torch.randn(2000, 2, generator=generator)
     plan = plan_steps(measure(model, rows, generator=generator), 20)
-    start = initial_states(model.process, rows, 4000, float(plan.levels[0]), generator)
+    start = initial_states(model.process, rows, 4000, float(plan.times[0]), generator)
     assert start.dtype == rows.dtype
     right = sample(model, 4000, plan, shape=(2,), init=start, generator=generator)
     wrong = sample(model, 4000, plan, shape=(2,), generator=generator)

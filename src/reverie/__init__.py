@@ -20,8 +20,8 @@ __version__ = "0.2.0"
 
 _HOMES = {
     "as_denoiser": "reverie.denoisers",
-    "calibrate": "reverie.denoisers",
-    "Calibrated": "reverie.denoisers",
+    "calibrate": "reverie.calibration",
+    "Calibrated": "reverie.calibration",
     "Denoiser": "reverie.denoisers",
     "from_diffusers": "reverie.diffusers",
     "InputError": "reverie.errors",
@@ -157,12 +157,12 @@ sys.meta_path.append(_Moved())
 if TYPE_CHECKING:
     from reverie.auditing import Verdict as Verdict
     from reverie.auditing import audit as audit
+    from reverie.calibration import Calibrated as Calibrated
+    from reverie.calibration import calibrate as calibrate
     from reverie.curve import LossCurve as LossCurve
     from reverie.curve import measure as measure
-    from reverie.denoisers import Calibrated as Calibrated
     from reverie.denoisers import Denoiser as Denoiser
     from reverie.denoisers import as_denoiser as as_denoiser
-    from reverie.denoisers import calibrate as calibrate
     from reverie.diffusers import from_diffusers as from_diffusers
     from reverie.errors import InputError as InputError
     from reverie.forecast import predict as predict

@@ -3,9 +3,6 @@
 from reverie import lazily
 from reverie.denoisers.base import Denoiser as Denoiser
 from reverie.denoisers.base import evaluating as evaluating
-from reverie.denoisers.calibrated import Calibrated as Calibrated
-from reverie.denoisers.calibrating import calibrate as calibrate
-from reverie.denoisers.calibration import Calibration as Calibration
 from reverie.denoisers.conversions import PREDICTIONS as PREDICTIONS
 from reverie.denoisers.conversions import convert as convert
 from reverie.denoisers.exact.adaptive_mixture import AdaptiveMixture as AdaptiveMixture
@@ -23,8 +20,6 @@ from reverie.denoisers.guidance import ClassifierGuidance as ClassifierGuidance
 from reverie.denoisers.joint import JointConditional as JointConditional
 from reverie.denoisers.joint import annealed_level as annealed_level
 from reverie.denoisers.joint import speed_to as speed_to
-from reverie.denoisers.mixing import Mixing as Mixing
-from reverie.denoisers.mixing_rules import mixing_of as mixing_of
 from reverie.denoisers.networks.choice import network_for as network_for
 from reverie.denoisers.networks.conditions import Labels as Labels
 from reverie.denoisers.networks.conditions import Values as Values
@@ -49,8 +44,6 @@ from reverie.denoisers.networks.tokens import PosteriorHead as PosteriorHead
 from reverie.denoisers.networks.tokens import RatioHead as RatioHead
 from reverie.denoisers.networks.tokens import TokenMLP as TokenMLP
 from reverie.denoisers.networks.tokens import TokenTransformer as TokenTransformer
-from reverie.denoisers.references import Reference as Reference
-from reverie.denoisers.references import reference_of as reference_of
 from reverie.denoisers.wrap import as_denoiser as as_denoiser
 
 __getattr__ = lazily(

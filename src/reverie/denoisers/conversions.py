@@ -20,7 +20,7 @@ from reverie.processes import GaussianProcess
 PREDICTIONS = ("clean", "noise", "velocity", "score", "v")
 
 
-def _weights(
+def shares_of(
     kind: str, process: GaussianProcess, t: Tensor, like: Tensor
 ) -> tuple[Tensor, Tensor]:
     alpha, sigma = process.scales(t, like)
@@ -61,9 +61,9 @@ def convert(
         return value
     value, state = process.to_modes(value), process.to_modes(state)
     alpha, sigma = process.scales(t, state)
-    p, q = _weights(source, process, t, state)
+    p, q = shares_of(source, process, t, state)
     clean = value if source == "clean" else (sigma * value - q * state) / (p * sigma - q * alpha)
     if to != "clean":
-        p, q = _weights(to, process, t, state)
+        p, q = shares_of(to, process, t, state)
         clean = p * clean + q * (state - alpha * clean) / sigma
     return process.from_modes(clean)

@@ -27,10 +27,10 @@ import torch
 from scipy.stats import norm
 from torch import Tensor
 
+from reverie.calibration.references import reference_of
 from reverie.curve import LossCurve, as_points, level_rates
 from reverie.denoisers import Denoiser, evaluating
 from reverie.denoisers.exact.low_rank import LowRankLinear, Moments
-from reverie.denoisers.references import reference_of
 from reverie.errors import InputError
 from reverie.plan.suspects import Suspect, suspects
 from reverie.processes import GaussianProcess, Process
@@ -129,11 +129,12 @@ def guard(
     if isinstance(reference, Denoiser):
         found = [_measured(curve, "the reference", points, lambda _: reference, generator)]
         return _judge(curve, found, [])
-    if not isinstance(process, GaussianProcess):
+    noise = process.gaussian
+    if noise is None:
         make: Callable[[Tensor], Denoiser] = lambda rest: reference_of(process, rest)  # noqa: E731
         name = f"the guess of their {reference_of(process, points).kind}"
         return _judge(curve, [_measured(curve, name, points, make, generator)], [])
-    rivals = [_mean(curve, process, points), _linear(curve, process, points, generator)]
+    rivals = [_mean(curve, noise, points), _linear(curve, noise, points, generator)]
     return _judge(curve, rivals, suspects(curve, Moments.fit(points), predicts))
 
 
@@ -186,7 +187,7 @@ def _exact(
 ) -> np.ndarray:
     """Rates (n, L) of the linear guess on each row, exact over the noise."""
     time = torch.as_tensor(times, dtype=torch.float64)
-    alpha, sigma = (v.double() for v in process.levels(time, time[:, None]))
+    alpha, sigma = (v.double() for v in process.scales(time, time[:, None]))
     far = rows.flatten(1).double() - moments.mean.flatten()
     inside = (far @ moments.basis).square()
     variance = torch.cat([moments.spectrum, torch.tensor([moments.rest], dtype=torch.float64)])
@@ -277,7 +278,7 @@ def _where(curve: LossCurve, levels: np.ndarray) -> str:
     first, last, end = int(levels[0]), int(levels[-1]), len(curve.u) - 1
     if len(levels) == end + 1:
         return "at every level"
-    sigma = isinstance(curve.process, GaussianProcess) and curve.columns == 1
+    sigma = curve.process is not None and curve.process.clock_is_snr and curve.columns == 1
 
     def place(level: int) -> str:
         u = float(np.exp(np.log(curve.u[level]).mean()) if curve.is_log else curve.u[level].mean())

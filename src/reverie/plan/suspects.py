@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from reverie.curve import LossCurve
-from reverie.denoisers.conversions import PREDICTIONS, _weights
+from reverie.denoisers.conversions import PREDICTIONS, shares_of
 from reverie.denoisers.exact.low_rank import Moments
 from reverie.processes import GaussianProcess
 
@@ -65,7 +65,7 @@ class _Law:
 
     def _levels(self, times: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
         like = times[:, None]
-        return tuple(v.numpy() for v in self.process.levels(times, like))  # type: ignore[return-value]
+        return tuple(v.numpy() for v in self.process.scales(times, like))  # type: ignore[return-value]
 
     def guess(self, times: torch.Tensor, variance: np.ndarray) -> _Affine:
         """The linear optimum for modes of these variances, as it is at `times`."""
@@ -99,7 +99,7 @@ class _Law:
         )
 
     def _scales(self, kind: str, times: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-        p, q = _weights(kind, self.process, times, times[:, None])
+        p, q = shares_of(kind, self.process, times, times[:, None])
         return p.numpy(), q.numpy()
 
 
@@ -109,8 +109,8 @@ def suspects(curve: LossCurve, moments: Moments, predicts: str | None = None) ->
     curve: of a Gaussian process with one clock. moments: of the rows it was measured on. predicts:
     what the model predicts, one of `PREDICTIONS`, if that is known.
     """
-    process = curve.process
-    if not isinstance(process, GaussianProcess) or not process.isotropic or curve.t is None:
+    process = None if curve.process is None else curve.process.gaussian
+    if process is None or not process.isotropic or curve.t is None:
         return []
     law = _Law(process, moments, curve.t)
     plain = _distance(curve, law.rate(law.guess(law.times, law.variance)))

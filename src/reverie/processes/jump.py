@@ -109,6 +109,13 @@ class JumpProcess(Process):
         table = self.kernel(t).to(state.device).log().clamp(min=IMPOSSIBLE)
         return pick(table.mT, state)
 
+    def clean_law(self, logits: Tensor, state: State, t: Tensor | float) -> Tensor:
+        """The posterior (B, *sites, S) of logits (B, *sites, S) that leave the own site out.
+
+        What a site's own state says about its clean symbol is known exactly and is added here.
+        """
+        return (logits + self.log_likelihood(state, t).to(logits)).softmax(-1)
+
     # --- noising -----------------------------------------------------------------------------
 
     def sample_prior(self, n: int, **draw: Unpack[Draw]) -> State:

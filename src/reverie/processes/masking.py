@@ -73,6 +73,13 @@ class Masking(JumpProcess):
         kept = kept[:, None, None]
         return kept * eye + (1 - kept) * eye[-1]
 
+    def clean_law(self, logits: Tensor, state: State, t: Tensor | float) -> Tensor:
+        """Carry-over: a revealed site is certain; in time and memory linear in the symbols."""
+        hidden = (state == self.mask)[..., None]
+        shown = state.clamp(max=self.symbols - 1)[..., None]
+        certain = torch.zeros_like(logits).scatter(-1, shown, 1.0)
+        return torch.where(hidden, logits.softmax(-1), certain)
+
     # --- costs -------------------------------------------------------------------------------
 
     def _invert(self, x: Tensor, t: Tensor | float, variates: Tensor) -> State:

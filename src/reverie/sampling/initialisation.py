@@ -24,8 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from reverie.calibration.references import SiteMarginals, reference_of
 from reverie.denoisers.exact.low_rank import Moments
-from reverie.denoisers.references import SiteMarginals, reference_of
 from reverie.errors import InputError
 from reverie.processes import GaussianProcess, JumpProcess, Process
 
@@ -142,7 +142,7 @@ def _(process: GaussianProcess, known: Any, t: float) -> InitialisationKL:
     shape = known.mean.shape
     mean = process.to_modes(known.mean[None]).flatten(1)[0]
     basis = process.to_modes(known.basis.T.reshape(-1, *shape)).flatten(1).T
-    alpha, sigma = process.levels(t, known.mean[None])
+    alpha, sigma = process.scales(t, known.mean[None])
     ratio = (alpha / sigma).flatten(1)[0].expand(known.dim)
     extra = known.spectrum - known.rest
     scaled = ratio[:, None] * basis

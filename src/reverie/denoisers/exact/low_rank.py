@@ -18,7 +18,7 @@ from torch import Tensor
 
 from reverie.denoisers.base import Denoiser
 from reverie.errors import InputError
-from reverie.processes import GaussianProcess
+from reverie.processes import GaussianProcess, require_gaussian
 
 MODES = 64  # leading modes kept by default: two thin matrix products beside a network's call
 ROWS_PER_MODE = 4  # fewer rows than this a mode tell its direction too badly
@@ -123,8 +123,7 @@ class LowRankLinear(Denoiser):
 
     def __init__(self, process: GaussianProcess, moments: Moments) -> None:
         super().__init__()
-        if not isinstance(process, GaussianProcess):
-            raise InputError("the linear guess needs a Gaussian process")
+        process = require_gaussian(process, "the linear guess")
         # plain attributes: a module moved to half precision must keep its moments
         self.process, self.moments = process, moments
         self._cast: dict[Any, tuple[Tensor, ...]] = {}
@@ -135,7 +134,7 @@ class LowRankLinear(Denoiser):
             return self._several(state.double(), time).to(state)
         work = state if state.dtype == torch.float64 else state.float()
         mean, basis, spectrum = self.parts(work)
-        alpha, sigma = (level.flatten(1) for level in self.process.levels(time, work))
+        alpha, sigma = (level.flatten(1) for level in self.process.scales(time, work))
         offset = work.flatten(1) - alpha * mean
         rest = self._gain(alpha, sigma, self.moments.rest)
         gain = self._gain(alpha, sigma, spectrum)
@@ -160,7 +159,7 @@ class LowRankLinear(Denoiser):
         """m + C A (A C A + S^2)^-1 (x_t - A m) in the modes of the noise, where A, S differ."""
         process = self.process
         times, place = t.reshape(-1).unique(return_inverse=True)  # one solve per noise level
-        alpha, sigma = (level.flatten(1) for level in process.levels(times, state))
+        alpha, sigma = (level.flatten(1) for level in process.scales(times, state))
         mean, basis, spectrum = self.parts(state)
         shape = self.moments.mean.shape
         axes = process.to_modes(basis.T.reshape(-1, *shape)).flatten(1).T

@@ -30,7 +30,7 @@ class PosteriorHead(Denoiser):
 
     def forward(self, state: Tensor, t: Tensor, condition: Any = None) -> Tensor:
         logits = _run(self.body, state, t, condition)
-        return (logits + self.process.log_likelihood(state, t).to(logits)).softmax(-1)
+        return self.process.clean_law(logits, state, t)
 
 
 class RatioHead(Denoiser):

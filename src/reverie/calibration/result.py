@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from reverie.curve import LossCurve
 from reverie.errors import InputError
-from reverie.processes import GaussianProcess, Process
-
-if TYPE_CHECKING:
-    from reverie.curve import LossCurve
+from reverie.processes import Process
 
 CURVES = ("before", "reference", "after", "held_out")
 PLAIN = ("drop", "drop_stderr", "kind", "rows", "reference_rows")
@@ -90,8 +88,6 @@ class Calibration:
     @classmethod
     def from_json(cls, data: dict[str, Any], process: Process | None = None) -> Calibration:
         """What `to_json` wrote; InputError where something is missing."""
-        from reverie.curve import LossCurve
-
         try:
             curves = {k: LossCurve.from_json(data["curves"][k], process) for k in CURVES}
             arrays = {
@@ -108,8 +104,6 @@ def curve_of(
     rates: np.ndarray, clock: np.ndarray, times: np.ndarray, process: Process, dim: int, name: str
 ) -> LossCurve:
     """A curve of rates (n, L, J) with its standard errors over rows."""
-    from reverie.curve import LossCurve
-
     n, shape = len(rates), clock.shape
     mean = rates.mean(0).reshape(shape)
     if n < 2:
@@ -127,6 +121,6 @@ def _finite(value: float) -> float | None:
 
 def _place(curve: LossCurve, level: int, noisy: str, clean: str) -> str:
     """'above sigma = 2.4' of Gaussian noise, 'below u = .1' of a clock."""
-    if isinstance(curve.process, GaussianProcess) and curve.columns == 1:
+    if curve.process is not None and curve.process.clock_is_snr and curve.columns == 1:
         return f"{noisy} sigma = {curve.u[level] ** -0.5:.3g}"
     return f"{clean} u = {float(np.mean(curve.u[level])):.3g}"

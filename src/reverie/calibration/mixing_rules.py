@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reverie.denoisers.mixing import Guess, Mixing, Weights, folded, probes, shrunk
-from reverie.denoisers.references import LinearReference, Reference
+from reverie.calibration.mixing import Guess, Mixing, Weights, folded, probes, shrunk
+from reverie.calibration.references import LinearReference, Reference
 from reverie.errors import InputError
 from reverie.processes import Brownian, GaussianProcess, LinearSDE, LogRatios, Process
 

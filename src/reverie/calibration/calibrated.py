@@ -11,7 +11,7 @@ stay between their neighbours' (monotone, no overshoot); beyond the ends they ar
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,14 +19,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from reverie.calibration.mixing_rules import mixing_of
+from reverie.calibration.references import Reference
+from reverie.calibration.result import Calibration
 from reverie.denoisers.base import Denoiser
-from reverie.denoisers.mixing_rules import mixing_of
-from reverie.denoisers.references import Reference
 from reverie.errors import InputError
 from reverie.files import new_folder, read_json, write_bytes, write_json
-
-if TYPE_CHECKING:
-    from reverie.denoisers.calibration import Calibration
 
 FORMAT = 1
 
@@ -117,8 +115,6 @@ class Calibrated(Denoiser):
         Raises InputError on a damaged folder, an unknown reference (import the module that defines
         it first), or a denoiser whose process has another clock.
         """
-        from reverie.denoisers.calibration import Calibration  # which is read off a curve
-
         place = Path(folder)
         config = read_json(place / "config.json")
         try:

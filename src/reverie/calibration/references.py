@@ -22,7 +22,7 @@ from torch import Tensor
 from reverie.denoisers.base import Denoiser
 from reverie.denoisers.exact.low_rank import MODES, LowRankLinear, Moments
 from reverie.errors import InputError
-from reverie.processes import Brownian, GaussianProcess, JumpProcess, LogRatios, Masking, Process
+from reverie.processes import Brownian, GaussianProcess, JumpProcess, LogRatios, Process
 
 MOST_ROWS = 2000  # rows that a mean on a manifold is read from
 MEAN_STEPS = 30
@@ -58,7 +58,7 @@ class LinearReference(Reference):
     def __init__(self, process: Process, moments: Moments) -> None:
         super().__init__()
         self.process, self.moments = process, moments
-        base = process.base if isinstance(process, LogRatios) else process
+        base = getattr(process, "base", process)  # of log-ratios, the noise on them
         self.linear = LowRankLinear(base, moments)  # type: ignore[arg-type]
 
     def forward(self, state: Tensor, t: Tensor, condition: Any = None) -> Tensor:
@@ -100,21 +100,14 @@ class SiteMarginals(Reference):
 
     def forward(self, state: Tensor, t: Tensor, condition: Any = None) -> Tensor:
         prior = self.frequencies.to(state.device)
-        if isinstance(self.process, Masking):  # a table of evidence would be symbols squared
-            shown = (state != self.process.mask)[..., None]
-            own = torch.nn.functional.one_hot(
-                state.clamp(max=self.process.symbols - 1), self.process.symbols
-            )
-            return torch.where(shown, own.to(prior), prior)
-        return (prior.log() + self.process.log_likelihood(state, t).to(prior)).softmax(-1)
+        return self.process.clean_law(prior.log().expand(len(state), *prior.shape), state, t)
 
     def tensors(self) -> dict[str, Tensor]:
         return {"frequencies": self.frequencies}
 
     @classmethod
     def from_tensors(cls, process: Process, tensors: dict[str, Tensor]) -> SiteMarginals:
-        assert isinstance(process, JumpProcess)
-        return cls(process, tensors["frequencies"])
+        return cls(process, tensors["frequencies"])  # type: ignore[arg-type]
 
 
 class HeatAround(Reference):
@@ -144,8 +137,7 @@ class HeatAround(Reference):
 
     @classmethod
     def from_tensors(cls, process: Process, tensors: dict[str, Tensor]) -> HeatAround:
-        assert isinstance(process, Brownian)
-        return cls(process, tensors["centre"], float(tensors["dispersion"]))
+        return cls(process, tensors["centre"], float(tensors["dispersion"]))  # type: ignore[arg-type]
 
 
 class MeanTarget(Reference):

@@ -18,14 +18,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from reverie.calibration.calibrated import Calibrated
+from reverie.calibration.mixing import Guess, Mixing
+from reverie.calibration.mixing_rules import PER, mixing_of
+from reverie.calibration.references import Reference, reference_of
+from reverie.calibration.result import CURVES, Calibration, curve_of
+from reverie.curve import as_points, level_times
 from reverie.denoisers.base import Denoiser, evaluating
-from reverie.denoisers.calibrated import Calibrated
-from reverie.denoisers.calibration import CURVES, Calibration, curve_of
 from reverie.denoisers.exact.low_rank import MODES
-from reverie.denoisers.mixing import Guess, Mixing
-from reverie.denoisers.mixing_rules import PER, mixing_of
 from reverie.denoisers.networks.conditions import condition_rows
-from reverie.denoisers.references import Reference, reference_of
 from reverie.errors import InputError
 
 LEAST_ROWS = 4
@@ -57,8 +58,6 @@ def calibrate(
     The mixture's curve lies at or below the model's and the reference's at every level on the rows
     of the fit. Raises InputError on fewer than four rows, or values that are not finite.
     """
-    from reverie.curve import as_points, level_times  # which reads denoisers itself
-
     process = denoiser.process
     if per not in PER:
         raise InputError(f"per={per!r}: choose one of {', '.join(PER)}")
