@@ -12,14 +12,17 @@ from scipy import stats
 
 from reverie.auditing.common_space import CommonSpace, common_space
 from reverie.auditing.facts.closeness import FEW_CELLS, Closeness, closeness
+from reverie.auditing.facts.counted import count_facts
 from reverie.auditing.facts.named import flagged_samples, records
 from reverie.auditing.fairness.alignment import Groups
+from reverie.auditing.fairness.comparison import Fairness, fair_comparison
+from reverie.auditing.finding import finding_of
+from reverie.auditing.judging import Judging
 from reverie.auditing.metrics.calibrated import calibrated_rates
 from reverie.auditing.metrics.features import Features
 from reverie.auditing.metrics.fidelity import LEAST, fidelity, fidelity_sentence
 from reverie.auditing.model.membership import membership_rows
-from reverie.auditing.nulls.cell_test import CellTable, cell_table, cell_test, repeats
-from reverie.auditing.nulls.power import Power, planted_noise, planted_power
+from reverie.auditing.nulls.cell_test import CellTable, cell_table, cell_test
 from reverie.auditing.nulls.rank_tests import (
     RankTest,
     holm,
@@ -29,13 +32,12 @@ from reverie.auditing.nulls.rank_tests import (
     tail_test,
 )
 from reverie.auditing.nulls.tail_null import fewest_visible
-from reverie.auditing.verdict import Row, Verdict
+from reverie.auditing.planting import planted_power
+from reverie.auditing.row import Row
+from reverie.auditing.verdict import Verdict
 from reverie.curve import Leak, LossCurve, measure
-from reverie.data import Scaler
+from reverie.data import Scaler, set_apart
 from reverie.denoisers import Denoiser
-from reverie.errors import InputError
-
-NEEDED_SHARE = 0.01  # copies at this share of the samples must be visible, or it is inconclusive
 
 
 def audit(
@@ -50,11 +52,8 @@ def audit(
     groups: Groups | None = None,
     space: str | Scaler | None = None,
     extra: Sequence[Row] = (),
-    alpha: float = 0.05,
-    tol: float = 0.05,
-    randomised: bool = False,
-    metrics: bool = True,
-    seed: int = 0,
+    judging: Judging | None = None,
+    **settings: Any,
 ) -> Verdict:
     """Does a generator copy its training rows?
 
@@ -66,27 +65,21 @@ def audit(
     each row's group; rows of one group (a person) count as one, and no group may stand on both
     sides. space: where the rows live, if they are no vectors (see `reverie.data.coder_for`), or a
     run's coder; distances are then the space's own. extra: further lines of the table (see
-    `weigh`). alpha: level of the joint decision. tol: share of the samples by which an honest
-    model may lean towards its training rows.
-    randomised: make the size of the tail test `alpha` itself, by a seeded draw. metrics: add the
-    published metrics and the fidelity tests, which stand beside the verdict and never decide it.
+    `weigh`). judging: levels and thresholds; settings: single fields of it, as alpha=.01.
 
-    Returns a Verdict: `copies` when the exact tail test rejects and near-copies outnumber what an
-    honest fit's odds explain, or when a table of few cells is repeated cell by cell; `dependence`
-    when something else rejects; `none` when nothing does and copies at 1% of the samples would
-    have been seen; else `inconclusive`. Raises InputError on shapes or columns that differ, too
-    few rows or groups, groups on both sides, values that are not finite, or a held-out set that is
-    the training set.
+    Returns a Verdict, whose `finding` is unfair, copies, exposes, leans, none or inconclusive (see
+    `auditing.finding`). Raises InputError on shapes, columns or units that differ, too few rows or
+    groups, groups on both sides, values that are not finite, or a held-out set that is the
+    training set.
     """
+    judging = replace(judging or Judging(), **settings).check()
     common = common_space(train, holdout, samples, features=features, groups=groups, space=space)
     lines = list(extra)
     if denoiser is not None and denoiser.process.gaussian is not None:
-        lines += membership_rows(denoiser, *_points(common), seed=seed, conditions=conditions)
-    leak = _leak(denoiser, common, curves, conditions, seed)
-    return weigh(
-        common, leak=leak, extra=lines, alpha=alpha, tol=tol, randomised=randomised,
-        metrics=metrics, seed=seed,
-    )  # fmt: skip
+        points = _points(common)
+        lines += membership_rows(denoiser, *points, seed=judging.seed, conditions=conditions)
+    leak = _leak(denoiser, common, curves, conditions, judging.seed)
+    return weigh(common, leak=leak, extra=lines, judging=judging)
 
 
 def weigh(
@@ -94,68 +87,82 @@ def weigh(
     *,
     leak: Leak | None = None,
     extra: Sequence[Row] = (),
-    alpha: float = 0.05,
-    tol: float = 0.05,
-    randomised: bool = False,
-    metrics: bool = True,
-    seed: int = 0,
+    judging: Judging | None = None,
+    **settings: Any,
 ) -> Verdict:
     """The verdict on rows in a common space; options as in `audit`.
 
     extra: further lines of the table. Those with a p-value, of the exchange of training and
     held-out labels, join the family that is corrected together; their `p_joint` is set here.
     """
-    if not 0 < alpha < 1:
-        raise InputError(f"alpha is {alpha}; it must lie between 0 and 1")
-    if not 0 <= tol < 1:
-        raise InputError(f"tol is {tol}; it must lie between 0 and 1")
+    judging = replace(judging or Judging(), **settings).check()
     close = closeness(space)
-    table = _counted(space)
+    fairness = _fairness(space, close, judging)
+    facts = count_facts(_compared(space), products=judging.products)
+    facts = facts if fairness.fair else facts.without_yardstick()
+    joint = _tested(space, close, leak, extra, judging)
+    effect = share_effect(close.counts, close.is_member, judging.tol)
+    power = planted_power(space, judging.seed) if judging.power else []
+    found = records(close, judging.seed)
+    members, others = int(close.is_member.sum()), int((~close.is_member).sum())
+    sizes = {"train": len(space.members), "holdout": len(space.held), "samples": len(space.drawn)}
+    if not close.by_row:
+        sizes |= {"train_groups": members, "holdout_groups": others}
+    rates, likeness = [], []
+    if judging.metrics:
+        rates = calibrated_rates(space.members, space.held, space.drawn, judging.seed)
+        likeness = _likeness(space, judging.seed)
+    flagged = flagged_samples(close, found, space.drawn)
+    return Verdict(
+        finding=finding_of(facts, fairness, joint, effect, leak, power, judging),
+        fairness=fairness,
+        facts=facts,
+        p_value=next(row.p_value or 0.0 for row in joint if row.statistic == "tail"),
+        table=[*joint, *_section("metrics", rates), *_section("fidelity", likeness)],
+        records=found,
+        power=power,
+        fewest=fewest_visible(members, others, judging.alpha),
+        sizes=sizes,
+        effect=effect,
+        judging=judging,
+        flagged_samples=sorted({*flagged, *facts.sample_rows.tolist()}),
+        leak=leak,
+        fidelity=fidelity_sentence(likeness) if likeness else None,
+        notes=[*space.notes, *close.notes, *_group_notes(close)],
+    )
+
+
+def _compared(space: CommonSpace) -> CommonSpace:
+    """The space whose data are without the columns that name rows."""
+    return replace(space, sets=set_apart(space.sets)[0]) if space.apart else space
+
+
+def _fairness(space: CommonSpace, close: Closeness, judging: Judging) -> Fairness:
+    train, holdout, samples = space.sets
+    return fair_comparison(
+        train, holdout, samples, space, close=close, alpha=judging.fair_alpha, seed=judging.seed
+    )
+
+
+def _tested(
+    space: CommonSpace,
+    close: Closeness,
+    leak: Leak | None,
+    extra: Sequence[Row],
+    judging: Judging,
+) -> list[Row]:
+    """The lines of the table that have a null, with their joint p-values."""
+    seed, table = judging.seed, _counted(space)
     tests = [
-        tail_test(close.unit_ratio(-1), close.is_member, seed, alpha, randomised),
+        tail_test(close.unit_ratio(-1), close.is_member, seed, judging.alpha, judging.randomised),
         share_test(close.counts, close.is_member),
     ]
     if table is not None:
         tests.append(cell_test(table, close.unit, close.is_member))
     lines = [_line(test, close, len(space.drawn)) for test in tests]
     lines += [_leak_line(leak, len(close.pool))] if leak is not None else []
-    lines += list(extra)
     near = near_test(close.unit_ratio(0), close.is_member, seed)
-    joint = _corrected(lines, _line(near, close, len(space.drawn)))
-    power = planted_power(
-        close,
-        len(space.drawn),
-        table,
-        tests=sum(line.p_value is not None for line in lines),
-        alpha=alpha,
-        seed=seed,
-    )
-    effect = share_effect(close.counts, close.is_member, tol)
-    found = records(close, seed)
-    members, others = int(close.is_member.sum()), int((~close.is_member).sum())
-    sizes = {"train": len(space.members), "holdout": len(space.held), "samples": len(space.drawn)}
-    if not close.by_row:
-        sizes |= {"train_groups": members, "holdout_groups": others}
-    rates, likeness = [], []
-    if metrics:
-        rates = calibrated_rates(space.members, space.held, space.drawn, seed)
-        likeness = _likeness(space, seed)
-    return Verdict(
-        finding=_finding(joint, table, power, alpha, len(space.drawn)),
-        p_value=tests[0].p_value,
-        table=[*joint, *_section("metrics", rates), *_section("fidelity", likeness)],
-        records=found,
-        power=power,
-        fewest=fewest_visible(members, others, alpha),
-        alpha=alpha,
-        sizes=sizes,
-        effect=effect,
-        planted_noise=planted_noise(close, table),
-        flagged_samples=flagged_samples(close, found, space.drawn),
-        leak=leak,
-        fidelity=fidelity_sentence(likeness) if likeness else None,
-        notes=[*space.notes, *close.notes, *_group_notes(close)],
-    )
+    return _corrected([*lines, *extra], _line(near, close, len(space.drawn)))
 
 
 def _group_notes(close: Closeness) -> list[str]:
@@ -247,17 +254,3 @@ def _corrected(lines: list[Row], near: Row) -> list[Row]:
     assert tail.p_joint is not None
     assert near.p_value is not None
     return [*joint, replace(near, p_joint=max(tail.p_joint, near.p_value))]
-
-
-def _finding(
-    lines: list[Row], table: CellTable | None, power: list[Power], alpha: float, samples: int
-) -> str:
-    joint = {line.statistic: line.p_joint for line in lines if line.p_joint is not None}
-    if joint["near-copies"] <= alpha:
-        return "copies"
-    if table is not None and joint["cell counts"] <= alpha and repeats(*table.repeated()):
-        return "copies"
-    if min(joint.values()) <= alpha:
-        return "dependence"
-    seen = [p.caught for p in power if p.copies <= round(NEEDED_SHARE * samples)]
-    return "none" if seen and max(seen) >= 0.8 else "inconclusive"

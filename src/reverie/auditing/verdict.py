@@ -6,65 +6,72 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from reverie.auditing.facts.counted import Facts
 from reverie.auditing.facts.named import Record
-from reverie.auditing.nulls.power import Power
+from reverie.auditing.fairness.comparison import Fairness
+from reverie.auditing.finding import exposures, legacy
+from reverie.auditing.judging import Judging
 from reverie.auditing.nulls.rank_tests import Effect
+from reverie.auditing.planting import Power
+from reverie.auditing.row import Row as Row
 from reverie.auditing.wording import (
     BLIND_SPOTS,
     CITATIONS,
-    HEADLINES,
     SECTIONS,
+    TOLD,
     headline,
+    lines_below,
     p_text,
     sentences,
 )
 from reverie.curve import Leak
 from reverie.templates import render
 
-FINDINGS = tuple(HEADLINES)
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the table.
-
-    p_joint: p_value corrected over all lines that have one (Holm); None where p_value is.
-    section: one of `wording.SECTIONS`.
-    """
-
-    statistic: str
-    value: float
-    null: str
-    interval: tuple[float, float] | None
-    p_value: float | None
-    p_joint: float | None
-    n: int
-    detail: str = ""
-    section: str = "tests"
-
 
 @dataclass(frozen=True, eq=False)
 class Verdict:
-    """Outcome of an audit; see `reverie.audit`."""
+    """Outcome of an audit; see `reverie.audit`.
+
+    finding: one of `finding.FINDINGS`. fairness: may training and held-out rows be compared.
+    facts: what is plainly there, beside the same for held-out rows. effect: how much. table: every
+    statistic with its null. power: copies that were planted, by kind. p_value: the tail test's,
+    corrected over its K; `p_joint` decides.
+    """
 
     finding: str
-    p_value: float  # the tail test's, corrected over its K
+    fairness: Fairness
+    facts: Facts
+    p_value: float
     table: list[Row]
     records: list[Record]  # the named ones and the closest, closest first
     power: list[Power]
     fewest: int
-    alpha: float
     sizes: dict[str, int]  # train, holdout, samples; train_groups, holdout_groups with groups
     effect: Effect
-    planted_noise: float
+    judging: Judging
     flagged_samples: list[int] = field(default_factory=list)
     leak: Leak | None = None
     fidelity: str | None = None  # does it resemble held-out data? a statement of its own
     notes: list[str] = field(default_factory=list)
 
     @property
+    def alpha(self) -> float:
+        return self.judging.alpha
+
+    @property
+    def planted_noise(self) -> float:
+        """Noise of the planted copies, in deviations a column."""
+        return max((power.noise for power in self.power), default=0.0)
+
+    @property
     def headline(self) -> str:
+        """The finding in one sentence."""
         return headline(self)
+
+    @property
+    def exposures(self) -> list[str]:
+        """What tells who was in the training set."""
+        return exposures(self.table, self.effect, self.leak, self.judging)
 
     def row(self, statistic: str) -> Row | None:
         """The line of the table of that name, if there is one."""
@@ -83,7 +90,7 @@ class Verdict:
 
     def sentences(self) -> list[str]:
         """The verdict in words: finding, p-value, size, power, limits."""
-        return sentences(self) + self.notes
+        return [*sentences(self), *self.notes]
 
     def summary(self) -> str:
         """A few lines for a terminal."""
@@ -102,12 +109,23 @@ class Verdict:
         """Plain values, every statistic with its null, interval and p-values."""
         return {
             "finding": self.finding,
+            "finding_v1": legacy(self.finding, self.p_joint <= self.alpha),
+            "headline": self.headline,
+            "fair": self.fairness.fair,
+            "fairness": self.fairness.to_json(),
+            "facts": self.facts.to_json(),
+            "exposures": self.exposures,
+            "judging": self.judging.to_json(),
             "p_value": self.p_value,
             "p_joint": self.p_joint,
             "alpha": self.alpha,
             "sentences": self.sentences(),
             "fidelity": self.fidelity,
             "effect": {**asdict(self.effect), "place": self.effect.place},
+            "copied": [
+                {"risk_rank": rank, **asdict(match)}
+                for rank, match in enumerate(self.facts.records, 1)
+            ],
             "table": [asdict(row) for row in self.table],
             "records": [record.to_json() for record in self.records],
             "flagged_samples": self.flagged_samples,
@@ -120,9 +138,15 @@ class Verdict:
             "cite": list(CITATIONS),
         }
 
-    def to_html(self) -> str:
-        """The verdict as an HTML fragment, everything in it escaped."""
+    def to_html(self, picture: str = "") -> str:
+        """The verdict as an HTML fragment, everything in it escaped but `picture`, which is HTML.
+
+        Finding, picture and counts first; tests, metrics and their nulls folded below.
+        """
+        lines = self.sentences()
+        count = len(lines_below(self))
         return render(
-            Path(__file__).parent / "verdict.html", verdict=self, p_text=p_text,
-            blind_spots=BLIND_SPOTS, citations=CITATIONS, titles=SECTIONS,
+            Path(__file__).parent / "verdict.html", verdict=self, p_text=p_text, picture=picture,
+            why=lines[1 : len(lines) - count], rest=lines[len(lines) - count :],
+            blind_spots=BLIND_SPOTS, citations=CITATIONS, titles=SECTIONS, told=TOLD,
         )  # fmt: skip

@@ -1,22 +1,20 @@
-"""The verdict's words, for readers who are not statisticians."""
+"""The verdict's words, for readers who are not statisticians: no word that was not checked.
+
+A finding is one sentence; then what is plainly there, how large the effect is, what chance would
+do, and what would have been seen, with its kind, noise and share.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from reverie.auditing.facts.named import DISCOVERY_RATE, fewest_named
-from reverie.auditing.nulls.cell_test import REPEATED
+from reverie.auditing.facts.named import DISCOVERY_RATE
+from reverie.auditing.finding import seen
+from reverie.auditing.planting import NEEDED
 
 if TYPE_CHECKING:
     from reverie.auditing.verdict import Verdict
 
-HEADLINES = {
-    "copies": "The samples contain copies of training records.",
-    "dependence": "The samples lean towards the training set more than chance allows, but no "
-    "copies were found among them.",
-    "none": "No evidence of copying, and copies would have been seen.",
-    "inconclusive": "No evidence of copying, but too little data to tell.",
-}
 SECTIONS = {
     "tests": "Tests: is the training set closer to the samples than chance allows?",
     "membership": "Membership: can the model tell who was in its training set?",
@@ -24,12 +22,19 @@ SECTIONS = {
     "metrics": "Published metrics, beside their values for held-out rows",
     "fidelity": "Fidelity: do the samples resemble held-out data?",
 }
+TOLD = {
+    "tests": "Each asks whether swapping training and held-out rows would change anything.",
+    "membership": "With the model at hand: how well a score of it tells who was trained on.",
+    "information": "In nats: how much better a training row is known than a fresh one.",
+    "metrics": "As published; read them beside their value for held-out rows, not by themselves.",
+    "fidelity": "Apart from copying: do samples and held-out rows differ in law?",
+}
 OF_SAMPLES = ("tail", "share", "cell counts", "near-copies")  # what the samples themselves show
 BLIND_SPOTS = (
-    "The null is that training and held-out rows are exchangeable: a random split, without "
-    "duplicates or shared persons across it.",
-    "The tests look at distances between whole records in the scaled columns or pixels: a copy of "
-    "part of a record, or one moved, mirrored or recoloured, is not seen.",
+    "Copies that were changed in ways that were not tried: parts of a record, several changes "
+    "at once, pictures cut and pasted, texts in other words.",
+    "Rows of the samples that nobody can tell from chance: on tables of few distinct rows "
+    "equality gives nobody away, and is not called copying.",
     "It is no differential-privacy guarantee, and it says nothing about what honest "
     "generalisation discloses.",
 )
@@ -48,141 +53,176 @@ CITATIONS = (
 
 
 def sentences(verdict: Verdict) -> list[str]:
-    """Finding, p-value, what was found, its size, the power and the limits, one line each."""
-    lines = [headline(verdict), _chance(verdict)]
-    if verdict.finding == "copies":
-        lines += _copies(verdict)
-    elif verdict.finding == "dependence":
-        lines.append(_why_not_copies(verdict))
-    lines += [_size(verdict), _power(verdict)]
-    lines += [_limit(verdict)] if verdict.fewest > 1 else []
-    if verdict.leak is not None:
-        lines.append(
-            f"The model's curve knows a training record {verdict.leak.nats:.3g} nats better than "
-            f"a fresh one (95%: {verdict.leak.low:.3g} to {verdict.leak.high:.3g}), counted up to "
-            f"u = {verdict.leak.level:.3g} ({verdict.leak.clock})."
-        )
-    return lines
+    """Finding, facts, effect, chance and what would have been seen, a line or two each."""
+    facts = verdict.facts.sentences()
+    facts = facts if verdict.finding != "copies" else facts[1:]
+    return [headline(verdict), *_why(verdict), *facts, *_after(verdict)]
+
+
+def lines_below(verdict: Verdict) -> list[str]:
+    """The sentences that stand below the counts on a page: effect, chance, power and notes."""
+    return [*_after(verdict), *verdict.notes]
+
+
+def _after(verdict: Verdict) -> list[str]:
+    lines = [_size(verdict), *_leak(verdict), *_chance(verdict), *_cells(verdict)]
+    return lines + _named(verdict) + _power(verdict) + _limit(verdict)
 
 
 def headline(verdict: Verdict) -> str:
-    """The finding in a sentence, which says where the dependence shows."""
+    """The finding in a sentence."""
+    return {
+        "unfair": lambda: (
+            "Training and held-out rows are not alike, so that nothing can be "
+            "concluded from comparing them."
+        ),
+        "copies": lambda: f"Training records are in the samples: {verdict.facts.sentences()[0]}",
+        "exposes": lambda: (
+            "Whoever has the model or the samples can tell who was in the training "
+            f"set: {'; '.join(verdict.exposures)}."
+        ),
+        "leans": lambda: _leans(verdict),
+        "none": lambda: _none(verdict),
+        "inconclusive": lambda: (
+            "Nothing was found, but too little could have been seen to call that an answer."
+        ),
+    }[verdict.finding]()
+
+
+def _leans(verdict: Verdict) -> str:
     lines = [row for row in verdict.table if (row.p_joint or 0) <= verdict.alpha]
     rejecting = [row.statistic for row in lines if row.p_joint is not None]
-    if verdict.finding != "dependence" or set(rejecting) & set(OF_SAMPLES):
-        return HEADLINES[verdict.finding]
+    if set(rejecting) & set(OF_SAMPLES):
+        return (
+            "The samples are measurably closer to the training rows than chance allows, as is "
+            f"usual for models with few data: {_excess(verdict)}."
+        )
     return (
         "The model knows its training rows better than fresh ones (" + ", ".join(rejecting) + "), "
         "but its samples show nothing of it."
     )
 
 
-def _chance(verdict: Verdict) -> str:
-    if verdict.finding == "copies":
-        names = ("near-copies", "cell counts")
-        found = [row for name in names if (row := verdict.row(name)) is not None]
-        least = min(row.p_joint for row in found if row.p_joint is not None)
-        return (
-            "If training and held-out rows had been swapped at random, copies this clear would "
-            f"be found with probability {p_text(least)} (corrected over all tests)."
-        )
+def _none(verdict: Verdict) -> str:
+    told = "; ".join(power.words for power in seen(verdict.power))
     return (
-        "If training and held-out rows had been swapped at random, a result this extreme in any "
-        f"of the tests would occur with probability {p_text(verdict.p_joint)}."
+        "Nothing was found that chance does not explain, and copies of these kinds would have "
+        f"been seen four times in five: {told}."
     )
 
 
-def _copies(verdict: Verdict) -> list[str]:
-    """Which of the two ways the copies were found, and what is listed."""
-    lines = []
-    near, cells = verdict.row("near-copies"), verdict.row("cell counts")
-    if near is not None and near.p_joint is not None and near.p_joint <= verdict.alpha:
-        named = [r for r in verdict.records if r.named]
-        lines.append(
-            f"{near.value:.0f} training records have a sample within a third of the way to their "
-            f"nearest record. A model that merely fits too closely is drawn to all its training "
-            f"rows a little; so many rows reproduced so closely is what copies look like."
-        )
-        if named:
-            lines.append(
-                f"{len(named)} training records stand out one by one (at most "
-                f"{DISCOVERY_RATE:.0%} of them by mistake, on average); {_number(verdict)} give "
-                "them away."
-            )
-        else:
-            least = fewest_named(verdict.sizes["train"], verdict.sizes["holdout"])
-            lines.append(
-                f"With {verdict.sizes['holdout']} held-out rows single records can be named only "
-                f"when at least {least} stand out together; the closest are listed, unnamed."
-            )
-    if cells is not None and cells.interval is not None and cells.interval[0] > REPEATED:
-        lines.append(
-            f"The samples repeat {cells.value:.0%} (95%: {cells.interval[0]:.0%} to "
-            f"{cells.interval[1]:.0%}) of the accidents by which the training table's counts "
-            f"differ from its law ({cells.detail}). On a table of so few distinct rows this gives "
-            "away how many training records are of each kind, not which person is which; "
-            "a model that only tabulates the training rows does the same."
-        )
-    return lines
+def _why(verdict: Verdict) -> list[str]:
+    """Why the comparison is unfair, and what to do; or that copies stand whatever it is."""
+    if verdict.fairness.fair:
+        return []
+    reasons = [
+        f"{reason.sentence} {reason.advice} {_typed(reason.remedy)}".strip()
+        for reason in verdict.fairness.reasons
+    ]
+    if verdict.finding == "copies":
+        return ["These copies need no comparison. Beside them, the comparison is not fair:",
+                *reasons]  # fmt: skip
+    return reasons
 
 
-def _number(verdict: Verdict) -> str:
-    count = len(verdict.flagged_samples)
-    return "1 sample" if count == 1 else f"{count} samples"
+def _typed(remedy: str) -> str:
+    return f"Type: {remedy}" if remedy else ""
 
 
-def _why_not_copies(verdict: Verdict) -> str:
-    near = verdict.row("near-copies")
-    assert near is not None
-    if headline(verdict) != HEADLINES["dependence"]:
-        return f"It is not called copying: {near.detail}."
+def _excess(verdict: Verdict) -> str:
+    effect = verdict.effect
+    amount = 100 * effect.excess
     return (
-        f"It is not called copying: {near.detail}. Copies would bring many more training than "
-        "held-out rows so close. Fitting the training set a little too closely, as every model "
-        "with few data does, draws samples towards all training rows at once, and looks like so."
+        f"{abs(amount):.1f} percentage points {'more' if amount >= 0 else 'fewer'} of the samples "
+        f"than expected are nearest to a training row (95%: {100 * effect.low:+.1f} to "
+        f"{100 * effect.high:+.1f})"
     )
 
 
 def _size(verdict: Verdict) -> str:
-    e = verdict.effect
-    amount = f"{100 * abs(e.excess):.1f} percentage points {'more' if e.excess >= 0 else 'fewer'}"
+    effect = verdict.effect
     judged = {
-        "within": f"within the tolerance of {100 * e.tolerance:g} points",
-        "beyond": f"beyond the tolerance of {100 * e.tolerance:g} points",
-        "unsure": f"not surely on either side of the tolerance of {100 * e.tolerance:g} points",
-    }[e.place]
-    return (
-        f"Size of the dependence: {amount} of the samples than expected are nearest to a "
-        f"training row (95%: {100 * e.low:+.1f} to {100 * e.high:+.1f}), {judged}."
-    )
+        "within": f"within the tolerance of {100 * effect.tolerance:g} points",
+        "beyond": f"beyond the tolerance of {100 * effect.tolerance:g} points",
+        "unsure": f"not surely on either side of the tolerance of {100 * effect.tolerance:g} "
+        "points",
+    }[effect.place]
+    return f"Size of the effect: {_excess(verdict)}, {judged}."
 
 
-def _power(verdict: Verdict) -> str:
-    seen = [p for p in verdict.power if p.caught >= 0.8]
-    on_top = "" if verdict.finding in ("none", "inconclusive") else " on top of what is there"
-    if not seen:
-        tried = ", ".join(f"{p.share:.2%}" for p in verdict.power)
-        return (
-            f"Power: copies planted{on_top} were not called copies four times in five at any "
-            f"share of the samples tried ({tried})."
-        )
-    best = seen[0]
-    return (
-        f"Power: copies planted{on_top} as {best.share:.2%} of the samples ({best.copies}) would "
-        f"have been caught (called copies) {best.caught:.0%} of the time "
-        f"(\u00b1 {1.96 * best.stderr:.0%})."
-    )
+def _leak(verdict: Verdict) -> list[str]:
+    leak = verdict.leak
+    if leak is None:
+        return []
+    return [
+        f"The model's curve knows a training record {leak.nats:.3g} nats better than a fresh one "
+        f"(95%: {leak.low:.3g} to {leak.high:.3g}), counted up to u = {leak.level:.3g} "
+        f"({leak.clock})."
+    ]
 
 
-def _limit(verdict: Verdict) -> str:
+def _chance(verdict: Verdict) -> list[str]:
+    if not verdict.fairness.fair:
+        return []
+    return [
+        "If training and held-out rows had been swapped at random, a result this extreme in any "
+        f"of the tests would occur with probability {p_text(verdict.p_joint)}."
+    ]
+
+
+def _cells(verdict: Verdict) -> list[str]:
+    """On tables of few distinct rows: the counts are a line of their own, and never copies."""
+    cells = verdict.row("cell counts")
+    if cells is None or cells.p_joint is None or cells.p_joint > verdict.alpha:
+        return []
+    return [
+        f"The samples repeat {cells.value:.0%} of the accidents by which the training table's "
+        f"counts differ from its law ({cells.detail}). That gives away how many records are of "
+        "each kind, not whose they are."
+    ]
+
+
+def _named(verdict: Verdict) -> list[str]:
+    named = [record for record in verdict.records if record.named]
+    if not named:
+        return []
+    count = len(verdict.flagged_samples)
+    return [
+        f"{len(named)} training records stand out one by one by their distance (at most "
+        f"{DISCOVERY_RATE:.0%} of them by mistake, on average); "
+        f"{'1 sample gives' if count == 1 else f'{count} samples give'} them away."
+    ]
+
+
+def _power(verdict: Verdict) -> list[str]:
+    """What would have been seen, and what not; `none` has said it already."""
+    if not verdict.power:
+        return ["Power: no copies were planted, so it is not known what would have been seen."]
+    kinds = dict.fromkeys(power.kind for power in verdict.power)
+    yes, no = [], []
+    for kind in kinds:
+        rows = [power for power in verdict.power if power.kind == kind]
+        least = next((power for power in rows if power.caught >= NEEDED), None)
+        (no if least is None else yes).append((least or rows[-1]).words)
+    lines = []
+    if yes and verdict.finding != "none":
+        lines.append(f"Planted among the samples, these were caught: {'; '.join(yes)}.")
+    if no:
+        lines.append(f"Planted among the samples, these were not caught: {'; '.join(no)}.")
+    return lines
+
+
+def _limit(verdict: Verdict) -> list[str]:
+    if verdict.fewest <= 1 or verdict.finding in ("copies", "unfair"):
+        return []
     sizes = verdict.sizes
     kind, train, held = "rows", sizes["train"], sizes["holdout"]
     if "train_groups" in sizes:
         kind, train, held = "groups of rows", sizes["train_groups"], sizes["holdout_groups"]
-    return (
+    return [
         f"With {train} training and {held} held-out {kind}, no rank test at {verdict.alpha:.0%} "
-        f"can see fewer than {verdict.fewest} copied ones."
-    )
+        f"can see fewer than {verdict.fewest} copied ones; the plain counts can."
+    ]
 
 
 def p_text(value: float | None) -> str:

@@ -97,11 +97,12 @@ class Audit:
     """Ask whether a generator copies its training rows; write a page and JSON.
 
     Give a run, or the three sets of any generator at all: arrays, images, or tables of numbers,
-    categories and missing cells. The verdict is copies, dependence, none or inconclusive, with
-    exact p-values and what it would have caught. It begins with the split: rows that stand in both
+    categories and missing cells. The finding is unfair (the sets are not alike), copies, exposes
+    (one can tell who was in the training set), leans, none or inconclusive, with what was counted,
+    exact p-values and what would have been seen. It begins with the split: rows that stand in both
     training and held-out data. Without --samples it does just that, and writes split.html.
 
-    Example: reverie audit runs/digits --fail-on copies
+    Example: reverie audit runs/digits --fail-on unfair,copies,exposes
     Example: reverie audit --train a.csv --holdout b.csv --samples c.csv --out audit
     Example: reverie audit --train a.csv --holdout b.csv --write-clean clean
     """
@@ -142,7 +143,12 @@ class Audit:
     randomised: bool = False
     """Make the size of the tail test --alpha itself, by a seeded draw (its law is discrete)."""
     fail_on: tuple[str, ...] = ()
-    """Findings that make the command exit with 1: copies, dependence, none, inconclusive."""
+    """Findings that make the command exit with 1, joined by commas or blanks; recommended:
+    unfair,copies,exposes. Also: leans, none, inconclusive."""
+    leak_budget: float | None = None
+    """Nats: a leak surely beyond it is `exposes`."""
+    products: bool = False
+    """Of pictures: search pairs of changes too (mirrored and brightened, say); slow."""
     out: Path | None = None
     """Folder for audit.html and audit.json, or split.html and split.json (default: the run, or
     ./audit)."""

@@ -15,6 +15,7 @@ from reverie.curve import LossCurve
 from reverie.data import Dataset, ManifoldCoder, Scaler
 from reverie.files import write_json, write_text
 from reverie.plan import AnyPlan
+from reverie.report.copied import copied_picture
 from reverie.report.figures import curves_figure, plan_figure, png_data, svg
 from reverie.report.frame import render_page
 from reverie.report.manifold_figures import figure_for
@@ -103,7 +104,7 @@ def _view(model: ModelReport) -> dict[str, Any]:
     return {
         "model": model,
         "split": model.split.to_html() if model.split else "",
-        "verdict": model.verdict.to_html() if model.verdict else "",
+        "verdict": model.verdict.to_html(copied_picture(model)) if model.verdict else "",
         "curves": curves_figure(model.curves) if model.curves else "",
         "copying": svg(model.copying.figure()) if model.copying else "",
         "staircase": plan_figure(plan) if plan is not None and plan.u.ndim == 1 else "",
@@ -113,9 +114,7 @@ def _view(model: ModelReport) -> dict[str, Any]:
         ],
         "gallery": _gallery(model),
         "manifold": _manifold(model),
-        "pairs": _pairs(model),
         "records": model.verdict.records[:PAIRS] if model.verdict else [],
-        "columns": _columns(model),
     }  # fmt: skip
 
 
@@ -158,41 +157,3 @@ def _manifold(model: ModelReport) -> str:
         return ""
     points = coder.to_model(model.train.values), coder.to_model(model.samples)
     return figure_for(coder.space, *points) or ""
-
-
-def _pairs(model: ModelReport) -> list[dict[str, Any]]:
-    """The flagged training images beside the samples that give them away."""
-    if not _is_pictured(model) or model.verdict is None:
-        return []
-    assert model.samples is not None
-    assert model.train is not None
-    assert model.scaler is not None
-    records = model.verdict.records[:PAIRS]
-    train = png_data(model.train.values[[r.train_row for r in records]], model.scaler)
-    drawn = png_data(model.samples[[r.sample for r in records]], model.scaler)
-    return [
-        {"record": r, "train": t, "sample": s}
-        for r, t, s in zip(records, train, drawn, strict=True)
-    ]
-
-
-def _columns(model: ModelReport) -> dict[str, Any] | None:
-    """For tables: flagged records and their samples, column by column."""
-    if model.verdict is None or model.train is None or model.samples is None:
-        return None
-    is_text = model.train.kind == "text"
-    if model.train.values.ndim != 2 or (model.train.values.shape[1] > 16 and not is_text):
-        return None
-    width = model.train.values.shape[1]
-    names = model.train.columns or tuple(f"x{j}" for j in range(width))
-    names = ("text",) if is_text else names
-    text = model.train.text
-    rows = [
-        {
-            "record": r,
-            "train": text(model.train.values[r.train_row]),
-            "sample": text(model.samples[r.sample]),
-        }
-        for r in model.verdict.records[:6]
-    ]
-    return {"names": names, "rows": rows}

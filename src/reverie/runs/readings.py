@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from reverie.auditing import Verdict, audit
+from reverie.auditing.judging import Judging
 from reverie.auditing.model.membership import membership_rows
-from reverie.auditing.verdict import Row
+from reverie.auditing.row import Row
 from reverie.curve import LossCurve, level_times, measure
 from reverie.data import some_rows
 from reverie.denoisers import Denoiser, Memoriser, linear_of
@@ -218,14 +219,14 @@ def audit_run(
     n: int = 2000,
     *,
     sampling_steps: int = SAMPLE_STEPS,
-    judging: Mapping[str, Any] | None = None,
+    judging: Judging | None = None,
     extra: Sequence[Row] = (),
     seed: int = 0,
     **drawing: Any,
 ) -> tuple[Verdict, np.ndarray]:
     """Audit a run: `n` samples of it, its splits, its leak and its membership tests.
 
-    judging: alpha, tol and randomised, as in `audit`. extra: further lines of the table. Returns
+    judging: as in `audit`; its seed is `seed`. extra: further lines of the table. Returns
     the verdict and the samples (n, *shape) in the data's own units.
     """
     drawn, _ = draw(run, n, sampling_steps, seed=seed, **drawing)
@@ -240,7 +241,7 @@ def audit_run(
         )  # fmt: skip
     verdict = audit(
         run.train, run.holdout, samples, curves=(run.curves["train"], run.curves["holdout"]),
-        space=run.scaler, extra=[*lines, *extra], seed=seed, **(judging or {}),
+        space=run.scaler, extra=[*lines, *extra], judging=judging or Judging(), seed=seed,
     )  # fmt: skip
     if run.rows is not None:
         train_rows = run.rows[0]

@@ -22,7 +22,7 @@ from reverie.auditing.retrained.agreement import (
     reproducibility,
 )
 from reverie.auditing.retrained.information import InformationBound, information_bound
-from reverie.auditing.verdict import Row
+from reverie.auditing.row import Row
 from reverie.data import Dataset, load, split
 from reverie.denoisers import Denoiser, Memoriser
 from reverie.errors import InputError

@@ -37,7 +37,7 @@ def deepest(rows: Rows) -> int:
     return most
 
 
-def all_but_k(rows: Rows, equal: Agreement) -> list[Fact]:
+def all_but_k(rows: Rows, equal: Agreement, total: int) -> list[Fact]:
     """Up to two facts for each k up to `deepest`: sets of columns that tell by themselves, others.
 
     equal: `agreement` of the samples at k = 0; who equals a row is not asked again.
@@ -58,7 +58,7 @@ def all_but_k(rows: Rows, equal: Agreement) -> list[Fact]:
         if not ((row >= 0) & (row < n)).any():
             facts.append(judged(rows, "all but k", _changed([], k), row, 0, 0, 0.0, []))
             continue
-        chance = expected_matches(rows.train, rows.held, rows.drawn[~copied], len(rows.drawn))
+        chance = expected_matches(rows.train, rows.held, rows.drawn[~copied], total)
         expected = chance.without(subsets(rows.train.shape[1], k))
         told = _telling(expected)
         probes = _held_probes(rows, pool, k)

@@ -13,6 +13,7 @@ from reverie.auditing.facts.all_but_k import all_but_k
 from reverie.auditing.facts.changed_pictures import changed_pictures
 from reverie.auditing.facts.fact import Fact, Match
 from reverie.auditing.facts.near import Closest, Pool, near
+from reverie.auditing.facts.row_keys import Keys
 from reverie.auditing.facts.rows_of import Rows
 from reverie.auditing.facts.spikes import spikes
 from reverie.auditing.facts.verbatim import Repeats, agreement, repeats, verbatim
@@ -27,6 +28,7 @@ class Facts:
     facts: list[Fact]
     repeats: Repeats
     sizes: dict[str, int]
+    fair: bool = True  # may held-out rows be a yardstick
 
     @property
     def copies(self) -> bool:
@@ -74,13 +76,18 @@ class Facts:
             )
         )
 
+    def without_yardstick(self) -> Facts:
+        """The same where held-out rows are no yardstick: only what is `sure` stands."""
+        facts = [replace(fact, beyond=fact.sure) for fact in self.facts]
+        return replace(self, facts=facts, fair=False)
+
     def of(self, kind: str) -> list[Fact]:
         """The facts of one kind."""
         return [fact for fact in self.facts if fact.kind == kind]
 
     def sentences(self) -> list[str]:
         """The facts in plain words."""
-        return sentences(self.facts, self.repeats)
+        return sentences(self.facts, self.repeats, self.fair)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -106,15 +113,34 @@ def _varying(space: CommonSpace) -> CommonSpace:
     return replace(space, members=parts[0], held=parts[1], drawn=parts[2])
 
 
+@dataclass(frozen=True, eq=False)
+class KnownPool:
+    """What counting finds out about training and held-out rows, whatever the samples."""
+
+    keys: Keys
+    around: Pool
+
+    @classmethod
+    def of(cls, space: CommonSpace) -> KnownPool:
+        rows, space = Rows.of(space), _varying(space)
+        return cls(rows.keys, Pool.of(space, rows.keys.total))
+
+
 def count_facts(
     space: CommonSpace,
     *,
     products: bool = False,
+    total: int | None = None,
+    pool: KnownPool | None = None,
+    density: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> Facts:
     """Count samples that are, or nearly are, training rows, with the same for held-out rows.
 
     space: from `common_space`, with samples. products: also search pairs of changes of pictures.
+    total: how many samples were drawn, where these are some of them; chance is reckoned with all.
+    pool: what is known of the training and held-out rows, where they were asked before.
+    density: count spikes, which cost most.
     progress: called with the kinds of facts done and their number. Needs no null: it holds with a
     handful of held-out rows, and where training and held-out rows are no fair comparison. Raises
     InputError without samples.
@@ -122,18 +148,22 @@ def count_facts(
     if len(space.drawn) == 0:
         raise InputError("there are no samples whose copies could be counted")
     rows, space = Rows.of(space), _varying(space)
+    count = len(rows.drawn) if total is None else total
+    if pool is not None:
+        rows.__dict__["keys"] = pool.keys
     tell = progress or (lambda done, total: None)
     equal = agreement(rows.keys, rows.drawn, 0)
-    facts = verbatim(rows, equal)
+    facts = verbatim(rows, equal, count)
     tell(1, 5)
     table = not space.sets or space.sets[0].values.ndim == 2
-    facts += all_but_k(rows, equal) if table and space.coder is None else []
+    facts += all_but_k(rows, equal, count) if table and space.coder is None else []
     tell(2, 5)
-    pool = Pool.of(space, rows.keys.total)
-    closest = Closest.of(space, pool, equal.met)
-    for number, count in enumerate((near, spikes)):
-        facts += [] if closest is None else [count(space, pool, closest)]
-        tell(3 + number, 5)
+    around = Pool.of(space, rows.keys.total) if pool is None else pool.around
+    closest = Closest.of(space, around, equal.met)
+    facts += [] if closest is None else [near(space, around, closest, count)]
+    tell(3, 5)
+    facts += [] if closest is None or not density else [spikes(space, around, closest)]
+    tell(4, 5)
     if space.sets and space.sets[0].kind == "images":
         facts += changed_pictures(space, equal.met, products=products)
     tell(5, 5)

@@ -108,15 +108,15 @@ class Closest:
         return cls(left, distance, place)
 
 
-def near(space: CommonSpace, pool: Pool, closest: Closest) -> Fact:
-    """The fact of near copies; rows that are equal are left to `verbatim`."""
+def near(space: CommonSpace, pool: Pool, closest: Closest, total: int) -> Fact:
+    """The fact of near copies among `total` samples; equal rows are left to `verbatim`."""
     left, distance, place = closest.samples, closest.distance, closest.place
     ratio = ratios_to(pool, distance, place)
     close = np.flatnonzero(ratio < SHARE)
     recombined = _recombined(space.members, space.drawn[left[close]], pool.points[place[close]])
     ratio[close[recombined]] = np.inf
     n, m = int((pool.train & ~pool.held).sum()), int((pool.held & ~pool.train).sum())
-    per_share = len(space.drawn) * n / len(pool.points)  # samples, for each training row
+    per_share = total * n / len(pool.points)  # samples, for each training row
     share, dimension = pool.fresh
     slow = max(dimension / 2, 1.0)
     expected = {q: per_share * (share * q**slow + pool.atoms) for q in SHARES}

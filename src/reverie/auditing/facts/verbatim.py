@@ -51,12 +51,12 @@ def agreement(pool: Keys, queries: np.ndarray, k: int) -> Agreement:
     return Agreement(np.where(alone, found, -1), found >= 0, skipped)
 
 
-def verbatim(rows: Rows, equal: Agreement) -> list[Fact]:
+def verbatim(rows: Rows, equal: Agreement, total: int) -> list[Fact]:
     """Equal rows: of unique values, and of values that rows share (never a copy by itself).
 
-    equal: `agreement` of the samples at k = 0.
+    equal: `agreement` of the samples at k = 0. total: samples that were drawn.
     """
-    unique = _unique_fact(rows, equal)
+    unique = _unique_fact(rows, equal, total)
     shared = equal.met & (equal.row < 0)
     return [unique, _shared_fact(rows, shared)] if shared.any() else [unique]
 
@@ -67,12 +67,12 @@ def repeats(rows: Rows) -> Repeats:
     return Repeats(len(rows.drawn), len(count), int(count.max(initial=0)))
 
 
-def _unique_fact(rows: Rows, equal: Agreement) -> Fact:
+def _unique_fact(rows: Rows, equal: Agreement, total: int) -> Fact:
     fresh = (equal.row < 0) | (equal.row >= len(rows.train))
     expected, hits, tried = 0.0, 0, 0
     if not fresh.all():
         parts = rows.train, rows.held, rows.drawn[fresh]
-        expected = float(expected_matches(*parts, len(rows.drawn)).without([()])[0])
+        expected = float(expected_matches(*parts, total).without([()])[0])
     if expected > NEVER:
         nobody = np.concatenate([row_keys(part.rows) for part in rows.recombined])
         hits, tried = int(np.isin(nobody, rows.drawn_keys).sum()), len(nobody)

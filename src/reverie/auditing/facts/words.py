@@ -15,10 +15,13 @@ NOTHING = (
 )
 
 
-def sentences(facts: list[Fact], repeats: Repeats) -> list[str]:
-    """What is beyond its yardsticks first, then the other counts that are not 0."""
+def sentences(facts: list[Fact], repeats: Repeats, fair: bool = True) -> list[str]:
+    """What is beyond its yardsticks first, then the other counts that are not 0.
+
+    fair: may held-out rows be a yardstick; else no word is said about chance.
+    """
     lines = [_copies(fact) for fact in facts if fact.beyond]
-    lines += [_other(fact) for fact in facts if fact.samples and not fact.beyond]
+    lines += [_other(fact, fair) for fact in facts if fact.samples and not fact.beyond]
     if not any(fact.samples for fact in facts):
         lines.append(NOTHING)
     if repeats.distinct < repeats.samples:
@@ -44,7 +47,7 @@ def _copies(fact: Fact) -> str:
     return f"{what} ({named}); {_beside(fact)}."
 
 
-def _other(fact: Fact) -> str:
+def _other(fact: Fact, fair: bool) -> str:
     count = f"{fact.samples:,} of {fact.sample_total:,} samples"
     if fact.kind == "shared value":
         return (
@@ -58,9 +61,8 @@ def _other(fact: Fact) -> str:
         "spike": "crowd around a training row",
         "changed picture": f"resemble a training picture after a change ({fact.change})",
     }[fact.kind]
-    return (
-        f"{count} {what} ({fact.rows:,} distinct rows), {_beside(fact)}: not beyond what chance "
-        "may give."
+    return f"{count} {what} ({fact.rows:,} distinct rows), {_beside(fact)}: " + (
+        "not beyond what chance may give." if fair else "held-out rows are no yardstick here."
     )
 
 

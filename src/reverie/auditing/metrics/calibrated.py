@@ -22,7 +22,7 @@ from reverie.auditing.metrics.rates import (
     ratio_hits,
 )
 from reverie.auditing.nulls.rank_tests import THIRD, wilson
-from reverie.auditing.verdict import Row
+from reverie.auditing.row import Row
 from reverie.errors import InputError
 
 PAIR_ROWS = 10_000  # rows a side of the metrics that look at all pairs

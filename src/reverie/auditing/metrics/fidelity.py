@@ -21,7 +21,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from reverie.auditing.metrics.feature_metrics import frechet_distance as frechet_distance
 from reverie.auditing.metrics.principal import principal
 from reverie.auditing.nulls.rank_tests import wilson
-from reverie.auditing.verdict import Row
+from reverie.auditing.row import Row
 from reverie.errors import InputError
 
 ROWS = 4000  # rows a side that the tests look at,

@@ -87,6 +87,10 @@ class Roc:
         ratios = [(p.least_tpr(share) - delta) / p.most_fpr(share) for p in self.points]
         return math.log(max([1.0, *ratios]))
 
+    def at(self, fpr: float) -> OperatingPoint:
+        """The operating point of that false-positive rate, among those measured."""
+        return next(point for point in self.points if point.fpr == fpr)
+
     def sentence(self) -> str:
         """True-positive rates with their intervals, in words."""
         return "; ".join(
