@@ -46,7 +46,7 @@ def test_ten_lines_of_python(tmp_path):
     plan = plan_steps(curve, steps=10)
     drawn = sample(run.denoiser, 400, plan, shape=(2,))
     verdict = audit(run.train_points(), held, drawn, denoiser=run.denoiser)
-    assert verdict.finding in ("none", "dependence", "inconclusive")
+    assert verdict.finding in ("none", "leans", "exposes", "inconclusive")
     radius = torch.as_tensor(run.scaler.to_user(drawn)).norm(dim=1)
     assert abs(float(radius.median()) - 3) < 0.3
     assert curve.area() < measure(run.denoiser, 3 * held).area()

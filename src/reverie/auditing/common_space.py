@@ -85,6 +85,7 @@ class CommonSpace:
     sets: list[Dataset] = field(default_factory=list)
     coder: Scaler | None = None  # of rows that are symbols or points of a manifold
     text: np.ndarray | None = None  # (d,) coordinates that are parts of text, if any
+    of_features: bool = False  # coordinates are features of the user's, not of the sets
     apart: list[Identifier] = field(default_factory=list)  # columns of sets that are not compared
 
     @property
@@ -156,7 +157,7 @@ def common_space(
     drawn = arrays[2] if len(arrays) == 3 else np.empty((0, arrays[0].shape[1]))
     return CommonSpace(
         arrays[0], arrays[1], drawn, group_ids, cells, notes, sets, coder,
-        text[0] if text else None, apart,
+        text[0] if text else None, features is not None, apart,
     )  # fmt: skip
 
 

@@ -85,7 +85,7 @@ def seen(power: Sequence[Power]) -> list[Power]:
         for kind in kinds
     ]
     found = [row for row in least if row is not None]
-    enough = found and len(found) == len(least) and min(r.share for r in found) <= 2 * SHARES[0]
+    enough = found and len(found) == len(least) and min(r.share for r in found) <= 2 * SHARES[1]
     return found if enough else []
 
 

@@ -36,7 +36,7 @@ from reverie.auditing.planting import planted_power
 from reverie.auditing.row import Row
 from reverie.auditing.verdict import Verdict
 from reverie.curve import Leak, LossCurve, measure
-from reverie.data import Scaler, set_apart
+from reverie.data import Dataset, Scaler, set_apart
 from reverie.denoisers import Denoiser
 
 
@@ -96,10 +96,12 @@ def weigh(
     held-out labels, join the family that is corrected together; their `p_joint` is set here.
     """
     judging = replace(judging or Judging(), **settings).check()
+    space = _with_sets(space)
     close = closeness(space)
     fairness = _fairness(space, close, judging)
     facts = count_facts(_compared(space), products=judging.products)
     facts = facts if fairness.fair else facts.without_yardstick()
+    facts = facts if _counted(space) is None else facts.of_few_cells()
     joint = _tested(space, close, leak, extra, judging)
     effect = share_effect(close.counts, close.is_member, judging.tol)
     power = planted_power(space, judging.seed) if judging.power else []
@@ -130,6 +132,16 @@ def weigh(
         fidelity=fidelity_sentence(likeness) if likeness else None,
         notes=[*space.notes, *close.notes, *_group_notes(close)],
     )
+
+
+def _with_sets(space: CommonSpace) -> CommonSpace:
+    """A space of bare coordinates, with these as the data."""
+    if space.sets:
+        return space
+    arrays = (space.members, space.held, space.drawn)
+    names = ("train", "holdout", "samples")
+    sets = [Dataset(rows, "vectors", name) for rows, name in zip(arrays, names, strict=True)]
+    return replace(space, sets=sets)
 
 
 def _compared(space: CommonSpace) -> CommonSpace:

@@ -26,7 +26,7 @@ from reverie.auditing.facts.neighbours import nearest
 from reverie.data import Column, Dataset, ManifoldCoder, PointsCoder, set_apart
 from reverie.errors import InputError
 
-SHARES = (0.01, 0.05)
+SHARES = (0.005, 0.01, 0.05)
 PLANTINGS, FEWER = 4, 2  # fewer where one costs as much as an audit
 MOST_ROWS, MOST_COPIES, MOST_SAMPLES = 4000, 100, 2000
 NOISE = 0.05  # deviations of each column
@@ -71,7 +71,7 @@ Change = Callable[[Dataset, np.ndarray, np.random.Generator], np.ndarray]
 def planted_power(space: CommonSpace, seed: int = 0) -> list[Power]:
     """How often planted copies of each kind and share would have been called copies."""
     compared = set_apart(space.sets)[0] if space.apart else space.sets
-    if len(space.drawn) == 0 or not compared:
+    if len(space.drawn) == 0 or not compared or space.of_features:
         return []
     rng = np.random.default_rng((seed, 7))
     small = _some(replace(space, sets=compared), rng)

@@ -48,7 +48,7 @@ def all_but_k(rows: Rows, equal: Agreement, total: int) -> list[Fact]:
     n, facts = len(rows.train), []
     unequal = np.flatnonzero(~equal.met)
     alive, copied = unequal, (equal.row >= 0) & (equal.row < n)
-    pool = Keys.of(rows.pool)
+    pool = Keys.of(rows.pool, record=rows.keys.record)
     for k in range(1, most + 1):
         near = agreement(pool, rows.drawn[alive], k)
         row, skipped = np.full(len(rows.drawn), -1), np.zeros(len(rows.drawn), np.int64)
@@ -124,7 +124,12 @@ def _held_probes(rows: Rows, pool: Keys, k: int) -> tuple[int, int]:
     """Held-out rows that agree with a training row in all but k columns, and of how many."""
     assert pool.codes is not None
     n = len(rows.train)
-    train = Keys(rows.train, pool.codes[:, :n], pool.total[:n])
+    train = Keys(
+        rows.train,
+        pool.codes[:, :n],
+        pool.total[:n],
+        None if pool.record is None else pool.record[:n],
+    )
     probes = rows.held[:: max(1, -(-len(rows.held) // PROBES))]
     return int((agreeing(train, probes, k)[0] >= 0).sum()), len(probes)
 

@@ -81,6 +81,10 @@ class Facts:
         facts = [replace(fact, beyond=fact.sure) for fact in self.facts]
         return replace(self, facts=facts, fair=False)
 
+    def of_few_cells(self) -> Facts:
+        """The same on a table of few distinct rows, where equality gives nobody away."""
+        return replace(self, facts=[replace(f, beyond=False, sure=False) for f in self.facts])
+
     def of(self, kind: str) -> list[Fact]:
         """The facts of one kind."""
         return [fact for fact in self.facts if fact.kind == kind]
@@ -110,7 +114,8 @@ def _varying(space: CommonSpace) -> CommonSpace:
     if vary.all():
         return space
     parts = (space.members[:, vary], space.held[:, vary], space.drawn[:, vary])
-    return replace(space, members=parts[0], held=parts[1], drawn=parts[2])
+    text = None if space.text is None else space.text[vary]
+    return replace(space, members=parts[0], held=parts[1], drawn=parts[2], text=text)
 
 
 @dataclass(frozen=True, eq=False)

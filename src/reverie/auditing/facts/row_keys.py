@@ -53,19 +53,23 @@ def column_codes(rows: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Keys:
-    """Rows (n, d), column codes (d, n), or none where whole rows are asked for; keys (n,)."""
+    """Rows (n, d), column codes (d, n), or none where whole rows are asked for; keys (n,).
+
+    record (n,): equal for rows that are one record, each its own where it is not given.
+    """
 
     rows: np.ndarray
     codes: np.ndarray | None
     total: np.ndarray
+    record: np.ndarray | None = None
 
     @classmethod
-    def of(cls, rows: np.ndarray, *, parts: bool = True) -> Keys:
+    def of(cls, rows: np.ndarray, *, parts: bool = True, record: np.ndarray | None = None) -> Keys:
         """parts: keep the codes, so that columns can be left out."""
         if not parts:
-            return cls(rows, None, row_keys(rows))
+            return cls(rows, None, row_keys(rows), record)
         codes = column_codes(rows)
-        return cls(rows, codes, codes.sum(0, dtype=np.uint64))
+        return cls(rows, codes, codes.sum(0, dtype=np.uint64), record)
 
     def without(self, columns: tuple[int, ...]) -> np.ndarray:
         """Keys (n,) over all other columns."""
@@ -137,9 +141,14 @@ def _lookup(
     row = order[left]
     same = _equal(pool.rows[row], queries.rows[query], columns)
     query, left, row = query[same], left[same], row[same]
-    after = np.minimum(left + 1, len(known) - 1)
-    once = (after == left) | (sorted_keys[after] != sorted_keys[left])
-    return query, row, once
+    if pool.record is None:
+        after = np.minimum(left + 1, len(known) - 1)
+        once = (after == left) | (sorted_keys[after] != sorted_keys[left])
+        return query, row, once
+    record = pool.record[order]
+    changes = np.concatenate([[0], np.cumsum(record[1:] != record[:-1])])
+    last = np.searchsorted(sorted_keys, sorted_keys[left], "right") - 1
+    return query, record[left], changes[last] == changes[left]
 
 
 def _equal(first: np.ndarray, second: np.ndarray, columns: tuple[int, ...]) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -56,13 +56,30 @@ class Rows:
     @cached_property
     def keys(self) -> Keys:
         """Of the pool, whole rows only."""
-        return Keys.of(self.pool, parts=False)
+        keys = Keys.of(self.pool, parts=False)
+        return replace(keys, record=self._records(keys.total))
+
+    def _records(self, keys: np.ndarray) -> np.ndarray:
+        """The first row (n + m,) of a row's own side that is equal to it."""
+        n = len(self.train)
+        own = []
+        for side in (keys[:n], keys[n:]):
+            first, place = np.unique(side, return_index=True, return_inverse=True)[1:]
+            own.append(first[place])
+        return np.concatenate([own[0], n + own[1]])
 
     @cached_property
     def unique(self) -> np.ndarray:
-        """Mask (n + m,) of the pool rows whose value occurs once."""
-        _, place, count = np.unique(self.keys.total, return_inverse=True, return_counts=True)
-        return count[place] == 1
+        """Mask (n + m,) of the pool rows whose value occurs on their own side only: the first.
+
+        A training row that stands twice is one record, held twice.
+        """
+        _, place = np.unique(self.keys.total, return_inverse=True)
+        sides = np.zeros((2, int(place.max(initial=0)) + 1), bool)
+        sides[0, place[: len(self.train)]] = True
+        sides[1, place[len(self.train) :]] = True
+        first = self.keys.record == np.arange(len(self.keys.total))
+        return ~(sides[0] & sides[1])[place] & first
 
     @cached_property
     def train_keys(self) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Samples that are equal to a training row.
 
-A row counts whose value occurs once among training and held-out rows. Whether equality is then a
+A row counts whose value occurs on one side only, once or oftener. Whether equality is then a
 copy is a question of entropy (`expected_matches`): where a generator that knows the law but no row
 would make less than one such match in 10,000 audits, one is sure. Where it would make more (few
 columns of few values, or columns recombined), the count is compared with its yardsticks, and on a
