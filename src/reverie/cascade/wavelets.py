@@ -13,7 +13,6 @@ The slots of `denoisers.multiscale`, the other model of one network a scale, are
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -24,6 +23,7 @@ from reverie.denoisers import Network
 from reverie.denoisers.networks.convolution import Convolutional
 from reverie.denoisers.networks.multiscale import Multiscale, averages
 from reverie.errors import InputError
+from reverie.objectives.averaging import Average, learning_rate
 from reverie.objectives.base import DenoisingFit
 from reverie.plan import Plan
 from reverie.processes import GaussianProcess
@@ -198,21 +198,16 @@ def _train(
 ) -> Iterator[int]:
     assert isinstance(network, Network)
     fitting = DenoisingFit(network, lr)
-    average = [p.detach().clone() for p in network.parameters()]
+    average = Average(network, EMA)
     for step in range(steps):
         for group in fitting.optimiser.param_groups:
-            group["lr"] = 0.5 * lr * (1 + math.cos(math.pi * step / steps))
+            group["lr"] = learning_rate(step, steps, lr, floor=0.0)
         rows = torch.randint(len(scale.data), (batch_size,), generator=generator)
         told = None if scale.told is None else scale.told[rows]
         fitting.step(scale.data[rows], generator, told)
-        decay = min(EMA, (1 + step) / (10 + step))
-        for kept, weight in zip(average, network.parameters(), strict=True):
-            kept.lerp_(weight.detach(), 1 - decay)
+        average.update(step)
         yield step
-    with torch.no_grad():
-        for kept, weight in zip(average, network.parameters(), strict=True):
-            weight.copy_(kept)
-    network.eval()
+    average.put()
 
 
 def _quarters(modes: Tensor) -> list[Tensor]:
