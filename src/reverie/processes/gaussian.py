@@ -233,6 +233,29 @@ class GaussianProcess(Process, abstract=True):
         return self.from_modes(moved)
 
 
+class VariancePreserving(GaussianProcess, abstract=True):
+    """alpha^2 + sigma^2 = 1, by the log signal-to-noise ratio; subclasses give `log_gamma`.
+
+    alpha^2 = sigmoid(log gamma), sigma^2 = sigmoid(-log gamma): no digit is lost at either end
+    (Kingma, Salimans, Poole & Ho 2021, section 3.1). `VP` and `Cosine` preserve the variance too, and
+    keep closed forms of alpha and sigma, which the logarithm would round.
+    """
+
+    @abstractmethod
+    def log_gamma(self, t: Tensor) -> Tensor:
+        """Log of the signal-to-noise ratio (B,) at time t (B,), decreasing in t."""
+        raise NotImplementedError
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return self.log_gamma(t).sigmoid().sqrt()
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return (-self.log_gamma(t)).sigmoid().sqrt()
+
+    def gamma(self, t: Tensor) -> Tensor:
+        return self.log_gamma(t).exp()
+
+
 def require_gaussian(
     process: Process, purpose: str, *, one_level: bool = False
 ) -> GaussianProcess:
