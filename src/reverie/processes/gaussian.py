@@ -237,8 +237,8 @@ class VariancePreserving(GaussianProcess, abstract=True):
     """alpha^2 + sigma^2 = 1, by the log signal-to-noise ratio; subclasses give `log_gamma`.
 
     alpha^2 = sigmoid(log gamma), sigma^2 = sigmoid(-log gamma): no digit is lost at either end
-    (Kingma, Salimans, Poole & Ho 2021, section 3.1). `VP` and `Cosine` preserve the variance too, and
-    keep closed forms of alpha and sigma, which the logarithm would round.
+    (Kingma, Salimans, Poole & Ho 2021, section 3.1). `VP` and `Cosine` preserve the variance too,
+    and keep closed forms of alpha and sigma, which the logarithm would round.
     """
 
     @abstractmethod
