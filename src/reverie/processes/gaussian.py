@@ -13,7 +13,6 @@ first-order stochastic solver for which the path KL of K steps is exact.
 from __future__ import annotations
 
 import math
-import warnings
 from abc import abstractmethod
 from typing import NamedTuple, Unpack
 
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor
 
 from reverie.errors import InputError
+from reverie.formerly import warn
 from reverie.processes.base import Draw, Process, State, float64, point_shape
 from reverie.spaces import Euclidean
 
@@ -84,7 +84,7 @@ class GaussianProcess(Process, abstract=True):
 
     def levels(self, t: Tensor | float, like: Tensor) -> tuple[Tensor, Tensor]:
         """The name of `scales` in the release before; it goes with the next."""
-        warnings.warn("process.levels is now process.scales", DeprecationWarning, stacklevel=2)
+        warn("process.levels", "process.scales")
         return self.scales(t, like)
 
     def network_scales(self, t: Tensor | float, like: Tensor) -> tuple[Tensor, Tensor]:
