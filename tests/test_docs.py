@@ -19,6 +19,7 @@ import reverie
 from reverie.cli import main
 from reverie.processes import VP, Cosine, Rectified, Uniform
 from reverie.processes.times import clock_speed
+from reverie.reproduce import RESULTS
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
@@ -89,17 +90,6 @@ def test_the_page_of_an_own_process_runs_in_a_shell(tmp_path):
     check_own_process_page(tmp_path, done.stdout)
 
 
-def test_the_ring_of_the_page_on_processes_runs():
-    (block,) = re.findall(r"```python\n(.*?)```", (DOCS / "processes.md").read_text(), re.DOTALL)
-    space: dict = {"__name__": "ring"}
-    exec(compile(block, "processes.md", "exec"), space)
-    nats = torch.from_numpy(space["nats"])
-    error = float(nats.std()) / math.sqrt(len(nats))
-    assert math.log(10) - 4 * error < float(nats.mean()) < 6 * math.log(5)
-    assert space["copying"].area() < space["curve"].area()
-    space["process"].space.check(space["points"])
-
-
 # a name in code: `reverie.plan.measure_steps`, or a file as `reverie/processes/base.py`
 NAME = re.compile(r"(?<![\w./-])reverie((?:\.[A-Za-z_]\w*)+|(?:/\w+)+\.py)")
 TEXTS = [*PAGES, DOCS.parent / "README.md"]
@@ -117,6 +107,11 @@ def test_names_on_the_pages_exist(page):
     for module, names in re.findall(r"from (reverie[\w.]*) import ([\w, ]+)", text):
         for name in names.split(","):
             resolve(f"{module}.{name.strip()}")
+
+
+def test_the_readme_names_every_reproduction():
+    text = (DOCS.parent / "README.md").read_text()
+    assert [name for name in RESULTS if f"`{name}`" not in text] == []
 
 
 def resolve(dotted):
