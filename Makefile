@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# two workers of one thread each; a file's tests stay together, so that what they share is made once
+WORKERS := -n 2 --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest $(WORKERS)
 
 .PHONY: demo test test-all bench lint setup clean
 .DEFAULT_GOAL := help
@@ -26,10 +29,10 @@ demo: $(READY)
 	$(BIN)/reverie demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: $(READY)
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/run_all.py

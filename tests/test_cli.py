@@ -304,7 +304,7 @@ def test_ctrl_c_says_how_to_resume(tmp_path):
                              stderr=subprocess.PIPE, text=True)  # fmt: skip
     while not (out / "state.safetensors").exists():
         time.sleep(0.05)
-    time.sleep(1.0)
+    time.sleep(0.2)
     child.send_signal(signal.SIGINT)
     _, err = child.communicate(timeout=60)
     assert child.returncode == 130
