@@ -12,8 +12,8 @@ PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest $(WORKERS)
 
 help:
 	@echo "make demo      fit, audit and plan three models on real digits; writes demo/report.html"
-	@echo "make test      the tests (under 8 minutes on 2 cores)"
-	@echo "make test-all  the same with the slow ones"
+	@echo "make test      the tests, on two workers (about 5 minutes on 2 free cores)"
+	@echo "make test-all  all of them, the slow ones too"
 	@echo "make bench     every benchmark, as ratios against a peer or a limit"
 	@echo "make lint      ruff and pyright"
 
