@@ -3,14 +3,17 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# two workers of one thread each; a file's tests stay together, so that what they share is made once
+WORKERS := -n 2 --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest $(WORKERS)
 
 .PHONY: demo test test-all bench lint setup clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo      fit, audit and plan three models on real digits; writes demo/report.html"
-	@echo "make test      the tests (under 8 minutes on 2 cores)"
-	@echo "make test-all  the same with the slow ones"
+	@echo "make test      the tests, on two workers (about 5 minutes on 2 free cores)"
+	@echo "make test-all  all of them, the slow ones too"
 	@echo "make bench     every benchmark, as ratios against a peer or a limit"
 	@echo "make lint      ruff and pyright"
 
@@ -26,10 +29,10 @@ demo: $(READY)
 	$(BIN)/reverie demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: $(READY)
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/run_all.py

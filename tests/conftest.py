@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as in the command line: cores may be shared
+if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores: one thread each, and each child
+    os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 import matplotlib
 import numpy as np
@@ -13,6 +15,8 @@ import pytest
 import torch
 
 matplotlib.use("Agg")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)
 os.environ.setdefault("REVERIE_DATA", str(Path(__file__).resolve().parents[2] / "shared" / "data"))
 
 from reverie.curve import LossCurve

@@ -790,5 +790,9 @@ def test_the_tutorial_runs():
     assert blocks[0].count("\n") <= 40
     space: dict = {}
     exec(compile(blocks[0], str(page), "exec"), space)
-    assert isinstance(space["denoiser"], Denoiser)
-    assert space["points"].shape[1] == 6
+    assert isinstance(space["run"].denoiser, Denoiser)
+    space["process"].space.check(space["points"])
+    nats = torch.from_numpy(space["nats"])
+    error = float(nats.std()) / math.sqrt(len(nats))
+    assert math.log(10) - 4 * error < float(nats.mean()) < 6 * math.log(5)
+    assert space["copying"].area() < space["curve"].area()

@@ -6,7 +6,18 @@ import torch
 
 from reverie.denoisers import PREDICTIONS, convert
 from reverie.errors import InputError
-from reverie.processes import EDM, PROCESSES, VE, VP, Cosine, Custom, Rectified, SubVP, build
+from reverie.processes import (
+    EDM,
+    PROCESSES,
+    VE,
+    VP,
+    Cosine,
+    Custom,
+    Rectified,
+    SubVP,
+    VariancePreserving,
+    build,
+)
 
 EVERY = [VP(), SubVP(), Cosine(), VE(), EDM(), Rectified()]
 
@@ -138,3 +149,21 @@ def test_ddim_coefficients_in_the_limits():
             - kept * process.alpha(torch.tensor([0.5]).double())
         ),
     )
+
+
+def test_a_log_ratio_is_a_whole_variance_preserving_process():
+    """log gamma = -2 logit(t) is that of alpha^2 = (1 - t)^2 / (t^2 + (1 - t)^2)."""
+
+    class Logit(VariancePreserving):
+        def log_gamma(self, t):
+            return -2 * t.logit()
+
+    process, t = Logit((0.01, 0.99)), torch.linspace(0.01, 0.99, 9, dtype=torch.float64)
+    size = (t.square() + (1 - t).square()).sqrt()
+    torch.testing.assert_close(process.alpha(t), (1 - t) / size)
+    torch.testing.assert_close(process.sigma(t), t / size)
+    torch.testing.assert_close(process.time(process.clock(t)), t)
+    with pytest.raises(TypeError, match="Half lacks log_gamma"):
+
+        class Half(VariancePreserving):
+            pass

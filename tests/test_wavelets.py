@@ -195,7 +195,7 @@ def test_an_exact_cascade_samples_the_joint_law(wavelet, generator):
     x = x - x.mean(0)
     cascade = Cascade(x, EDM(0.02, 40), wavelet, 2).double()
     for network, scale in zip(cascade.networks, cascade.scales(x), strict=True):
-        network.body = Exact(scale.data, scale.told)
+        network.body = Exact(scale.data, scale.condition)
     times = torch.linspace(1, 0, 61, dtype=KIND)
     drawn = cascade.sample(1500, times, "dpm++2m", generator=generator, dtype=KIND)
     assert drawn.shape == (1500, 1, 8, 8)
@@ -212,7 +212,7 @@ def test_scales_are_standardised_and_carry_all_the_energy(generator):
     assert [tuple(s.data.shape[1:]) for s in scales] == [(2, 2, 2), (6, 2, 2), (6, 4, 4)]
     for scale in scales:
         assert torch.allclose(scale.data.std((0, 2, 3)), torch.ones(scale.data.shape[1]).double())
-    assert torch.equal(scales[0].data, scales[1].told)
+    assert torch.equal(scales[0].data, scales[1].condition)
     total = sum(
         (s.data * d.deviation + d.mean).square().sum()
         for s, d in zip(scales, [cascade.averages[0], *cascade.details], strict=True)
@@ -227,7 +227,11 @@ def test_a_cascade_learns_to_use_what_it_is_told(generator):
         torch.cat([coarse, coarse.abs()], 3), torch.cat([-coarse, coarse.cos()], 3)], 2,
     ))  # fmt: skip
     cascade = Cascade(
-        x, EDM(0.05, 20), "haar", 1, lambda c, told: Convolutional(c, told=told, width=16, depth=1)
+        x,
+        EDM(0.05, 20),
+        "haar",
+        1,
+        lambda c, given: Convolutional(c, condition=given, width=16, depth=1),
     )
     for _ in fit_cascade(cascade, x, 200, batch_size=64, lr=1e-2, generator=generator):
         pass
@@ -235,10 +239,10 @@ def test_a_cascade_learns_to_use_what_it_is_told(generator):
     state = torch.randn(400, 3, 4, 4, generator=generator) * 20
     told, mistold = (
         (network(state, torch.tensor(1.0), c).detach() - scale.data).square().mean()
-        for c in (scale.told, scale.told.roll(1, 0))
+        for c in (scale.condition, scale.condition.roll(1, 0))
     )
     assert told < 0.6 * mistold
-    curve = measure(network, scale.data, 12, condition=scale.told, generator=generator)
+    curve = measure(network, scale.data, 12, condition=scale.condition, generator=generator)
     assert plan_steps(curve, 4).excess > 0
 
 
@@ -247,7 +251,7 @@ def test_cascade_refusals(generator):
     with pytest.raises(InputError, match="images"):
         Cascade(x[:, 0], EDM())
     with pytest.raises(InputError, match="halves 3 times"):
-        Cascade(x, EDM(), levels=4)
+        Cascade(x, EDM(), depth=4)
     with pytest.raises(InputError, match="constant"):
         Cascade(torch.zeros(4, 1, 4, 4), EDM())
     cascade = Cascade(x, EDM())
@@ -258,7 +262,7 @@ def test_cascade_refusals(generator):
 
 
 def test_a_periodic_network_commutes_with_shifts(generator):
-    body = Convolutional(2, told=1, width=8, depth=2, periodic=True)
+    body = Convolutional(2, condition=1, width=8, depth=2, periodic=True)
     for parameter in body.parameters():
         nn.init.normal_(parameter, std=0.2, generator=generator)
     x, told = (torch.randn(3, c, 8, 8, generator=generator) for c in (2, 1))

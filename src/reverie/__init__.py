@@ -8,13 +8,10 @@ Names are loaded when first used, so that `import reverie` costs little.
 from __future__ import annotations
 
 import sys
-import warnings
-from collections.abc import Callable, Mapping
-from importlib import import_module
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from reverie.formerly import MovedModules
+from reverie.formerly import lazily as lazily
 
 __version__ = "0.2.0"
 
@@ -60,31 +57,6 @@ _HOMES = {
 __all__ = [*_HOMES, "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
-def lazily(
-    package: str, homes: Mapping[str, str], moved: Mapping[str, str] | None = None
-) -> Callable[[str], Any]:
-    """The `__getattr__` of a package whose names are loaded when first used.
-
-    homes: name to module. moved: a name of earlier releases to `module:name`; it still works, with
-    a DeprecationWarning that says the new one.
-    """
-
-    def find(name: str) -> Any:
-        if name in homes:
-            return getattr(import_module(homes[name]), name)
-        if moved is None or name not in moved:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        module, _, new = moved[name].partition(":")
-        warnings.warn(
-            f"{package}.{name} is now {module}.{new}; the old name goes with the next release",
-            DeprecationWarning,
-            stacklevel=2,
-        )
-        return getattr(import_module(module), new)
-
-    return find
-
-
 __getattr__ = lazily(
     __name__,
     _HOMES,
@@ -98,61 +70,7 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-# modules of the release before, by where their names are now
-_MOVED = {
-    "cascade": "cascade.wavelets",
-    "commands": "cli.commands",
-    "config": "runs.config",
-    "console": "cli.console",
-    "demo": "cli.demo",
-    "denoisers.diffusers": "diffusers.loading",
-    "denoisers.handover": "diffusers.handover",
-    "denoisers.linear": "denoisers.exact.linear",
-    "denoisers.memoriser": "denoisers.exact.memoriser",
-    "denoisers.network": "denoisers.networks.network",
-    "denoisers.unet": "denoisers.networks.unet",
-    "denoisers.weights": "objectives.weights",
-    "denoisers.score_matching": "objectives.score_matching",
-    "evidence": "information.bound",
-    "export": "runs.export",
-    "noise_law": "objectives.noise_law",
-    "plan.charges": "plan.excess",
-    "plan.measured": "plan.simulated",
-    "previews": "runs.previews",
-    "processes.bound": "processes.times",
-    "readings": "runs.readings",
-    "rejection": "runs.rejection",
-    "retraining": "runs.retraining",
-    "sampling.levels": "sampling.scales",
-    "staircase": "plan.staircase",
-    "sweeps": "runs.sweeps",
-    "training": "runs.fitting",
-}
-
-
-class _Moved(MetaPathFinder, Loader):
-    """Finds a module of the release before under its new name, and says so."""
-
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        old = name.removeprefix("reverie.")
-        return ModuleSpec(name, self) if old != name and old in _MOVED else None
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType:
-        new = f"reverie.{_MOVED[spec.name.removeprefix('reverie.')]}"
-        warnings.warn(
-            f"{spec.name} is now {new}; the old name goes with the next release",
-            DeprecationWarning,
-            stacklevel=2,
-        )
-        module = ModuleType(spec.name)
-        module.__dict__.update(vars(import_module(new)), __name__=spec.name)
-        return module
-
-    def exec_module(self, module: ModuleType) -> None:
-        """Its names were copied when it was made."""
-
-
-sys.meta_path.append(_Moved())
+sys.meta_path.append(MovedModules())
 
 if TYPE_CHECKING:
     from reverie.auditing import Verdict as Verdict

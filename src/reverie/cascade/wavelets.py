@@ -13,7 +13,6 @@ The slots of `denoisers.multiscale`, the other model of one network a scale, are
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -24,6 +23,8 @@ from reverie.denoisers import Network
 from reverie.denoisers.networks.convolution import Convolutional
 from reverie.denoisers.networks.multiscale import Multiscale, averages
 from reverie.errors import InputError
+from reverie.formerly import Formerly, keywords, warn
+from reverie.objectives.averaging import Average, learning_rate
 from reverie.objectives.base import DenoisingFit
 from reverie.plan import Plan
 from reverie.processes import GaussianProcess
@@ -38,7 +39,13 @@ class Scale(NamedTuple):
     """One factor's standardised data (n, C, h, w) and what it is told (n, C', h, w), or None."""
 
     data: Tensor
-    told: Tensor | None
+    condition: Tensor | None
+
+    @property
+    def told(self) -> Tensor | None:
+        """The name of `condition` in the release before."""
+        warn("Scale.told", "Scale.condition")
+        return self.condition
 
 
 class Standard(nn.Module):
@@ -51,7 +58,7 @@ class Standard(nn.Module):
         super().__init__()
         deviation, mean = torch.std_mean(data, (0, 2, 3), keepdim=True)
         if (deviation <= 0).any():
-            raise InputError("a channel of the wavelet transform is constant: use fewer levels")
+            raise InputError("a channel of the wavelet transform is constant: use less depth")
         self.register_buffer("mean", mean[0])
         self.register_buffer("deviation", deviation[0])
 
@@ -65,38 +72,41 @@ def _undo(standard: nn.Module, data: Tensor) -> Tensor:
 
 
 class Cascade(nn.Module):
-    """A model of images (n, C, H, W) with `levels` scales of details and one of averages.
+    """A model of images (n, C, H, W) with `depth` scales of details and one of averages.
 
     images: training images, for the channels' means and deviations. wavelet: orthonormal, as
     `haar` or `db4` (see `spaces.filters`). process: of every factor, isotropic. body: makes the
-    network of (channels, told) channels, default `Convolutional`. networks: the factors' networks
-    by scale, averages first, then details from coarse to fine. Raises InputError on data that are
-    no images, or sides that do not halve `levels` times.
+    network of (channels, channels of the condition), default `Convolutional`. networks: the
+    factors' networks by scale, averages first, then details from coarse to fine. Raises InputError
+    on data that are no images, or sides that do not halve `depth` times.
     """
 
+    levels = Formerly("depth")
+
+    @keywords(levels="depth")
     def __init__(
         self,
         images: Tensor,
         process: GaussianProcess,
         wavelet: str = "haar",
-        levels: int = 1,
+        depth: int = 1,
         body: Body | None = None,
     ) -> None:
         super().__init__()
         if images.ndim != 4:
             raise InputError(f"a cascade is of images (n, C, H, W), not {tuple(images.shape)}")
-        make = body or (lambda channels, told: Convolutional(channels, told=told))
-        self.shape, self.levels = tuple(images.shape[1:]), levels
-        Wavelet(self.shape, wavelet, levels)  # says so where the sides do not halve
+        make = body or (lambda channels, given: Convolutional(channels, condition=given))
+        self.shape, self.depth = tuple(images.shape[1:]), depth
+        Wavelet(self.shape, wavelet, depth)  # says so where the sides do not halve
         channels = self.shape[0]
         self.transforms = [
             Wavelet((channels, *(side >> level for side in self.shape[1:])), wavelet, 1)
-            for level in reversed(range(levels))
+            for level in reversed(range(depth))
         ]
         pieces = self._pieces(images)
         self.averages = nn.ModuleList(Standard(averages) for averages, _ in pieces)
         self.details = nn.ModuleList(Standard(details) for _, details in pieces)
-        counts = [(channels, 0)] + [(3 * channels, channels)] * levels
+        counts = [(channels, 0)] + [(3 * channels, channels)] * depth
         self.networks = nn.ModuleList(Network(process, make(*count)) for count in counts)
 
     def _pieces(self, images: Tensor) -> list[tuple[Tensor, Tensor]]:
@@ -132,10 +142,10 @@ class Cascade(nn.Module):
 
         Further options are those of `reverie.sample`. InputError on another number of plans.
         """
-        plans = plan if isinstance(plan, list) else [plan] * (self.levels + 1)
-        if len(plans) != self.levels + 1:
-            raise InputError(f"{len(plans)} plans for {self.levels + 1} scales: give one for each")
-        side = [size >> self.levels for size in self.shape[1:]]
+        plans = plan if isinstance(plan, list) else [plan] * (self.depth + 1)
+        if len(plans) != self.depth + 1:
+            raise InputError(f"{len(plans)} plans for {self.depth + 1} scales: give one for each")
+        side = [size >> self.depth for size in self.shape[1:]]
         shape, told, images = (self.shape[0], *side), None, torch.empty(0)
         for k, network in enumerate(self.networks):
             assert isinstance(network, Network)
@@ -148,7 +158,7 @@ class Cascade(nn.Module):
             else:
                 details = _undo(self.details[k - 1], drawn).chunk(3, 1)
                 images = self.transforms[k - 1].from_modes(_joined([images, *details]))
-            if k < self.levels:
+            if k < self.depth:
                 told = self.averages[k](images)
                 shape = (3 * self.shape[0], *told.shape[2:])
         return images
@@ -198,21 +208,16 @@ def _train(
 ) -> Iterator[int]:
     assert isinstance(network, Network)
     fitting = DenoisingFit(network, lr)
-    average = [p.detach().clone() for p in network.parameters()]
+    average = Average(network, EMA)
     for step in range(steps):
         for group in fitting.optimiser.param_groups:
-            group["lr"] = 0.5 * lr * (1 + math.cos(math.pi * step / steps))
+            group["lr"] = learning_rate(step, steps, lr, floor=0.0)
         rows = torch.randint(len(scale.data), (batch_size,), generator=generator)
-        told = None if scale.told is None else scale.told[rows]
+        told = None if scale.condition is None else scale.condition[rows]
         fitting.step(scale.data[rows], generator, told)
-        decay = min(EMA, (1 + step) / (10 + step))
-        for kept, weight in zip(average, network.parameters(), strict=True):
-            kept.lerp_(weight.detach(), 1 - decay)
+        average.update(step)
         yield step
-    with torch.no_grad():
-        for kept, weight in zip(average, network.parameters(), strict=True):
-            weight.copy_(kept)
-    network.eval()
+    average.put()
 
 
 def _quarters(modes: Tensor) -> list[Tensor]:

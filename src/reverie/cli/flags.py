@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from reverie.reproduce import RESULTS
 from reverie.runs.config import FitConfig
 
 Positional = tyro.conf.Positional
@@ -259,19 +260,12 @@ class Export:
 class Reproduce:
     """Make a published result again: a figure and a table, our number beside the published one.
 
-    Names: linear-generalisation, hidden-gaussian, dynamical-regimes, implicit-regularisation,
-    random-features, analytic-creativity, leaking-benchmark, empirical-optimum,
-    memorised-share, gap-objective, modes-shift, bias-potential, interpolating-classifiers,
-    dominance, minimax-rate, constrained, inverse-problems, distillation, step-schedules,
-    earth, torsions, conditional-bias, unified-view, wavelet-steps, phi4, functional,
-    discrete-mnist, discrete-names, wright-fisher, g-and-k, damped, flexible, sbi-benchmark,
-    rotations. Each takes seconds to minutes (step-schedules an hour).
+    Each takes seconds to minutes (step-schedules an hour).
 
     Example: reverie reproduce linear-generalisation
     """
 
-    name: Positional[str]
-    """Which result."""
+    name: Annotated[Positional[str], tyro.conf.arg(help=f"One of: {', '.join(RESULTS)}.")]
     out: Path | None = None
     """Folder to write to (default: reproduce/NAME)."""
     full: bool = False

@@ -18,6 +18,7 @@ from torch import Tensor
 from reverie.data.dataset import Dataset
 from reverie.data.scaler import Scaler, form_of
 from reverie.errors import InputError
+from reverie.formerly import Formerly
 from reverie.spaces import (
     Euclidean,
     FiniteSet,
@@ -42,9 +43,11 @@ SHORT_NAMES = {"sphere": "Sphere", "torus": "Torus", "rotations": "Rotations",
 
 @dataclass(frozen=True, kw_only=True)
 class SymbolCoder(Scaler):
-    """Rows of symbols: `levels` are a site's values in order, one list, or one per column."""
+    """Rows of symbols: `alphabets` are a site's values in order, one list, or one per column."""
 
-    levels: list[list[float]]
+    alphabets: list[list[float]]
+
+    levels = Formerly("alphabets")
 
     @classmethod
     def fit(cls, data: Dataset) -> SymbolCoder:
@@ -57,24 +60,24 @@ class SymbolCoder(Scaler):
         own = data.kind == "table"  # the columns of a table have alphabets of their own
         groups = [flat[:, [j]] for j in range(flat.shape[1])] if own else [flat]
         named = [data.name(j) for j in range(flat.shape[1])] if own else ["the set"]
-        alphabets = [f.categories for f in data.fields] if data.fields else []
-        levels = []
+        named_values = [f.categories for f in data.fields] if data.fields else []
+        alphabets = []
         for j, (values, name) in enumerate(zip(groups, named, strict=True)):
-            letters = alphabets[j] if alphabets else ()
-            levels.append(
+            letters = named_values[j] if named_values else ()
+            alphabets.append(
                 [float(i) for i in range(len(letters))]
                 if letters
-                else _levels(values, f"{data.source}: {name}")
+                else _alphabet(values, f"{data.source}: {name}")
             )
-        if max(map(len, levels)) < 2:
+        if max(map(len, alphabets)) < 2:
             raise InputError(f"{data.source} holds one symbol only")
-        return cls(**form_of(data), levels=levels)
+        return cls(**form_of(data), alphabets=alphabets)
 
     @property
     def space(self) -> FiniteSet:
         if self.kind == "text" and self.categories:
             return FiniteSet("".join(self.categories[0]), tuple(self.shape))
-        return FiniteSet(max(map(len, self.levels)), tuple(self.shape))
+        return FiniteSet(max(map(len, self.alphabets)), tuple(self.shape))
 
     def to_model(self, values: np.ndarray, source: str = "the data") -> Tensor:
         """Symbols (n, *sites), int64, counted from 0; InputError names the first unknown one."""
@@ -82,7 +85,7 @@ class SymbolCoder(Scaler):
         flat = values.reshape(len(values), -1).astype(np.float64)
         codes = np.empty(flat.shape, np.int64)
         for j, place in self._sites(flat.shape[1]):
-            known = np.asarray(self.levels[j])
+            known = np.asarray(self.alphabets[j])
             found = np.searchsorted(known, flat[:, place]).clip(max=len(known) - 1)
             odd = known[found] != flat[:, place]
             if odd.any():
@@ -99,7 +102,7 @@ class SymbolCoder(Scaler):
         codes = points.detach().cpu().numpy().reshape(len(points), -1)
         raw = np.empty(codes.shape)
         for j, place in self._sites(codes.shape[1]):
-            known = np.asarray(self.levels[j])
+            known = np.asarray(self.alphabets[j])
             raw[:, place] = known[codes[:, place].clip(max=len(known) - 1)]
         return raw.reshape(len(points), *self.shape).astype(np.dtype(self.dtype))
 
@@ -122,12 +125,12 @@ class SymbolCoder(Scaler):
         return "Rows are compared by the number of sites that differ."
 
     def _sites(self, count: int) -> list[tuple[int, slice]]:
-        if len(self.levels) == 1:
+        if len(self.alphabets) == 1:
             return [(0, slice(None))]
         return [(j, slice(j, j + 1)) for j in range(count)]
 
 
-def _levels(values: np.ndarray, name: str) -> list[float]:
+def _alphabet(values: np.ndarray, name: str) -> list[float]:
     """The symbols among `values`, in order; integers that fill half of their range: all of it."""
     known = np.unique(values)
     if len(known) > MOST_SYMBOLS:
@@ -338,7 +341,7 @@ def _vectors(space: Euclidean, data: Dataset, train: Dataset) -> Scaler:
 def _symbols(space: FiniteSet, data: Dataset, train: Dataset) -> Scaler:
     coder = SymbolCoder.fit(data)
     if data.kind != "text" and _numbered(data.values, space.symbols):
-        coder = replace(coder, levels=[[float(i) for i in range(space.symbols)]])
+        coder = replace(coder, alphabets=[[float(i) for i in range(space.symbols)]])
     if coder.space.symbols > space.symbols or coder.space.shape != space.shape:
         raise InputError(
             f"{data.source} has {coder.space.symbols} symbols on sites {coder.space.shape}; the "
@@ -384,7 +387,11 @@ def coder_for(space: str, data: Dataset) -> Scaler:
 
 def coder_from_json(values: dict[str, Any]) -> Scaler:
     """The coder that `to_json` wrote; TypeError where a field is missing."""
-    if "levels" in values:
+    if "levels" in values:  # as runs of the release before have it
+        values = {k: v for k, v in values.items() if k != "levels"} | {
+            "alphabets": values["levels"]
+        }
+    if "alphabets" in values:
         return SymbolCoder(**values)
     if "of" in values:
         return PointsCoder(**values)

@@ -56,5 +56,6 @@ __getattr__ = lazily(
         "implicit_loss": "reverie.objectives.score_matching:implicit_loss",
         "lineage_loss": "reverie.objectives.shares:lineage_loss",
         "implicit_shares_loss": "reverie.objectives.shares:implicit_shares_loss",
+        "negative_elbo": "reverie.information.formerly:negative_elbo",
     },
 )

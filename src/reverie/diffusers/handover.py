@@ -35,6 +35,7 @@ import torch
 from reverie.diffusers.loading import is_flow
 from reverie.diffusers.orders import TOLERANCE, Order, order_for
 from reverie.errors import InputError
+from reverie.formerly import Formerly
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +49,8 @@ class Handover:
     scheduler: Any
     spreads: np.ndarray
     _order: Order = field(repr=False)
+
+    levels = Formerly("spreads")
 
     @property
     def steps(self) -> int:

@@ -24,6 +24,7 @@ import torch
 from reverie.curve import LossCurve
 from reverie.diffusers.handover import Handover, hand_over
 from reverie.errors import InputError
+from reverie.formerly import Formerly
 from reverie.plan.excess import (
     NODES,
     Warp,
@@ -52,6 +53,9 @@ class Plan(PlannedSteps):
     curve: LossCurve = field(repr=False)
     places: np.ndarray = field(repr=False)
     warp: Warp | None = field(default=None, repr=False)
+
+    charge = Formerly("clock_excess")
+    charges = Formerly("excesses")
 
     def path_kl(self, ideal: LossCurve) -> float:
         """Path KL in nats of the K steps, initialisation apart, given the ideal curve."""

@@ -14,6 +14,7 @@ from reverie.processes.covariance import PowerLaw as PowerLaw
 from reverie.processes.flexible import Flexible as Flexible
 from reverie.processes.functional import FunctionNoise as FunctionNoise
 from reverie.processes.gaussian import GaussianProcess as GaussianProcess
+from reverie.processes.gaussian import VariancePreserving as VariancePreserving
 from reverie.processes.gaussian import require_gaussian as require_gaussian
 from reverie.processes.jump import JumpProcess as JumpProcess
 from reverie.processes.langevin import CriticallyDamped as CriticallyDamped

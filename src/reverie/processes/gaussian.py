@@ -13,7 +13,6 @@ first-order stochastic solver for which the path KL of K steps is exact.
 from __future__ import annotations
 
 import math
-import warnings
 from abc import abstractmethod
 from typing import NamedTuple, Unpack
 
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor
 
 from reverie.errors import InputError
+from reverie.formerly import warn
 from reverie.processes.base import Draw, Process, State, float64, point_shape
 from reverie.spaces import Euclidean
 
@@ -84,7 +84,7 @@ class GaussianProcess(Process, abstract=True):
 
     def levels(self, t: Tensor | float, like: Tensor) -> tuple[Tensor, Tensor]:
         """The name of `scales` in the release before; it goes with the next."""
-        warnings.warn("process.levels is now process.scales", DeprecationWarning, stacklevel=2)
+        warn("process.levels", "process.scales")
         return self.scales(t, like)
 
     def network_scales(self, t: Tensor | float, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -231,6 +231,29 @@ class GaussianProcess(Process, abstract=True):
             z = torch.randn(shape, generator=generator, dtype=kind, device=state.device)
             moved = moved + noise * z
         return self.from_modes(moved)
+
+
+class VariancePreserving(GaussianProcess, abstract=True):
+    """alpha^2 + sigma^2 = 1, by the log signal-to-noise ratio; subclasses give `log_gamma`.
+
+    alpha^2 = sigmoid(log gamma), sigma^2 = sigmoid(-log gamma): no digit is lost at either end
+    (Kingma, Salimans, Poole & Ho 2021, section 3.1). `VP` and `Cosine` preserve the variance too,
+    and keep closed forms of alpha and sigma, which the logarithm would round.
+    """
+
+    @abstractmethod
+    def log_gamma(self, t: Tensor) -> Tensor:
+        """Log of the signal-to-noise ratio (B,) at time t (B,), decreasing in t."""
+        raise NotImplementedError
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return self.log_gamma(t).sigmoid().sqrt()
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return (-self.log_gamma(t)).sigmoid().sqrt()
+
+    def gamma(self, t: Tensor) -> Tensor:
+        return self.log_gamma(t).exp()
 
 
 def require_gaussian(

@@ -18,13 +18,13 @@ from torch import Tensor, nn
 
 from reverie.errors import InputError
 from reverie.processes.base import Process
-from reverie.processes.gaussian import GaussianProcess
+from reverie.processes.gaussian import VariancePreserving
 
 STEEPNESS = 10.0  # of every sigmoid, before training
 SHARE = 0.1  # of the rise that the sigmoids make, before training
 
 
-class Learned(GaussianProcess):
+class Learned(VariancePreserving):
     """Log signal-to-noise ratio from `clean` (t = 0) to `noisy` (t = 1), about linear at first.
 
     width: sigmoids of the monotone network. Its parameters ask for no gradient until they are
@@ -69,18 +69,8 @@ class Learned(GaussianProcess):
         return self.slope.to(t).exp() * t + (self.heights.to(t).exp() * rise).mean(1)
 
     def log_gamma(self, t: Tensor) -> Tensor:
-        """Log of the signal-to-noise ratio at t (B,)."""
         share = self._rise(t) / self._rise(torch.ones_like(t[:1]))
         return self.clean.to(t) + (self.noisy - self.clean).to(t) * share
-
-    def alpha(self, t: Tensor) -> Tensor:
-        return self.log_gamma(t).sigmoid().sqrt()
-
-    def sigma(self, t: Tensor) -> Tensor:
-        return (-self.log_gamma(t)).sigmoid().sqrt()
-
-    def gamma(self, t: Tensor) -> Tensor:
-        return self.log_gamma(t).exp()
 
 
 def require_learned(process: Process) -> Learned:

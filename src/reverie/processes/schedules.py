@@ -13,7 +13,7 @@ from torch import Tensor
 
 from reverie.errors import InputError
 from reverie.processes.base import float64
-from reverie.processes.gaussian import GaussianProcess
+from reverie.processes.gaussian import GaussianProcess, VariancePreserving
 
 Shape = tuple[int, ...] | None
 
@@ -196,8 +196,8 @@ class Rectified(GaussianProcess):
         return 1 / (1 + float64(u).reshape(-1).sqrt())
 
 
-class LogLinear(GaussianProcess):
-    """Variance preserving, with log gamma linear in t from `high` at t_min to `low` at t_max.
+class LogLinear(VariancePreserving):
+    """Log gamma linear in t from `high` at t_min to `low` at t_max.
 
     Source: Batzolis et al. 2022, arXiv 2207.09786 (from 10 to -10); Kingma et al. 2021, section 6.
     """
@@ -219,18 +219,9 @@ class LogLinear(GaussianProcess):
         start, stop = self.t_range
         return dict(high=self.high, low=self.low, t_min=start, t_max=stop)
 
-    def _log_gamma(self, t: Tensor) -> Tensor:
+    def log_gamma(self, t: Tensor) -> Tensor:
         start, stop = self.t_range
         return self.high + (self.low - self.high) * (t - start) / (stop - start)
-
-    def alpha(self, t: Tensor) -> Tensor:
-        return self._log_gamma(t).sigmoid().sqrt()
-
-    def sigma(self, t: Tensor) -> Tensor:
-        return (-self._log_gamma(t)).sigmoid().sqrt()
-
-    def gamma(self, t: Tensor) -> Tensor:
-        return self._log_gamma(t).exp()
 
     def time(self, u: Tensor | float) -> Tensor:
         start, stop = self.t_range

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from reverie.errors import InputError
 from reverie.processes.base import float64
-from reverie.processes.gaussian import GaussianProcess
+from reverie.processes.gaussian import VariancePreserving
 
 
-class Tabulated(GaussianProcess):
+class Tabulated(VariancePreserving):
     """x_t = sqrt(a) x + sqrt(1 - a) e with a from a table (T,), decreasing within (0, 1).
 
     Levels without signal at the noisy end (zero terminal SNR) and levels that rounding cannot
@@ -38,30 +38,21 @@ class Tabulated(GaussianProcess):
         kept = table[clean : noisy + 1]
         self.steps, self.first = steps, clean
         # no buffer: a module moved to half precision must keep its noise levels
-        self.log_gamma = kept.log() - torch.log1p(-kept)
+        self.table = kept.log() - torch.log1p(-kept)
 
     def index(self, t: Tensor | float) -> Tensor:
         """Level t T - 1 (B,), fractional between levels."""
         return float64(t).reshape(-1) * self.steps - 1
 
-    def _log_gamma(self, t: Tensor) -> Tensor:
-        table = self.log_gamma.to(t)
+    def log_gamma(self, t: Tensor) -> Tensor:
+        table = self.table.to(t)
         place = t * self.steps - 1 - self.first
         left = place.detach().floor().long().clamp(0, len(table) - 2)
         return table[left] + (place - left) * (table[left + 1] - table[left])
 
-    def alpha(self, t: Tensor) -> Tensor:
-        return self._log_gamma(t).sigmoid().sqrt()
-
-    def sigma(self, t: Tensor) -> Tensor:
-        return (-self._log_gamma(t)).sigmoid().sqrt()
-
-    def gamma(self, t: Tensor) -> Tensor:
-        return self._log_gamma(t).exp()
-
     def time(self, u: Tensor | float) -> Tensor:
         goal = float64(u).reshape(-1).log()
-        table = self.log_gamma.to(goal)
+        table = self.table.to(goal)
         right = torch.searchsorted(-table, -goal).clamp(1, len(table) - 1)
         low, high = table[right - 1], table[right]
         return (self.first + right + (goal - low) / (high - low)) / self.steps

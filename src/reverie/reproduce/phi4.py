@@ -110,8 +110,8 @@ def learned(train: np.ndarray, steps: int, width: int, n: int, seed: int) -> np.
         torch.manual_seed(seed)
         cascade = Cascade(
             images, EDM(0.02, 30.0), "haar", levels,
-            lambda channels, told: Convolutional(
-                channels, told=told, width=width, depth=2, periodic=True
+            lambda channels, given: Convolutional(
+                channels, condition=given, width=width, depth=2, periodic=True
             ),
         )  # fmt: skip
     for _ in fit_cascade(cascade, images, steps, batch_size=128, lr=4e-3, generator=generator):
@@ -119,7 +119,7 @@ def learned(train: np.ndarray, steps: int, width: int, n: int, seed: int) -> np.
     plans = []
     for network, scale in zip(cascade.networks, cascade.scales(images[:256]), strict=True):
         assert isinstance(network, Network)
-        curve = measure(network, scale.data, 16, condition=scale.told, generator=generator)
+        curve = measure(network, scale.data, 16, condition=scale.condition, generator=generator)
         plans.append(plan_steps(curve, STEPS))
     return cascade.sample(n, plans, generator=generator)[:, 0].numpy()
 

@@ -21,7 +21,11 @@ _HOMES = {
 __all__ = [*_HOMES]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
-__getattr__ = lazily(__name__, _HOMES)
+_FOLDER = (  # what of the module `runs` is now `runs.folder`
+    "CONDITIONS", "build_denoiser", "conditions_of", "start", "open_data",
+    "whole_data", "split_rows", "save_tensors", "load_tensors", "load_weights",
+)  # fmt: skip
+__getattr__ = lazily(__name__, _HOMES, {name: f"reverie.runs.folder:{name}" for name in _FOLDER})
 
 if TYPE_CHECKING:
     from reverie.runs.config import FitConfig as FitConfig

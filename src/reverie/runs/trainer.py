@@ -21,6 +21,7 @@ from reverie.data import some_rows
 from reverie.denoisers import Denoiser
 from reverie.errors import InputError
 from reverie.objectives import build_objective
+from reverie.objectives.averaging import Average, Averaged, learning_rate
 from reverie.runs.config import FitConfig
 
 CHECK_LEVELS, CHECK_ROWS = 24, 512
@@ -65,8 +66,8 @@ class Trainer:
     ) -> None:
         self.config, device = config, torch.device(config.device)
         self.network = network.to(device).train()
-        self.average = [p.detach().clone() for p in network.parameters()]
-        self.best = [p.clone() for p in self.average]
+        self.average = Average(self.network, config.ema)
+        self.best = self.average.copy()
         self.train, self.device = train.to(device), device
         self.holdout = None if holdout is None or len(holdout) == 0 else holdout.to(device)
         self.generator = torch.Generator(device).manual_seed(config.seed)
@@ -132,9 +133,7 @@ class Trainer:
         nn.utils.clip_grad_norm_(self.network.parameters(), config.clip, foreach=True)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
-        decay = min(config.ema, (1 + self.progress.step) / (10 + self.progress.step))
-        parameters = [p.detach() for p in self.network.parameters()]
-        torch._foreach_lerp_(self.average, parameters, 1 - decay)  # type: ignore[attr-defined]
+        self.average.update(self.progress.step)
         return total
 
     def _loss(self, batch: int) -> Tensor:
@@ -165,11 +164,8 @@ class Trainer:
         return x
 
     def _learning_rate(self) -> float:
-        """Linear warm-up, then cosine decay to 1% of the peak."""
-        config, step = self.config, self.progress.step
-        warm = min(1.0, (step + 1) / max(config.warmup, 1))
-        done = max(0.0, (step - config.warmup) / max(config.steps - config.warmup, 1))
-        return config.lr * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
+        config = self.config
+        return learning_rate(self.progress.step, config.steps, config.lr, config.warmup)
 
     # --- checks ------------------------------------------------------------------------------
 
@@ -185,7 +181,7 @@ class Trainer:
             row |= {"leak_low": leak.low, "leak_high": leak.high}
             if area < progress.best:
                 progress.best, progress.best_step, progress.stale = area, progress.step, 0
-                self.best = [p.clone() for p in self.average]
+                self.best = self.average.copy()
             else:
                 progress.stale += 1
             if config.stop_on_leak:
@@ -193,7 +189,7 @@ class Trainer:
         if not progress.stopped and progress.step == config.steps:
             progress.stopped = "all steps done"
         if config.stop_on_leak and progress.stopped and self.holdout is not None:
-            self.average = [p.clone() for p in self.best]
+            self.average.weights = [p.clone() for p in self.best]
         progress.rows.append(row)
         return row
 
@@ -219,9 +215,9 @@ class Trainer:
                 for points, told in zip((self.train, self.holdout), self.conditions, strict=True)
             )  # type: ignore[return-value]  # fmt: skip
 
-    def averaged(self) -> _Swapped:
+    def averaged(self) -> Averaged[Denoiser]:
         """The network with its averaged weights, inside a `with` block."""
-        return _Swapped(self.network, self.average)
+        return self.average.kept()
 
     # --- state -------------------------------------------------------------------------------
 
@@ -229,7 +225,7 @@ class Trainer:
         """Tensors and plain values that determine everything to come."""
         tensors = {f"model.{k}": v for k, v in self.network.state_dict().items()}
         names = [name for name, _ in self.network.named_parameters()]
-        for group, values in (("average", self.average), ("best", self.best)):
+        for group, values in (("average", self.average.weights), ("best", self.best)):
             tensors |= {f"{group}.{n}": v for n, v in zip(names, values, strict=True)}
         for index, slots in self.optimiser.state_dict()["state"].items():
             tensors |= {f"adam.{index}.{k}": torch.as_tensor(v) for k, v in slots.items()}
@@ -246,7 +242,7 @@ class Trainer:
         try:
             self.network.load_state_dict(groups["model"])
             names = [name for name, _ in self.network.named_parameters()]
-            self.average = [groups["average"][n].to(self.device) for n in names]
+            self.average.weights = [groups["average"][n].to(self.device) for n in names]
             self.best = [groups["best"][n].to(self.device) for n in names]
         except (KeyError, RuntimeError) as error:
             raise InputError("the saved state belongs to another network or settings") from error
@@ -264,26 +260,3 @@ class Trainer:
 
 def _number(value: Any) -> Any:
     return math.inf if value is None else value
-
-
-class _Swapped:
-    """Puts averaged weights into a network for the length of a `with` block."""
-
-    def __init__(self, network: Denoiser, weights: list[Tensor]) -> None:
-        self.network, self.weights = network, weights
-        self.kept: list[Tensor] = []
-
-    def __enter__(self) -> Denoiser:
-        parameters = list(self.network.parameters())
-        self.kept = [p.detach().clone() for p in parameters]
-        self._put(self.weights)
-        return self.network.eval()
-
-    def __exit__(self, *_: object) -> None:
-        self._put(self.kept)
-        self.network.train()
-
-    def _put(self, weights: list[Tensor]) -> None:
-        with torch.no_grad():
-            for parameter, weight in zip(self.network.parameters(), weights, strict=True):
-                parameter.copy_(weight)

@@ -23,6 +23,8 @@ __getattr__ = lazily(
         "first_hitting": "reverie.sampling.formerly:first_hitting",
         "log_likelihood": "reverie.information.flow:flow_density",
         "flow_log_likelihood": "reverie.information.manifolds:manifold_flow_density",
+        "LogLikelihood": "reverie.information.flow:LogLikelihood",
+        "LINEAR_SAMPLERS": "reverie.sampling.formerly:LINEAR_SAMPLERS",
         "elbo": "reverie.information.manifolds:elbo",
         "DurationLaw": "reverie.information.manifolds:DurationLaw",
     },

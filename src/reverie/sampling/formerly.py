@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from reverie.denoisers import Denoiser
+from reverie.formerly import warn
 from reverie.plan import PlannedSteps
+from reverie.processes import Process
 from reverie.sampling.run import sample
+from reverie.sampling.samplers import ANY, SDE
+
+LINEAR_SAMPLERS = tuple(name for name in SDE if name not in ANY)
 
 
 def _said(name: str, sampler: str) -> None:
-    warnings.warn(
-        f'reverie.sampling.{name} is now sample(denoiser, n, plan, "{sampler}")',
-        DeprecationWarning,
-        stacklevel=3,
-    )
+    warn(f"reverie.sampling.{name}", f'sample(denoiser, n, plan, "{sampler}")', above=3)
 
 
 def tau_leap(denoiser: Denoiser, n: int, plan: PlannedSteps | Tensor, **options: Any) -> Tensor:
@@ -38,3 +38,9 @@ def first_hitting(denoiser: Denoiser, n: int, **options: Any) -> Tensor:
     _said("first_hitting", "first-hitting")
     ends = torch.tensor(denoiser.process.t_range[::-1], dtype=torch.float64)
     return sample(denoiser, n, ends, "first-hitting", **options)
+
+
+def steps_are_measured(process: Process) -> bool:
+    """`process.steps_measured`."""
+    warn("reverie.readings.steps_are_measured(process)", "process.steps_measured")
+    return process.steps_measured

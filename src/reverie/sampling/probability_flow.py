@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from reverie import lazily
 from reverie.information.flow import check_tolerance, denoised, integrate, mean_log_spread
 from reverie.sampling.scales import Guess, Scales, Visit, Visits
 
@@ -23,3 +24,13 @@ def ode(scales: Scales, state: Tensor, guess: Guess, tolerance: float) -> Visits
     y = integrate(slope, state.double() / alpha[:1], ends, tolerance)
     state = (y * alpha[1:]).to(state.dtype)
     yield Visit(scales.t[-1], state, guess(state, scales.given[-1]))
+
+
+__getattr__ = lazily(
+    __name__,
+    {},
+    {
+        "LogLikelihood": "reverie.information.flow:LogLikelihood",
+        "log_likelihood": "reverie.information.flow:flow_density",
+    },
+)

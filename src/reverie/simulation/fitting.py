@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from reverie.curve import LossCurve, measure
 from reverie.errors import InputError
+from reverie.objectives.averaging import Average, learning_rate, put
 from reverie.processes import GaussianProcess
 from reverie.processes.times import low_discrepancy
 from reverie.simulation.network import LinearGuess, PairBody, PairNetwork
@@ -53,7 +54,13 @@ class Check:
 
 
 class Fit:
-    """Training of one network on pairs w (n, d), x (n, m), and its best average of weights."""
+    """Training of one network on pairs w (n, d), x (n, m), and its best average of weights.
+
+    Average and learning rate are those of `runs.Trainer`, its loop is not: here the pairs of noise
+    are antithetic, the observation's blocks are shuffled row by row, a part of the network (its
+    linear guess) is solved for and not trained, and the first check stands before the first step,
+    so that the linear guess itself may win.
+    """
 
     def __init__(
         self,
@@ -67,8 +74,8 @@ class Fit:
         self.held = tuple(part[:CHECK_ROWS] for part in held)
         self.generator = torch.Generator().manual_seed(settings.seed)
         self.network = start(process, pairs, settings, bounds)
-        self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
-        self.best = copy.deepcopy(self.average)
+        self.average = Average(self.network.body, settings.ema)
+        self.best = copy.deepcopy(self.network).eval().requires_grad_(False)
         self.linear_curve = self.best_curve = self._curve()
         self.checks = [Check(0, math.nan, self.best_curve.area())]
         self.stale = 0
@@ -102,16 +109,15 @@ class Fit:
         return self.best
 
     def _step(self, step: int) -> float:
+        settings = self.settings
         for group in self.optimiser.param_groups:
-            group["lr"] = _learning_rate(step, self.settings)
+            group["lr"] = learning_rate(step - 1, settings.steps, settings.lr, settings.warmup)
         loss = self._loss()
         loss.backward()
         nn.utils.clip_grad_norm_(self.network.body.parameters(), 1.0, foreach=True)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
-        decay = min(self.settings.ema, (1 + step) / (10 + step))
-        average, latest = (list(m.body.parameters()) for m in (self.average, self.network))
-        torch._foreach_lerp_(average, latest, 1 - decay)  # type: ignore[attr-defined]
+        self.average.update(step - 1)
         return float(loss.detach())
 
     def _loss(self) -> Tensor:
@@ -147,17 +153,18 @@ class Fit:
         self.checks.append(Check(step, running, curve.area()))
         self.stale += 1
         if curve.area() < self.best_curve.area():
-            self.best.load_state_dict(self.average.state_dict())
+            put(self.best.body, self.average.weights)
             self.best_curve, self.stale = curve, 0
 
     def _curve(self) -> LossCurve:
         """Held-out curve of the averaged weights, with noise common to all checks."""
         w, x = self.held
         generator = torch.Generator().manual_seed(self.settings.seed + 1)
-        return measure(
-            self.average, w, LEVELS, generator=generator, batch_size=CHECK_ROWS,
-            keep_samples=True, condition=x,
-        )  # fmt: skip
+        with self.average.kept():
+            return measure(
+                self.network, w, LEVELS, generator=generator, batch_size=CHECK_ROWS,
+                keep_samples=True, condition=x,
+            )  # fmt: skip
 
 
 def start(
@@ -184,10 +191,3 @@ def shuffled(x: Tensor, blocks: int, generator: torch.Generator) -> Tensor:
     order = torch.rand(len(x), blocks, generator=generator).argsort(1)
     parts = x.reshape(len(x), blocks, -1)
     return parts.gather(1, order[:, :, None].expand_as(parts)).reshape(x.shape)
-
-
-def _learning_rate(step: int, settings: Settings) -> float:
-    """Linear warm-up, then cosine decay to 1% of the peak."""
-    warm = min(1.0, step / max(settings.warmup, 1))
-    fall = 0.5 * (1 + math.cos(math.pi * step / settings.steps))
-    return settings.lr * warm * (0.01 + 0.99 * fall)

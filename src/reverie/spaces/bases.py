@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from reverie.errors import InputError
+from reverie.formerly import Formerly, keywords
 from reverie.spaces.filters import level_matrix, low_pass
 
 
@@ -79,29 +80,32 @@ class Wavelet(Basis):
     """Periodic orthonormal wavelet transform, with `levels` scales (default: as many as fit).
 
     Modes are laid out as a pyramid: averages in the first corner, band 0; band k holds the details
-    of scale levels - k + 1, so that the last band is the finest. The corner of side n / 2^j,
-    transformed back with levels - j levels, is the image averaged j times.
+    of scale depth - k + 1, so that the last band is the finest. The corner of side n / 2^j,
+    transformed back with depth - j levels, is the image averaged j times.
     """
 
+    levels = Formerly("depth")
+
+    @keywords(levels="depth")
     def __init__(
-        self, shape: tuple[int, ...], wavelet: str = "haar", levels: int | None = None
+        self, shape: tuple[int, ...], wavelet: str = "haar", depth: int | None = None
     ) -> None:
         axes, filters = _axes(shape), low_pass(wavelet)
         most = min(_halvings(size) for size in axes)
-        levels = most if levels is None else levels
-        if not 1 <= levels <= most:
+        depth = most if depth is None else depth
+        if not 1 <= depth <= most:
             raise InputError(
-                f"a wavelet of {levels} levels needs sides that halve as often; "
+                f"a wavelet of {depth} levels needs sides that halve as often; "
                 f"{' x '.join(map(str, axes))} halves {most} times"
             )
-        self.wavelet, self.levels = wavelet, levels
+        self.wavelet, self.depth = wavelet, depth
         self._steps = [
-            [level_matrix(filters, size >> level) for size in axes] for level in range(levels)
+            [level_matrix(filters, size >> level) for size in axes] for level in range(depth)
         ]
-        bands = torch.full(axes, levels)
-        for level in range(1, levels + 1):
-            bands[tuple(slice(size >> level) for size in axes)] = levels - level
-        super().__init__(shape, bands.expand(shape), f"{wavelet}/{levels}")
+        bands = torch.full(axes, depth)
+        for level in range(1, depth + 1):
+            bands[tuple(slice(size >> level) for size in axes)] = depth - level
+        super().__init__(shape, bands.expand(shape), f"{wavelet}/{depth}")
 
     def to_modes(self, x: Tensor) -> Tensor:
         modes = x.clone()

@@ -1,5 +1,6 @@
 """Closed forms: linear diffusion models and what they say about data, before any training."""
 
+from reverie import lazily
 from reverie.theory.bounds import Certificate as Certificate
 from reverie.theory.bounds import Facts as Facts
 from reverie.theory.bounds import certificates as certificates
@@ -27,3 +28,12 @@ from reverie.theory.times import speciation_time as speciation_time
 from reverie.theory.wishart import expected_kl as expected_kl
 from reverie.theory.wishart import gaussian_kl as gaussian_kl
 from reverie.theory.wishart import limit_kl_per_dim as limit_kl_per_dim
+
+__getattr__ = lazily(
+    __name__,
+    {},
+    {
+        "Levels": "reverie.theory.samplers:Scales",
+        "ddpm_levels": "reverie.theory.samplers:ddpm_scales",
+    },
+)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from reverie import lazily
 from reverie.errors import InputError
 from reverie.plan import Plan, PlannedSteps
 from reverie.processes import GaussianProcess
@@ -79,3 +80,14 @@ def variance_path(
     for k in range(len(kept)):
         path[k + 1] = (kept[k] + clean[k] * gain[k]) ** 2 * path[k] + spread[k]
     return path
+
+
+__getattr__ = lazily(
+    __name__,
+    {},
+    {
+        "Levels": "reverie.theory.samplers:Scales",
+        "ddpm_levels": "reverie.theory.samplers:ddpm_scales",
+        "levels_of": "reverie.theory.samplers:scales_of",
+    },
+)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from reverie.denoisers.networks.network import FourierTime
 from reverie.errors import InputError
+from reverie.formerly import keywords
 
 Padding = Literal["circular", "zeros"]
 
@@ -16,25 +17,26 @@ Padding = Literal["circular", "zeros"]
 class Convolutional(nn.Module):
     """Residual 3 x 3 convolutions over images (B, channels, H, W), modulated by the noise level.
 
-    told: channels of the condition (B, told, H, W), which is stacked on the image; 0: none.
-    periodic: wrap around at the borders, as on a torus, instead of padding with zeros. Every block
-    doubles its reach by dilation: 1, 2, 4, ... InputError when called without its condition.
+    condition: channels of the condition (B, condition, H, W), which is stacked on the image; 0:
+    none. periodic: wrap around at the borders, as on a torus, instead of padding with zeros. Every
+    block doubles its reach by dilation: 1, 2, 4, ... InputError when called without its condition.
     """
 
+    @keywords(told="condition")
     def __init__(
         self,
         channels: int,
         *,
-        told: int = 0,
+        condition: int = 0,
         width: int = 32,
         depth: int = 3,
         periodic: bool = False,
     ) -> None:
         super().__init__()
         padding: Padding = "circular" if periodic else "zeros"
-        self.told = told
+        self.given = condition
         self.time = nn.Sequential(FourierTime(), nn.Linear(32, 64), nn.SiLU())
-        self.enter = nn.Conv2d(channels + told, width, 3, padding=1, padding_mode=padding)
+        self.enter = nn.Conv2d(channels + condition, width, 3, padding=1, padding_mode=padding)
         self.blocks = nn.ModuleList(_Block(width, 2**k, padding) for k in range(depth))
         self.leave = nn.Conv2d(width, channels, 3, padding=1, padding_mode=padding)
         nn.init.zeros_(self.leave.weight)
@@ -43,8 +45,8 @@ class Convolutional(nn.Module):
 
     def forward(self, x: Tensor, level: Tensor, condition: Tensor | None = None) -> Tensor:
         """Values (B, channels, H, W) for images x at levels (B,)."""
-        if (condition is None) != (self.told == 0):
-            wanted = f"a condition of {self.told} channels" if self.told else "no condition"
+        if (condition is None) != (self.given == 0):
+            wanted = f"a condition of {self.given} channels" if self.given else "no condition"
             raise InputError(f"this network takes {wanted}")
         if condition is not None:
             x = torch.cat([x, condition.to(x)], 1)
