@@ -29,6 +29,7 @@ from reverie.curve import LossCurve
 from reverie.data.rows import row_codes, some_rows
 from reverie.denoisers.exact.low_rank import Moments
 from reverie.errors import InputError
+from reverie.plan.excess import variance_of
 
 NATS = 0.05
 PAIRED = 1000  # rows whose pairs bound the cost of a start
@@ -81,9 +82,7 @@ def choose_ends(
         raise InputError("ends are chosen for Gaussian noise of one clock and a known dimension")
     if isinstance(source, LossCurve):
         assert source.dim is not None
-        read = 2 * float(source.rate[0]) / source.dim
-        variance = read if source.variance is None else source.variance
-        spectrum, mean, rows = np.full(source.dim, variance), 0.0, None
+        spectrum, mean, rows = np.full(source.dim, variance_of(source)), 0.0, None
     else:
         rows = torch.as_tensor(source)
         if len(rows) < 2:
