@@ -59,8 +59,8 @@ class PlanReport:
     def lines(self) -> list[str]:
         """The guard, the tables, grids and certificates as text."""
         said = self.sentences()
-        return [*said, *([""] if said else []), *self._table(), "", *self._budget(),
-                *self._splits(), *self._bounds(), *self._grids()]  # fmt: skip
+        return [*said, "", *self._budget(), *self._table(), "", *self._splits(),
+                *self._bounds(), *self._grids()]  # fmt: skip
 
     def sentences(self) -> list[str]:
         """What is true of the model before any plan, its ends, and how many steps are enough."""

@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.special import logsumexp
 from torch import Tensor
 
 from reverie.curve import LossCurve
@@ -113,7 +112,9 @@ def start_cost(sigma: float, spectrum: np.ndarray, mean: float) -> float:
 
 def start_bound(sigma: float, products: np.ndarray) -> float:
     """log E exp(x . x' / sigma^2) over products of different rows: at least the KL in nats."""
-    return float(logsumexp(products / sigma**2) - math.log(len(products)))
+    exponent = products / sigma**2
+    top = float(exponent.max())
+    return top + math.log(float(np.exp(exponent - top).mean()))
 
 
 def _noisiest(
