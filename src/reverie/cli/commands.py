@@ -42,7 +42,7 @@ from reverie.runs.run import Run
 from reverie.runs.sweeps import sweep as run_sweep
 from reverie.runs.trust import Trusted, trusted, trusted_run
 from reverie.sampling.drawn_steps import DrawnSteps, steps_by_drawing
-from reverie.sampling.ends import choose_ends
+from reverie.sampling.ends import NATS, choose_ends
 from reverie.sampling.samplers import NAMES, sampler_named
 from reverie.theory.bounds import Facts
 
@@ -166,10 +166,12 @@ def _drawn(
     if told is not None:
         pick = np.random.default_rng(0).integers(len(told), size=command.draw)
         told = told[torch.as_tensor(pick)]
+    # a level that keeps signal is no start for noise alone
+    start = rows if known.start is not None and known.start.saved > NATS else None
     for name in samplers:
         yield steps_by_drawing(
             known.denoiser, known.curve if charges is None else charges, command.draw, name,
-            clock=command.clock, shape=tuple(rows.shape[1:]), condition=told,
+            clock=command.clock, shape=tuple(rows.shape[1:]), condition=told, start=start,
             generator=torch.Generator().manual_seed(0),
         )  # fmt: skip
 
