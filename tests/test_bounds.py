@@ -41,7 +41,7 @@ def test_t1_is_never_violated(rate, steps, span):
     curve = LossCurve(np.geomspace(1e-2, 1e-2 * math.exp(span), len(rate)), rate, dim=2)
     bound = geometric_bound(steps, span, information_bound(curve))
     for method in ("log-snr", "loss-adaptive"):
-        assert plan_steps(curve, steps, method).excess <= bound * (1 + 1e-6) + 1e-6
+        assert plan_steps(curve, steps, method, clock="nats").excess <= bound * (1 + 1e-6) + 1e-6
 
 
 @settings(max_examples=60, deadline=None)
@@ -56,7 +56,7 @@ def test_the_limit_of_many_steps(two_point_curve):
     """K KL -> S^2 / 4 = 1.505 within 3% at K = 80; closed form for a Gaussian (spec 1.5, 6.5)."""
     limit = roughness(two_point_curve) ** 2 / 4
     assert abs(limit - 1.505) < 1e-3
-    assert abs(80 * plan_steps(two_point_curve, 80).excess / limit - 1) < 0.03
+    assert abs(80 * plan_steps(two_point_curve, 80, clock="nats").excess / limit - 1) < 0.03
     u, c2, dim = np.geomspace(1 / 400, 400, 1200), 0.49, 3
     gauss = LossCurve(u, 0.5 * dim * c2 / (1 + u * c2), dim=dim)
     closed = dim * math.log((1 + u[-1] * c2) / (1 + u[0] * c2)) ** 2 / 4
@@ -138,9 +138,9 @@ def test_certificates_run_from_sharp_to_loose(two_point_curve):
     )  # fmt: skip
     found = {c.name: c for c in certificates(two_point_curve, 20, budget=0.1, facts=facts)}
     measured = found["measured"]
-    assert measured.value == plan_steps(two_point_curve, 20).excess
-    assert plan_steps(two_point_curve, measured.steps).excess <= 0.1
-    assert plan_steps(two_point_curve, measured.steps - 1).excess > 0.1
+    assert measured.value == plan_steps(two_point_curve, 20, clock="nats").excess
+    assert plan_steps(two_point_curve, measured.steps, clock="nats").excess <= 0.1
+    assert plan_steps(two_point_curve, measured.steps - 1, clock="nats").excess > 0.1
     entropy = found["geometric grid, entropy"]
     kappa = math.expm1(math.log(1e4) / 20)
     assert abs(entropy.value - kappa * math.log(2)) < 1e-12

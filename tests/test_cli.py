@@ -121,7 +121,16 @@ def test_plan_prints_every_schedule(run, capsys):
     assert (run / "plan.html").exists()
     assert call("plan", run, "--steps", "6", "--json") == 0
     plan = json.loads(capsys.readouterr().out)["plans"][0]
+    # the default is what one sees; the least path KL on request
+    assert plan["clock"] == "samples"
+    assert plan["excess_nats"] == plan["rivals"]["loss-adaptive in the samples clock"]
+    assert call("plan", run, "--steps", "6", "--clock", "nats", "--json") == 0
+    data = json.loads(capsys.readouterr().out)
+    plan = data["plans"][0]
     assert plan["excess_nats"] == min(plan["rivals"].values())
+    assert data["trust"]["guard"]["sentences"]
+    assert data["trust"]["initialisation"]["saved"] >= 0
+    assert 0 <= data["area_error_nats"] < data["area_nats"]
 
 
 def test_plan_of_several_numbers_of_steps(run, tmp_path, capsys):
@@ -144,6 +153,19 @@ def test_plan_of_several_numbers_of_steps(run, tmp_path, capsys):
         assert np.allclose(t, plan["t"])
         assert np.allclose(np.exp(log_snr), plan["u"], rtol=1e-6)
         assert np.allclose(2 * np.log(alpha / sigma), log_snr, atol=1e-6)
+
+
+def test_plan_tells_steps_by_drawing_and_ends(run, tmp_path, capsys):
+    arguments = ("--steps", "4", "--draw", "24", "--sampler", "ancestral,ddim", "--ends")
+    assert call("plan", run, *arguments, "--out", tmp_path, "--no-calibrate", "--quiet") == 0
+    text = capsys.readouterr().out
+    assert "steps by drawing, ancestral" in text
+    assert "steps by drawing, ddim" in text
+    assert "sigma_max" in text
+    data = json.loads((tmp_path / "plan.json").read_text())
+    assert [found["sampler"] for found in data["steps_by_drawing"]] == ["ancestral", "ddim"]
+    assert data["ends"]["sigma_min"] < data["ends"]["sigma_max"]
+    assert "Before the plan" in (tmp_path / "plan.html").read_text()
 
 
 def test_plan_for_a_deterministic_sampler(run, tmp_path, capsys):

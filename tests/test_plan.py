@@ -35,13 +35,15 @@ TABLE = {
 @pytest.mark.parametrize("method", TABLE)
 def test_two_point_table(method, two_point_curve):
     for steps, figure in zip((5, 10, 20, 40, 80), TABLE[method], strict=True):
-        excess = plan_steps(two_point_curve, steps, method).excess
+        excess = plan_steps(two_point_curve, steps, method, clock="nats").excess
         assert abs(excess - figure) < 1.0 * 10 ** (math.floor(math.log10(figure)) - 2), steps
 
 
 def test_loss_adaptive_levels_of_the_two_point_target(two_point_curve):
     published = [20, 1.782, 1.191, 0.919, 0.751, 0.631, 0.536, 0.456, 0.381, 0.304, 0.2]
-    assert np.allclose(plan_steps(two_point_curve, 10).u ** -0.5, published, rtol=3e-3)
+    assert np.allclose(
+        plan_steps(two_point_curve, 10, clock="nats").u ** -0.5, published, rtol=3e-3
+    )
 
 
 @pytest.mark.parametrize("factor", [1.0, 0.9])
@@ -84,7 +86,7 @@ def test_a_wrong_denoiser_pays_more_than_its_excess(two_point_curve):
     """`excess` is against the model's own curve; path_kl adds the denoiser's share (spec 1.3)."""
     share = 0.5 * 0.01 * (1 - two_point_mmse(two_point_curve.u))
     model = LossCurve(two_point_curve.u, two_point_curve.rate + share, dim=1)
-    plan = plan_steps(model, 10)
+    plan = plan_steps(model, 10, clock="nats")
     assert plan.path_kl(two_point_curve) > plan.excess
     inner = plan.u[:-1]
     denoiser = (np.diff(plan.u) * 0.005 * (1 - two_point_mmse(inner))).sum()
@@ -98,7 +100,7 @@ def test_gaussian_optimum_is_geometric_in_one_plus_gamma(steps):
     c2, d = 0.49, 3
     u = np.geomspace(1 / 400, 400, 1200)
     curve = LossCurve(u, 0.5 * d * c2 / (1 + u * c2), dim=d)
-    plan = plan_steps(curve, steps)
+    plan = plan_steps(curve, steps, clock="nats")
     ends = 1 + u[[0, -1]] * c2
     # the charge is flat at its minimum: knots are known less well than it is
     assert np.allclose(1 + plan.u * c2, np.geomspace(*ends, steps + 1), rtol=1.5e-2)
@@ -111,7 +113,7 @@ def test_tangent_law_is_optimal_for_gaussian_ddim():
     c2, u = 0.49, np.geomspace(1 / 400, 400, 1500)
     curve = LossCurve(u, 0.5 * c2 / (1 + u * c2), dim=1)
     for method in ("tangent", "rescaled-entropic"):
-        sigma = plan_steps(curve, 12, method).u ** -0.5
+        sigma = plan_steps(curve, 12, method, clock="nats").u ** -0.5
         gain = np.prod(
             [1 - (1 - s / t) * t**2 / (t**2 + c2) for t, s in itertools.pairwise(sigma)]
         )
@@ -130,7 +132,7 @@ curves = st.lists(st.floats(0, 5), min_size=4, max_size=30).map(
 def test_the_exact_program_is_never_beaten(rate, steps):
     u = np.geomspace(1e-2, 1e3, len(rate))
     curve = LossCurve(u, rate, dim=2)
-    best = plan_steps(curve, steps)
+    best = plan_steps(curve, steps, clock="nats")
     for plan in best.compare().values():
         assert best.excess <= plan.excess + 2e-3 * abs(plan.excess) + 1e-6, plan.method
     assert best.excess >= -1e-4 * max(1, best.staircase)
@@ -157,7 +159,9 @@ def test_best_knots_equals_the_quadratic_program(rate, steps, seed, columns):
 
 def test_refining_a_plan_lowers_its_charge(two_point_curve):
     for method in METHODS:
-        charges = [plan_steps(two_point_curve, k, method).excess for k in (6, 12, 24)]
+        charges = [
+            plan_steps(two_point_curve, k, method, clock="nats").excess for k in (6, 12, 24)
+        ]
         assert charges[0] > charges[1] > charges[2], method
 
 
@@ -171,11 +175,11 @@ def test_noisy_losses_cost_little(bins, noise, figure, two_point_curve):
     u = np.geomspace(two_point_curve.u[0], two_point_curve.u[-1], bins)
     for _ in range(9):
         noisy = 0.5 * two_point_mmse(u) * (1 + noise * rng.standard_normal(bins))
-        grid = plan_steps(LossCurve(u, noisy, dim=1), 10).u
+        grid = plan_steps(LossCurve(u, noisy, dim=1), 10, clock="nats").u
         costs.append(
             (np.diff(grid) * 0.5 * two_point_mmse(grid[:-1])).sum() - two_point_curve.area()
         )
-    best = plan_steps(two_point_curve, 10).excess
+    best = plan_steps(two_point_curve, 10, clock="nats").excess
     assert np.median(costs) < figure + 0.1 * (figure - best)
     assert np.median(costs) < 1.35 * best
 
@@ -210,7 +214,7 @@ def test_curves_with_several_clocks_have_plans():
     level = np.linspace(0, 6, 200)
     u = np.stack([np.exp(level), np.exp(1.5 * level - 2)], 1)
     curve = LossCurve(u, 0.5 * np.array([1.0, 4.0]) / (1 + u * np.array([1.0, 4.0])))
-    rivals = plan_steps(curve, 6).compare()
+    rivals = plan_steps(curve, 6, clock="nats").compare()
     assert list(rivals) == ["loss-adaptive", "log-snr"]
     assert rivals["loss-adaptive"].excess > 0
 
@@ -279,7 +283,7 @@ def wide_curve():
 @pytest.mark.parametrize("method", WIDE_TABLE)
 def test_wide_ends_table(method, wide_curve):
     for steps, figure in zip((10, 40), WIDE_TABLE[method], strict=True):
-        assert matches(plan_steps(wide_curve, steps, method).excess, figure), steps
+        assert matches(plan_steps(wide_curve, steps, method, clock="nats").excess, figure), steps
 
 
 @pytest.mark.parametrize("sigma_min", IMAGE_TABLE)
@@ -291,7 +295,7 @@ def test_image_like_gaussian_table(sigma_min):
     curve = LossCurve(u, rate, dim=3072)
     for method, figures in IMAGE_TABLE[sigma_min].items():
         for steps, figure in zip((18, 50, 250), figures, strict=True):
-            bits = plan_steps(curve, steps, method).excess / (3072 * math.log(2))
+            bits = plan_steps(curve, steps, method, clock="nats").excess / (3072 * math.log(2))
             assert matches(bits, figure), (method, steps)
 
 
@@ -302,7 +306,7 @@ def test_loss_adaptive_can_hurt_a_deterministic_sampler():
     figures = {"tangent": 0.0857, "rescaled-entropic": 0.0857, "cosine": 0.091,
                "log-snr": 0.117, "karras": 0.127, "loss-adaptive": 0.222}  # fmt: skip
     for method, figure in figures.items():
-        sigma = plan_steps(curve, 12, method).u ** -0.5
+        sigma = plan_steps(curve, 12, method, clock="nats").u ** -0.5
         steps = [1 - (1 - s / t) * t**2 / (t**2 + c2) for t, s in itertools.pairwise(sigma)]
         exact = math.sqrt((c2 + sigma[-1] ** 2) / (c2 + sigma[0] ** 2))
         assert abs(1 - np.prod(steps) / exact - figure) < 6e-4, method
@@ -311,7 +315,7 @@ def test_loss_adaptive_can_hurt_a_deterministic_sampler():
 def test_the_law_of_the_samples_is_closer_than_their_path(two_point_curve):
     """Marginal KL of 10 steps, propagating the sampler's density on a grid (spec 1.7, 6.4)."""
     for method, figure in MARGINAL.items():
-        plan = plan_steps(two_point_curve, 10, method)
+        plan = plan_steps(two_point_curve, 10, method, clock="nats")
         marginal = _marginal_kl(plan.u)
         assert marginal <= plan.excess
         assert abs(marginal - figure) < 1.5e-4, method
@@ -354,7 +358,9 @@ def test_path_kl_by_simulation(generator):
 def test_align_your_steps_searches_for_the_exact_program(rate, steps):
     """The same objective: never below the optimum, and at it where no step can move alone."""
     curve = LossCurve(np.geomspace(1e-2, 1e3, len(rate)), rate, dim=2)
-    best, found = (plan_steps(curve, steps, m) for m in ("loss-adaptive", "align-your-steps"))
+    best, found = (
+        plan_steps(curve, steps, m, clock="nats") for m in ("loss-adaptive", "align-your-steps")
+    )
     assert found.excess >= best.excess - 2e-3 * abs(best.excess) - 1e-6
     start = plan_steps(curve, steps, "log-snr")
     assert steps > 10 or found.excess <= start.excess * (1 + 1e-9) + 1e-9
@@ -363,7 +369,7 @@ def test_align_your_steps_searches_for_the_exact_program(rate, steps):
 def test_align_your_steps_is_near_the_optimum(two_point_curve):
     for steps in (5, 10, 20, 40):
         best, found = (
-            plan_steps(two_point_curve, steps, m).excess
+            plan_steps(two_point_curve, steps, m, clock="nats").excess
             for m in ("loss-adaptive", "align-your-steps")
         )
         assert found < 1.05 * best
@@ -507,19 +513,20 @@ def test_gits_on_a_real_mixture(two_point_curve, generator):
         TwoPoint(EDM(0.2, 20)), two_point_curve, 8, shape=(1,), n=128, generator=generator
     )
     assert np.allclose(plan.u[[0, -1]], two_point_curve.u[[0, -1]])
-    assert plan.excess < 10 * plan_steps(two_point_curve, 8).excess
+    assert plan.excess < 10 * plan_steps(two_point_curve, 8, clock="nats").excess
 
 
 # --- what a plan says of itself ---------------------------------------------------------------
 
 
 def test_every_plan_carries_both_charges(two_point_curve):
-    for plan in plan_steps(two_point_curve, 8).compare().values():
+    for plan in plan_steps(two_point_curve, 8, clock="nats").compare().values():
         assert set(plan.excesses) == {"nats", "samples"}
         assert plan.excesses["nats"] == plan.excess
         rate = two_point_curve.rate  # c^2: between the variance and the scale of half the guess
-        half = np.exp(np.interp(-rate[0] / 2, -rate, np.log(two_point_curve.u)))
-        variance = np.sqrt(2 * rate[0] / half)
+        read = 2 * rate[0] / (1 - 2 * rate[0] * two_point_curve.u[0])
+        half = np.exp(np.interp(-read / 4, -rate, np.log(two_point_curve.u)))
+        variance = np.sqrt(read / half)
         clock = -np.arctan(1 / np.sqrt(plan.u * variance))
         stairs = (np.diff(clock) * two_point_curve(plan.u[:-1])).sum()
         dense = np.geomspace(plan.u[0], plan.u[-1], 20_001)

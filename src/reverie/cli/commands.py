@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from reverie.cli import flags
 from reverie.cli.console import Console, again, open_run
@@ -17,26 +22,31 @@ from reverie.diffusers import from_diffusers
 from reverie.errors import InputError
 from reverie.files import read_json
 from reverie.forecast import predict as forecast
-from reverie.plan.excess import has_samples_clock
+from reverie.plan import StepCharges
 from reverie.processes import process_typed
 from reverie.report import report_plans, write_forecast, write_plans, write_sweep
 from reverie.reproduce import reproduce as make_again
 from reverie.runs.config import FitConfig
 from reverie.runs.export import SCALER
 from reverie.runs.fitting import fit as fit_run
+from reverie.runs.folder import conditions_of
 from reverie.runs.readings import (
     COSTLY_ROWS,
     draw,
     path_kl,
-    sampling_curve,
     standard_curves,
     step_charges,
 )
 from reverie.runs.rejection import draw_without_copies
 from reverie.runs.run import Run
 from reverie.runs.sweeps import sweep as run_sweep
+from reverie.runs.trust import Trusted, trusted, trusted_run
+from reverie.sampling.drawn_steps import DrawnSteps, steps_by_drawing
+from reverie.sampling.ends import NATS, choose_ends
 from reverie.sampling.samplers import NAMES, sampler_named
 from reverie.theory.bounds import Facts
+
+CALIBRATION = "calibration"
 
 
 def fit(command: flags.Fit, console: Console) -> int:
@@ -101,37 +111,69 @@ def sample(command: flags.Sample, console: Console) -> int:
 
 
 def plan(command: flags.PlanSteps, console: Console) -> int:
-    if command.sampler not in NAMES:
-        raise InputError(f"no sampler is called {command.sampler!r}; choose {', '.join(NAMES)}")
+    samplers = [name.strip() for name in command.sampler.split(",")]
+    for name in samplers:
+        if name not in NAMES:
+            raise InputError(f"no sampler is called {name!r}; choose {', '.join(NAMES)}")
     counts = _counts(command.steps)
     run = _run_of(command, console)
     facts, charges = None, None
     if run is None:
-        curve, second = _measured(command, console)
-        facts = Facts(second_moment=second)
+        known, rows = _measured(command, console)
+        facts = Facts(second_moment=float(rows.flatten(1).square().sum(1).mean()))
     else:
-        curve = sampling_curve(run)
+        console.say("guarding the curve ...")
+        known, rows = trusted_run(run, calibrating=command.calibrate), run.train_points()
         if run.process.clock_is_snr:
-            facts = Facts(float(run.train_points().flatten(1).square().sum(1).mean()))
+            facts = Facts(float(rows.flatten(1).square().sum(1).mean()))
         if run.process.steps_measured:
             console.say("measuring steps ...")
             charges = step_charges(run)
-    clock = command.clock
-    if clock is None:  # a plan that is best in path KL can be the worst for other samplers
-        kl_only = command.sampler == "ancestral" or not has_samples_clock(curve)
-        clock = "nats" if kl_only else "samples"
     report = report_plans(
-        str(command.model), curve, counts, method=command.plan or "loss-adaptive", clock=clock,
-        sampler=command.sampler, budget=command.budget, facts=facts, charges=charges,
+        str(command.model), known.curve, counts, method=command.plan or "loss-adaptive",
+        clock=command.clock, sampler=samplers[0], budget=command.budget, facts=facts,
+        charges=charges,
     )  # fmt: skip
-    if run is not None:
+    if run is not None and known.calibrated is None:
         split = {k: path_kl(run, p) for k, p in report.chosen.items()}
         report.splits.update({k: s for k, s in split.items() if s is not None})
+    report = replace(
+        report, trusted=known, drawn=tuple(_drawn(command, known, samplers, charges, rows, run)),
+        ends=choose_ends(rows, known.measured) if command.ends else None,
+    )  # fmt: skip
     folder = command.out or (Path("plan") if run is None else command.model)
     written = write_plans(folder, report, again())
+    if known.calibrated is not None:
+        shutil.rmtree(folder / CALIBRATION, ignore_errors=True)
+        written.append(known.calibrated.save_pretrained(folder / CALIBRATION))
     lines = [*report.lines(), "", *(str(path) for path in written)]
     flags.print_result(command, "\n".join(lines), report.to_json())
     return 0
+
+
+def _drawn(
+    command: flags.PlanSteps,
+    known: Trusted,
+    samplers: list[str],
+    charges: StepCharges | None,
+    rows: Tensor,
+    run: Run | None,
+) -> Iterator[DrawnSteps]:
+    """For each sampler the fewest steps that will do at --draw samples."""
+    if command.draw is None:
+        return
+    told = None if run is None else conditions_of(run.train)
+    if told is not None:
+        pick = np.random.default_rng(0).integers(len(told), size=command.draw)
+        told = told[torch.as_tensor(pick)]
+    # a level that keeps signal is no start for noise alone
+    start = rows if known.start is not None and known.start.saved > NATS else None
+    for name in samplers:
+        yield steps_by_drawing(
+            known.denoiser, known.curve if charges is None else charges, command.draw, name,
+            clock=command.clock, shape=tuple(rows.shape[1:]), condition=told, start=start,
+            generator=torch.Generator().manual_seed(0),
+        )  # fmt: skip
 
 
 def _scaler(path: Path) -> Scaler:
@@ -161,10 +203,8 @@ def _run_of(command: flags.PlanSteps, console: Console) -> Run | None:
     return open_run(path, console, command.of_run.process)
 
 
-def _measured(command: flags.PlanSteps, console: Console) -> tuple[LossCurve, float]:
-    """The curve of a diffusers model on the rows of --data, and their mean square."""
-    import torch
-
+def _measured(command: flags.PlanSteps, console: Console) -> tuple[Trusted, Tensor]:
+    """A diffusers model guarded on the rows of --data, and these."""
     if command.data is None:
         raise InputError(f"{command.model} is a diffusers model: give rows to measure it on, "
                          "--data FILE")  # fmt: skip
@@ -180,12 +220,10 @@ def _measured(command: flags.PlanSteps, console: Console) -> tuple[LossCurve, fl
         denoiser, rows, generator=torch.Generator().manual_seed(0), batch_size=64,
         label=f"model on {command.data}", progress=console.ticker("curve"),
     )  # fmt: skip
-    return curve, float(rows.flatten(1).square().sum(1).mean())
+    return trusted(denoiser, curve, rows, calibrating=command.calibrate), rows
 
 
 def compare(command: flags.Compare, console: Console) -> int:
-    import torch
-
     runs = [
         open_run(path, console, command.of_run.process) for path in (command.first, command.second)
     ]

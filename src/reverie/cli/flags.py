@@ -175,14 +175,23 @@ class PlanSteps:
     steps: str = "10"
     """Steps of the sampler, one number or several: 5,10,20."""
     sampler: str = "ancestral"
-    """The sampler it is for. Path KL and certificates are of the ancestral one."""
+    """The sampler it is for, or several with --draw: ancestral,ddim. Path KL and certificates are
+    of the ancestral one."""
     budget: float | None = None
     """Nats that the schedule may add: tells how many steps do."""
     plan: str | None = None
     """The plan to print in full; all others stand beside it (default: loss-adaptive)."""
     clock: str | None = None
-    """What the loss-adaptive plan charges: nats (likelihood; the default for the ancestral
-    sampler, whose path KL they are) or samples (what one sees; the default for all others)."""
+    """What the loss-adaptive plan charges: samples (what one sees; the default, where the curve
+    has that clock) or nats (likelihood: the least path KL of the ancestral sampler)."""
+    calibrate: bool = True
+    """Where the model is worse than a linear guess, mix it with that guess and plan for the
+    calibrated model (written to OUT/calibration). The guard's sentences are printed anyhow."""
+    draw: int | None = None
+    """So many samples at a time: tells, for each sampler, the fewest steps whose samples cannot be
+    told from samples at four times as many."""
+    ends: bool = False
+    """Choose sigma_max, sigma_min and the law of training levels from the rows; print why."""
     data: str | None = None
     """Rows to measure a diffusers model on. Whole pixels from 0 to 255 are mapped to [-1, 1];
     other values are taken as the model's own."""

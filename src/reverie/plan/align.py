@@ -69,8 +69,11 @@ def _search(places: np.ndarray, curve: LossCurve) -> np.ndarray:
             shape = choices.shape
             area = cost(np.broadcast_to(before, shape).ravel(), choices.ravel())
             area = area + cost(choices.ravel(), np.broadcast_to(after, shape).ravel())
-            best = np.argmin(area.reshape(shape), axis=0)
-            moved = choices[best, np.arange(len(move))]
+            area = area.reshape(shape)
+            best, here = np.argmin(area, axis=0), np.arange(len(move))
+            # where the curve is flat every place costs the same: what gains nothing stays
+            gains = area[best, here] < area[-1] * (1 - 1e-12)
+            moved = np.where(gains, choices[best, here], places[move])
             still = still + 1 if np.array_equal(moved, places[move]) else 0
             places[move] = moved
         else:

@@ -21,6 +21,7 @@ from reverie.plan.staircase import Staircase
 
 NODES = 2001
 CLOCKS = ("nats", "samples")
+WITHOUT_SIGNAL = 0.9  # share of the noise's own variance that a guess may miss and be a guess
 Warp = Callable[[np.ndarray], np.ndarray]
 
 
@@ -56,19 +57,36 @@ def warp_of(curve: LossCurve, clock: str) -> Warp | None:
 
 
 def variance_of(curve: LossCurve) -> float:
-    """Mean data variance per dimension, read off the noisiest level of the curve."""
+    """Mean data variance per dimension: the data's own where it was seen, or less where a model
+    that is told conditions leaves less to guess.
+
+    From the curve alone it is v = m / (1 - u m), m = 2 rate / dim at the noisiest level: exact for
+    isotropic Gaussian data, and at most the variance wherever the model is no worse than linear.
+    """
     if curve.dim is None:
         raise InputError(
             'the "tangent" and "score-optimal" plans and the "samples" clock need a curve that '
             "knows its dim"
         )
-    return max(2 * float(curve.rate[0]) / curve.dim, 1e-12)
+    read = max(2 * float(curve.rate[0]) / curve.dim, 1e-12)
+    signal = float(curve.u[0]) * read
+    if curve.is_log and signal < WITHOUT_SIGNAL:
+        read /= 1 - signal
+    return read if curve.variance is None else min(read, curve.variance)
 
 
 def _half_decided(curve: LossCurve) -> float:
-    """The clock at which the rate has fallen to half its noisiest value; the last one if never."""
+    """The clock at which half of the guess of the mean's rate is left; the last one if never.
+
+    Where even the noisiest level knows more, that of isotropic data.
+    """
     rate = np.minimum.accumulate(curve.rate.reshape(-1))
-    place = np.interp(-0.5 * rate[0], -rate, curve.axis)
+    assert curve.dim is not None
+    variance = variance_of(curve)
+    half = 0.25 * curve.dim * variance
+    if rate[0] <= half:
+        return 1 / variance
+    place = np.interp(-half, -rate, curve.axis)
     return float(curve.at(np.array([place]))[0][0, 0])
 
 
@@ -80,3 +98,19 @@ def has_samples_clock(curve: LossCurve) -> bool:
     """Whether the "samples" charge exists: Gaussian noise of one clock, and a known dimension."""
     of_noise = curve.process is None or curve.process.clock_is_snr
     return of_noise and curve.columns == 1 and curve.is_log and curve.dim is not None
+
+
+def checked_clock(curve: LossCurve, warp: Warp, low: float, high: float) -> None:
+    """InputError where a clock W(u) is not finite, or does not increase, between two places."""
+    u = curve.at(np.linspace(low, high, NODES))[0]
+    with np.errstate(all="ignore"):
+        values = np.asarray(warp(u), dtype=np.float64)
+    if values.shape != u.shape:
+        raise InputError(f"a clock gives one value for each u: {u.shape}, not {values.shape}")
+    bad = ~np.isfinite(values)
+    if bad.any():
+        raise InputError(f"the clock is not finite at u = {u[bad][0]:.4g}")
+    falls = np.flatnonzero((np.diff(values, axis=0) <= 0).any(1))
+    if len(falls):
+        where = float(u[falls[0], 0])
+        raise InputError(f"a clock must increase with u; this one does not at u = {where:.4g}")

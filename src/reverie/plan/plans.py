@@ -14,7 +14,7 @@ verified here but not checked against the authors' code or tables.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -25,15 +25,11 @@ from reverie.curve import LossCurve
 from reverie.diffusers.handover import Handover, hand_over
 from reverie.errors import InputError
 from reverie.formerly import Formerly
-from reverie.plan.excess import (
-    NODES,
-    Warp,
-    has_samples_clock,
-    priced,
-    warp_of,
-)
+from reverie.plan.default import default_plan, mean_guess, worthless
+from reverie.plan.excess import NODES, Warp, checked_clock, has_samples_clock, priced, warp_of
+from reverie.plan.program import adaptive, needed
 from reverie.plan.rivals import LOG_RIVALS, NEED_DIM, RIVALS, SHARE_RIVALS
-from reverie.plan.staircase import Staircase, best_knots, least_areas, polish
+from reverie.plan.staircase import Staircase
 from reverie.plan.steps import PlannedSteps
 from reverie.processes.gaussian import require_gaussian
 
@@ -81,9 +77,18 @@ class Plan(PlannedSteps):
     def warning(self) -> str:  # type: ignore[override]
         """What is dangerous about this plan in one sentence, or nothing.
 
-        The density plan takes no steps where the loss has died out, and so may jump over a zone
-        where little loss times a long clock is much: it is told by its price.
+        A noisy end at which the model is worse than a guess of the mean. And the density plan
+        takes no steps where the loss has died out, and so may jump over a zone where little loss
+        times a long clock is much: it is told by its price.
         """
+        bad = worthless(self.curve)
+        if len(bad):
+            times = float(self.curve.rate[bad].max()) / mean_guess(self.curve)
+            return (
+                f"down to sigma = {self.curve.u[bad[-1]] ** -0.5:.3g} this model is worse than a "
+                f"guess of the mean (by up to {times:.3g} times): calibrate it, and plan on the "
+                "calibrated curve"
+            )
         if self.method != "density":
             return ""
         ends = (float(self.places[0]), float(self.places[-1]))
@@ -145,22 +150,34 @@ def plan_steps(
     curve: LossCurve,
     steps: int = 10,
     method: str = "loss-adaptive",
-    clock: str | Warp = "nats",
+    clock: str | Warp | None = None,
     ends: tuple[float, float] | None = None,
+    *,
+    sampler: str = "ancestral",
+    deviation: float | None = None,
 ) -> Plan:
     """Choose the K + 1 levels of a K-step sampler from a loss curve.
 
     steps: K intervals between finite ends. method: one of `METHODS`; "loss-adaptive" is the exact
-    program (reconstructed, see the module), optimal in path KL for the ancestral sampler.
-    clock: what the exact program charges: "nats", "samples" (detail nobody sees weighs less, see
-    `plan.excess`) or an increasing function of u. ends: clock values
-    (noisy, clean), default the curve's. Raises InputError on an unknown word or bad ends.
+    program (reconstructed, see the module). clock: what the exact program charges: "nats" (optimal
+    in path KL for the ancestral sampler), "samples" (detail nobody sees weighs less, see
+    `plan.excess`) or an increasing function of u; by default `default_plan`'s for the curve and
+    the `sampler`, and `.clock` says which (other methods need none and are charged in nats).
+    ends: clock values (noisy, clean), default the curve's. deviation: the data's, per coordinate,
+    which the samples clock and the tangent plan use; by default the curve's own reading of it.
+    Raises InputError on an unknown word, bad ends, or a clock that does not increase.
     """
     if not isinstance(steps, int | np.integer) or not 1 <= steps < NODES:
         raise InputError(f"steps is {steps!r}; it must be a whole number from 1 to {NODES - 1}")
     if method not in METHODS:
         raise InputError(f"no plan is called {method!r}; choose one of {', '.join(METHODS)}")
+    if deviation is not None:
+        if not 0 < deviation < np.inf:
+            raise InputError(f"the data's deviation is {deviation}; it must be a positive number")
+        curve = replace(curve, variance=float(deviation) ** 2)
     curve = _repaired(curve)
+    if clock is None:
+        clock = default_plan(curve, sampler) if method == "loss-adaptive" else "nats"
     if curve.columns > 1 and (method not in MANY_CLOCKS or clock != "nats"):
         raise InputError("with several clocks only loss-adaptive and log-snr plans in nats exist")
     name, warp = (clock, warp_of(curve, clock)) if isinstance(clock, str) else ("custom", clock)
@@ -172,6 +189,8 @@ def plan_steps(
                 f"ends {ends} must increase and lie within the curve's own, "
                 f"{curve.u[0]:.4g} to {curve.u[-1]:.4g}"
             )
+    if warp is not None:
+        checked_clock(curve, warp, low, high)
     return _build(curve, steps, method, name, warp, (low, high))
 
 
@@ -181,7 +200,7 @@ def plan_at(curve: LossCurve, u: np.ndarray, method: str, clock: str = "nats") -
     method: the name it goes by. Raises InputError on levels that do not increase or lie outside.
     """
     levels = np.asarray(u, dtype=np.float64)
-    if levels.ndim != 1 or len(levels) < 2 or (np.diff(levels) <= 0).any():
+    if levels.ndim != 1 or len(levels) < 2 or not (np.diff(levels) > 0).all():
         raise InputError("a plan's levels must be an increasing list of at least two clock values")
     places = np.array([curve._place(float(value)) for value in levels])
     if not curve.axis[0] - 1e-9 <= places[0] < places[-1] <= curve.axis[-1] + 1e-9:
@@ -197,11 +216,18 @@ def steps_needed(curve: LossCurve, budgets: Sequence[float], most: int = 500) ->
 
     None where `most` steps do not do. One pass of the exact program serves all budgets.
     """
+    for nats in budgets:
+        if not nats > 0:
+            raise InputError(f"the budget is {nats} nats; it must be a positive number")
+    if not isinstance(most, int | np.integer) or most < 1:
+        raise InputError(f"most is {most!r}; it must be a whole number of at least one step")
     curve = _repaired(curve)
-    axis = np.linspace(curve.axis[0], curve.axis[-1], max(NODES, 8 * most))
-    area = curve.cumulative(axis)[-1]
-    excess = [least - area for least in least_areas(*curve.at(axis), most)]
-    return [next((k for k, e in enumerate(excess, 1) if e <= nats), None) for nats in budgets]
+    ends = float(curve.axis[0]), float(curve.axis[-1])
+
+    def excess(steps: int) -> float:
+        return _build(curve, steps, "loss-adaptive", "nats", None, ends).excess
+
+    return needed(curve, budgets, int(most), excess)
 
 
 def _methods(curve: LossCurve) -> tuple[str, ...]:
@@ -235,7 +261,7 @@ def _build(
 ) -> Plan:
     low, high = ends
     if method == "loss-adaptive":
-        places = _adaptive(curve, steps, warp, low, high)
+        places = adaptive(curve, steps, warp, low, high)
     elif not curve.is_log:
         if method not in SHARE_RIVALS:
             raise InputError(
@@ -269,13 +295,3 @@ def _charged(
         times = curve.process.time(clock_values).clamp(*curve.process.t_range).numpy()
     u = u if curve.columns > 1 else u[:, 0]
     return Plan(u, times, method, clock, excess, own, nats, curve, places, warp)
-
-
-def _adaptive(
-    curve: LossCurve, steps: int, warp: Warp | None, low: float, high: float
-) -> np.ndarray:
-    """Exact program on a dense grid of nodes, then sliding the knots off it."""
-    axis = np.linspace(low, high, NODES)
-    u, rate = curve.at(axis)
-    knots = best_knots(u if warp is None else warp(u), rate, steps)
-    return polish(axis[knots], Staircase(curve, warp))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from reverie.auditing.nulls.rank_tests import wilson
+from reverie.calibration import Calibration
 from reverie.curve import LossCurve
 from reverie.data import Scaler, to_image, to_pixels
 from reverie.files import write_bytes
@@ -71,6 +72,21 @@ def curves_picture(named: dict[str, dict[str, LossCurve]], path: Path) -> Path:
         ax.set_title(name, fontsize=10)
         ax.set_ylim(0, 80)
     return write_bytes(path, lambda file: figure.savefig(file, format="png", dpi=110))
+
+
+def calibration_figure(found: Calibration) -> str:
+    """The curve before and after calibration, and the reference's; returns SVG text."""
+    figure, ax = _axes(6.4, 3.2)
+    held, guess = found.held_out, found.reference
+    found.before.plot(ax, label="model", color="#c2410c", lw=1.8)
+    guess.plot(ax, label=f"reference ({found.kind})", color="#047857", lw=1.2, ls="-.")
+    held.plot(ax, label="calibrated, on rows held out", color="#1d4ed8", lw=1.8)
+    # the model's own noisy end may lie orders of magnitude higher
+    top = max(float(curve.per_fold[1].max()) for curve in (held, guess))
+    ax.set_ylim(0, 1.5 * top)
+    ax.legend(loc="upper left", frameon=False, fontsize=8)
+    _name_axes(ax, held)
+    return svg(figure)
 
 
 def plan_figure(plan: AnyPlan) -> str:

@@ -63,7 +63,7 @@ def _planned(run: Run, steps: int) -> tuple[AnyPlan, list[int | None]]:
         charges = step_charges(run)
         return charges.plan(steps), [charges.steps_needed(nats) for nats in BUDGETS]
     curve = sampling_curve(run)
-    return plan_steps(curve, steps), steps_needed(curve, BUDGETS)
+    return plan_steps(curve, steps, clock="nats"), steps_needed(curve, BUDGETS)
 
 
 def _copying(run: Run) -> CopyingDistance | None:

@@ -16,9 +16,12 @@ from reverie.curve import LossCurve
 from reverie.files import write_json, write_text
 from reverie.plan import AnyPlan, StepCharges, plan_steps, steps_needed
 from reverie.plan.excess import Warp, has_samples_clock
-from reverie.report.figures import plan_figure
+from reverie.report.figures import calibration_figure, plan_figure
 from reverie.report.frame import render_page
 from reverie.runs.readings import PathKL
+from reverie.runs.trust import Trusted
+from reverie.sampling.drawn_steps import DrawnSteps
+from reverie.sampling.ends import Ends
 from reverie.theory.bounds import NO_CERTIFICATE, Certificate, Facts, certificates
 
 MOST = 500  # steps that are searched for a budget
@@ -38,6 +41,9 @@ class PlanReport:
     splits: dict[int, PathKL] = field(default_factory=dict)
     budget: float | None = None
     needed: int | None = None  # steps for the budget; None where `MOST` do not do
+    trusted: Trusted | None = None
+    drawn: tuple[DrawnSteps, ...] = ()
+    ends: Ends | None = None
 
     @property
     def methods(self) -> list[str]:
@@ -51,9 +57,20 @@ class PlanReport:
         return SEEN if (plan.method, plan.clock) == ("loss-adaptive", "samples") else plan.method
 
     def lines(self) -> list[str]:
-        """The tables, grids and certificates as text."""
-        return [*self._table(), "", *self._budget(), *self._splits(), *self._bounds(),
-                *self._grids()]  # fmt: skip
+        """The guard, the tables, grids and certificates as text."""
+        said = self.sentences()
+        return [*said, "", *self._budget(), *self._table(), "", *self._splits(),
+                *self._bounds(), *self._grids()]  # fmt: skip
+
+    def sentences(self) -> list[str]:
+        """What is true of the model before any plan, its ends, and how many steps are enough."""
+        said = [] if self.trusted is None else self.trusted.sentences()
+        said += [] if self.ends is None else self.ends.sentences()
+        said += [f"steps by drawing, {found}" for found in self.drawn]
+        area, error = self.curve.area(), self.curve.area_error()
+        sampling = self.curve.area_stderr()
+        plus = "" if sampling is None else f" +- {sampling:.2g} over rows"
+        return [*said, f"area under the curve {area:.4g} nats{plus}, {error:.2g} for its levels"]
 
     def warnings(self) -> list[str]:
         """What is dangerous about plans of the tables."""
@@ -149,6 +166,12 @@ class PlanReport:
             "no_certificate": self.no_certificate() or None,
             "approximate": self.approximate() or None,
             "warnings": self.warnings(),
+            "clock": next(iter(self.chosen.values())).clock,
+            "area_nats": self.curve.area(),
+            "area_error_nats": self.curve.area_error(),
+            "trust": None if self.trusted is None else self.trusted.to_json(),
+            "steps_by_drawing": [found.to_json() for found in self.drawn],
+            "ends": None if self.ends is None else self.ends.to_json(),
             "plans": [
                 plan.to_json()
                 | {
@@ -172,17 +195,17 @@ def report_plans(
     counts: list[int],
     *,
     method: str = "loss-adaptive",
-    clock: str | Warp = "nats",
+    clock: str | Warp | None = None,
     sampler: str = "ancestral",
     budget: float | None = None,
     facts: Facts | None = None,
     charges: StepCharges | None = None,
 ) -> PlanReport:
-    """AnyPlan every number of steps in `counts` with every schedule, and certify them.
+    """Plan every number of steps in `counts` with every schedule, and certify them.
 
-    budget: nats, for the number of steps that the loss-adaptive plan needs. facts: what the
-    certificates of Gaussian noise stand on. charges: measured steps, on which plans then stand.
-    Raises InputError as `plan_steps` does.
+    clock: default `default_plan`'s. budget: nats, for the number of steps that the loss-adaptive
+    plan in nats needs. facts: what the certificates of Gaussian noise stand on. charges: measured
+    steps, on which plans then stand. Raises InputError as `plan_steps` does.
     """
     if charges is not None:
         measured = {steps: charges.plan(steps, method) for steps in counts}
@@ -193,7 +216,7 @@ def report_plans(
             needed=None if budget is None else charges.steps_needed(budget),
         )  # fmt: skip
     chosen: dict[int, AnyPlan] = {
-        steps: plan_steps(curve, steps, method, clock) for steps in counts
+        steps: plan_steps(curve, steps, method, clock, sampler=sampler) for steps in counts
     }
     gaussian = curve.process is None or curve.process.clock_is_snr
     simple = gaussian and curve.columns == 1 and curve.is_log
@@ -211,7 +234,7 @@ def report_plans(
 
 def _table(curve: LossCurve, steps: int) -> dict[str, AnyPlan]:
     """Every schedule, and the exact program in the samples clock where there is one."""
-    plans = plan_steps(curve, steps).compare()
+    plans = plan_steps(curve, steps, clock="nats").compare()
     if has_samples_clock(curve):
         plans[SEEN] = plan_steps(curve, steps, clock="samples")
     return dict(sorted(plans.items(), key=lambda item: item[1].excess))
@@ -240,11 +263,13 @@ def write_plans(folder: Path, report: PlanReport, again: str) -> list[Path]:
 
     again: the command line that makes the page again. Returns the paths, the page first.
     """
+    known = None if report.trusted is None else report.trusted.calibration
     figures = {k: plan_figure(p) for k, p in report.chosen.items() if p.u.ndim == 1}
     html = render_page(
         "plans.html",
         report=report,
         figures=figures,
+        calibration=None if known is None else calibration_figure(known),
         most=MOST,
         again=again,
     )

@@ -120,7 +120,7 @@ def learned(train: np.ndarray, steps: int, width: int, n: int, seed: int) -> np.
     for network, scale in zip(cascade.networks, cascade.scales(images[:256]), strict=True):
         assert isinstance(network, Network)
         curve = measure(network, scale.data, 16, condition=scale.condition, generator=generator)
-        plans.append(plan_steps(curve, STEPS))
+        plans.append(plan_steps(curve, STEPS, clock="nats"))
     return cascade.sample(n, plans, generator=generator)[:, 0].numpy()
 
 

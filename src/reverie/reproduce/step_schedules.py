@@ -94,7 +94,7 @@ class Bench:
         if cell.label == SAMPLES:
             return plan_steps(self.curve, cell.steps, clock="samples", ends=ends)
         method = "loss-adaptive" if cell.label == NATS else cell.label
-        return plan_steps(self.curve, cell.steps, method, ends=ends)
+        return plan_steps(self.curve, cell.steps, method, clock="nats", ends=ends)
 
     def cell(self, cell: Cell) -> dict[str, float]:
         """Every figure of one cell; the path KL is of the schedule alone, so it is taken once."""

@@ -115,7 +115,7 @@ def adaptive(law: Law) -> Times:
 
     @cache
     def times(steps: int) -> np.ndarray:
-        plan = plan_steps(curve, max(steps - 1, 1))
+        plan = plan_steps(curve, max(steps - 1, 1), clock="nats")
         return np.append(0.5 * np.log1p(1 / plan.u), 0.0)
 
     return times

@@ -18,7 +18,6 @@ from reverie.curve import LossCurve, level_times, measure
 from reverie.data import some_rows
 from reverie.denoisers import Denoiser, Memoriser, linear_of
 from reverie.plan import AnyPlan, Plan, StepCharges, measure_steps, plan_steps
-from reverie.plan.excess import has_samples_clock
 from reverie.runs.folder import Fitted, conditions_of
 from reverie.sampling import sample
 
@@ -85,20 +84,19 @@ def sampling_curve(run: Fitted) -> LossCurve:
 
 
 def sampling_plan(
-    run: Fitted, steps: int = SAMPLE_STEPS, method: str = "loss-adaptive", clock: str | None = None
+    run: Fitted,
+    steps: int = SAMPLE_STEPS,
+    method: str = "loss-adaptive",
+    clock: str | None = None,
+    sampler: str = "ancestral",
 ) -> AnyPlan:
-    """The plan that samples of `run` are drawn on.
+    """The plan that samples of `run` are drawn on: by default in the clock of `default_plan`.
 
-    By default the loss-adaptive one in the clock of samples, which came closest to held-out data
-    on real models (`reverie reproduce step-schedules`); in nats where the curve has no such clock.
     Where a step's charge is not clock times rate, all steps between some levels are measured.
     """
     if run.process.steps_measured:
         return step_charges(run).plan(steps, method)
-    curve = sampling_curve(run)
-    if clock is None:
-        clock = "samples" if method == "loss-adaptive" and has_samples_clock(curve) else "nats"
-    return plan_steps(curve, steps, method, clock)
+    return plan_steps(sampling_curve(run), steps, method, clock, sampler=sampler)
 
 
 def step_charges(run: Fitted) -> StepCharges:
@@ -163,11 +161,11 @@ def draw(
 ) -> tuple[np.ndarray, AnyPlan]:
     """Draw `n` samples (n, *shape) in the data's own units, and the plan they were drawn on.
 
-    clock: of the plan; None is the samples' own, `sampling_plan`'s default. condition: what the
+    clock: of the plan; None is `default_plan`'s. condition: what the
     model is told, one row for all or one for each; by default a run with conditions draws them
     from its training rows', so that the samples follow the law of the data.
     """
-    chosen = sampling_plan(run, steps, plan, clock)
+    chosen = sampling_plan(run, steps, plan, clock, sampler)
     generator = torch.Generator().manual_seed(seed)
     known, parts = conditions_of(run.train), []
     if condition is None and known is not None:

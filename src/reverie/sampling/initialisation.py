@@ -74,8 +74,8 @@ def initial_states(
     dtype: default that of the rows, else float32; symbols stay integers. Raises InputError on
     processes that are neither Gaussian nor of symbols, and on fewer than two rows.
     """
-    if n < 1:
-        raise InputError(f"n is {n}; draw at least one state")
+    if not isinstance(n, int | np.integer) or n < 1:
+        raise InputError(f"n is {n}; draw at least one state, a whole number")
     known = _known(process, rows_or_moments)
     if dtype is None:
         given = getattr(rows_or_moments, "dtype", None)

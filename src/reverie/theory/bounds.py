@@ -160,7 +160,7 @@ class _Bounds:
             "the curve itself; covers the schedule, not the network's error",
             "exact identity, reconstructed after Aghapour, Bayraktar & Zhang 2026",
             "measured",
-            plan_steps(self.curve, self.steps).excess,
+            plan_steps(self.curve, self.steps, clock="nats").excess,
             needed,
         )
         limit = roughness(self.curve) ** 2 / 4
@@ -221,13 +221,10 @@ class _Bounds:
         smooth = None
         if facts.lipschitz is not None and dim is not None:
             smooth = facts.lipschitz * horizon * math.sqrt(dim / self.steps)
-        needed = None
-        if smooth is not None and self.budget is not None:  # Pinsker: TV <= sqrt(KL / 2)
-            needed = math.ceil(smooth**2 * self.steps / (self.budget / 2))
         yield Certificate(
             "Chen et al. 2023", "TV of order L T sqrt(d / K)",
             "score L-Lipschitz at every level", "arXiv 2209.11215", "order",
-            smooth, needed, "TV", 1.0,
+            smooth, None, "TV", 1.0,  # an unnamed constant gives no number of steps
         )  # fmt: skip
         yield self._order(
             "Conforti, Durmus & Silveri 2023", "T J / K",

@@ -39,6 +39,8 @@ from reverie.theory.spectrum import Spectrum, read_law
 
 SAMPLING_STEPS = 1000
 PREDICTS = ("clean", "noise")
+BEST = ("optimal", "best")
+LITTLE = 1e-3  # of a variance
 Array = np.ndarray | torch.Tensor
 
 
@@ -84,6 +86,8 @@ class LinearTheory:
     def _set(self, n: int | None, ridge: float, time: float | None) -> None:
         if not ridge >= 0 or not math.isfinite(ridge):
             raise InputError(f"ridge is {ridge}; it must be a finite number >= 0")
+        if n is not None and not (float(n).is_integer() and n > 0):
+            raise InputError(f"n is {n}; it must be a whole number of samples, at least 1")
         if time is not None and not time > 0:
             raise InputError(f"training time is {time}; it must be positive, or None")
         self.n, self.ridge, self.time = n, float(ridge), time
@@ -275,7 +279,8 @@ class LinearTheory:
     def optimal_ridge(self, objective: str = "kl", t: float | None = None) -> float:
         """Ridge with the least KL, or with the least test loss at time t; asymptotic.
 
-        objective: "kl" or "test" (needs t). The converged fit is meant, whatever `time`.
+        objective: "kl" or "test" (needs t). The converged fit is meant, whatever `time`. 0 where
+        no positive ridge does better than none.
         """
         fit = self._needed()
         if objective == "kl":
@@ -291,8 +296,12 @@ class LinearTheory:
 
         else:
             raise InputError("objective is kl, or test together with a time t")
-        top = float(self.spectrum[0])
-        return least(cost, 1e-9 * top, 1e2 * top)
+        top, low = float(self.spectrum[0]), float(self.population.values.min())
+        # a ridge far below the least variance is none; above it every mode may want one
+        best = least(cost, min(1e-9 * top, LITTLE * low), 1e2 * top, scan=129)
+        with np.errstate(all="ignore"):  # infinite, or not a number, with as many modes as samples
+            without = float(cost(np.zeros(1))[0])
+        return 0.0 if without <= float(cost(np.array([best]))[0]) else best
 
     def optimal_time(
         self, plan: Plan | Array | Scales | None = None, sampler: str = "ancestral"
@@ -310,26 +319,33 @@ class LinearTheory:
         """Least N from which on the KL per dimension stays within `budget` nats.
 
         ridge: default the theory's; 0 uses the exact expectation, a positive one the asymptotic
-        KL, "optimal" the best ridge of every N. Infinite where a fixed ridge never gets there.
+        KL, "optimal" or "best" the best ridge of every N, none included. Infinite where a fixed
+        ridge never gets there. Raises InputError on another word or a negative ridge.
         """
         if not budget > 0:
             raise InputError(f"the budget is {budget} nats per dimension; it must be positive")
-        return last_crossing(self._cost(self.ridge if ridge is None else ridge), budget)
+        ridge = self.ridge if ridge is None else ridge
+        known = ridge in BEST if isinstance(ridge, str) else 0 <= ridge < math.inf
+        if not known:
+            raise InputError(f'ridge is {ridge!r}; give a number >= 0, or "optimal"')
+        return last_crossing(self._cost(ridge), budget)
 
     def _cost(self, ridge: float | str) -> Callable[[np.ndarray], np.ndarray]:
         """KL per dimension as a function of N (A,) under a way to choose the ridge."""
-        if ridge == 0:
-            return lambda n: np.asarray(self.expected_kl(n)) / self.dim
+
+        def without(n: np.ndarray) -> np.ndarray:
+            return np.asarray(self.expected_kl(n)) / self.dim
 
         def cost(n: np.ndarray) -> np.ndarray:
             out = []
             for count in n:
                 there = self.at(n=int(count), time=None)
-                best = there.optimal_ridge() if ridge == "optimal" else ridge
+                best = there.optimal_ridge() if isinstance(ridge, str) else ridge
                 out.append(there.at(ridge=best).kl() / self.population.dim)
-            return np.array(out)
+            # the best ridge is none where that is better: exact, where the others are asymptotic
+            return np.minimum(out, without(n)) if isinstance(ridge, str) else np.array(out)
 
-        return cost
+        return without if ridge == 0 else cost
 
     # --- the law's own critical levels, and everything at once ---------------------------------
 

@@ -1,0 +1,247 @@
+"""How many steps? The fewest whose draws cannot be told from draws at four times as many.
+
+Nats count detail that nobody sees, and so ask for more steps than it takes. Here the question is
+put to draws: n of them at K steps and n at 4K, from the same starting states, row by row, so that
+luck cancels in what they are compared by, the energy distance. With h over pairs z = (a, b),
+
+    h(z, z') = |a - b'| + |a' - b| - |a - a'| - |b - b'|,
+
+its mean over different pairs is unbiased, whatever the pairing. "Cannot be told" is at the user's
+own n, of whoever sees two sets of draws and not their noise: the distance is held against what it
+would be by chance between independent sets of n with one law. That law is read off the same draws,
+their pairs dealt anew: exchanging a pair turns the sign of its rows of h, and random signs give
+the standard error and the share that lies as high.
+
+Steps are doubled until the draws agree, then halved between the last two; a run at 4K steps serves
+twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from reverie.curve import LossCurve
+from reverie.denoisers import Denoiser
+from reverie.denoisers.exact.low_rank import Moments
+from reverie.errors import InputError
+from reverie.plan import AnyPlan, StepCharges, plan_steps
+from reverie.sampling.initialisation import initial_states
+from reverie.sampling.run import sample
+from reverie.sampling.samplers import sampler_named
+
+MORE = 4
+MOST = 64  # steps whose draws are compared with four times as many
+SIGNS = 500
+LEVEL = 0.05
+LEAST_DRAWS = 20
+BLOCK = 1024
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Draws at K steps beside draws at 4K: energy distance, its error where they agree, p."""
+
+    steps: int
+    energy: float
+    stderr: float
+    p_value: float
+
+    @property
+    def told(self) -> bool:
+        """Whether the draws at K steps can be told from those at 4K."""
+        return self.p_value < LEVEL
+
+
+@dataclass(frozen=True)
+class DrawnSteps:
+    """steps: the fewest that will do at `n` draws, or None up to the most that were tried.
+
+    tried: every number of steps, in increasing order. evaluations: of the denoiser, states in all.
+    """
+
+    sampler: str
+    n: int
+    steps: int | None
+    tried: tuple[Compared, ...]
+    evaluations: int
+
+    def __str__(self) -> str:
+        cost = f"{self.evaluations:,} evaluations of single states"
+        if self.steps is None:
+            return (
+                f"{self.sampler}: {self.n:,} draws at {self.tried[-1].steps} steps can still be "
+                f"told from as many at {MORE * self.tried[-1].steps} (found with {cost})"
+            )
+        here = next(c for c in self.tried if c.steps == self.steps)
+        return (
+            f"{self.sampler}: {self.steps} steps; {self.n:,} draws cannot be told from as many at "
+            f"{MORE * self.steps} (energy distance {here.energy:.2g}, standard error "
+            f"{here.stderr:.2g}; found with {cost})"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain numbers and the sentence."""
+        tried = [vars(c) | {"told": c.told} for c in self.tried]
+        plain = {k: getattr(self, k) for k in ("sampler", "n", "steps", "evaluations")}
+        return plain | {"tried": tried, "sentence": str(self)}
+
+
+def paired_energy(
+    first: Tensor, second: Tensor, signs: int = SIGNS, generator: torch.Generator | None = None
+) -> tuple[float, float, float]:
+    """Energy distance of draws (n, *shape) that were paired by their noise, and two of chance.
+
+    Unbiased, so that it may be negative. Then its standard error between independent sets of n
+    with one law, and p, the share of such that lies as high: exact where the sets are independent,
+    cautious where pairs share noise. Integers are symbols and stand a share of their sites apart,
+    other points Euclid's distance. Raises InputError on sets of two shapes.
+    """
+    if first.shape != second.shape:
+        raise InputError(f"two sets of one shape are compared, not {first.shape}, {second.shape}")
+    a, b = (points.detach().flatten(1).cpu() for points in (first, second))
+    apart = _euclid if a.is_floating_point() else _sites
+    across, own, other = apart(a, b), apart(a, a), apart(b, b)
+    n = len(a)
+    device = "cpu" if generator is None else generator.device
+    energy = float(_kernel(across, own, other).sum() / (n * (n - 1)))
+    deal = torch.randperm(n, generator=generator, device=device).cpu()
+    chance = _kernel(across[:, deal], own, other[deal][:, deal])
+    coins = torch.randint(2, (n, signs), generator=generator, device=device)
+    turned = (2 * coins - 1).to(chance)
+    drawn = (turned * (chance @ turned)).sum(0) / (n * (n - 1))
+    as_high = int((drawn >= energy - 1e-12 * abs(energy)).sum())
+    return energy, float(drawn.std()), (1 + as_high) / (1 + signs)
+
+
+def _kernel(across: Tensor, own: Tensor, other: Tensor) -> Tensor:
+    """h (n, n) of the pairs, 0 on the diagonal."""
+    return (across + across.T - own - other).fill_diagonal_(0)
+
+
+def _euclid(a: Tensor, b: Tensor) -> Tensor:
+    return torch.cdist(a.double(), b.double())
+
+
+def _sites(a: Tensor, b: Tensor) -> Tensor:
+    """Share of sites (n, m) at which symbols differ."""
+    return torch.cdist(a.double(), b.double(), p=0) / a.shape[1]
+
+
+@torch.no_grad()
+def steps_by_drawing(
+    denoiser: Denoiser,
+    curve: LossCurve | StepCharges,
+    n: int,
+    sampler: str = "ancestral",
+    *,
+    clock: str | None = None,
+    shape: tuple[int, ...] | None = None,
+    start: Moments | Tensor | np.ndarray | None = None,
+    condition: Any = None,
+    most: int = MOST,
+    generator: torch.Generator | None = None,
+) -> DrawnSteps:
+    """The least K whose n draws cannot be told from n draws at 4K steps of the same plan.
+
+    curve: what plans stand on, or measured steps. clock: of the plans, default `default_plan`'s.
+    shape: of one point, where the process has none. start: rows of data or their moments, from
+    which runs then start (see `initial_states`). condition: one for all draws or one for each.
+    most: the largest K tried; all runs together take at most about 32 n `most` steps.
+    Raises InputError on fewer than 20 draws, or a sampler that keeps times of its own.
+    """
+    if not isinstance(n, int | np.integer) or n < LEAST_DRAWS:
+        raise InputError(f"n is {n}; draw a whole number of points, at least {LEAST_DRAWS}")
+    if not isinstance(most, int | np.integer) or most < 1:
+        raise InputError(f"most is {most}; try a whole number of steps, at least 1")
+    if sampler_named(denoiser.process, sampler).own_times:
+        raise InputError(f"{sampler} keeps times of its own: there are no steps to choose")
+    if isinstance(curve, StepCharges):
+        charges, most = curve, min(int(most), (len(curve.u) - 1) // MORE)
+        make: Callable[[int], AnyPlan] = charges.plan
+    else:
+        read = curve
+        make = lambda steps: plan_steps(read, steps, clock=clock, sampler=sampler)  # noqa: E731
+    draws = _Draws(denoiser, make, int(n), sampler, shape, start, condition, generator)
+    return _search(draws, max(int(most), 1))
+
+
+class _Draws:
+    """Draws by number of steps, from the same states and seeds; each is made once."""
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        make: Callable[[int], AnyPlan],
+        n: int,
+        sampler: str,
+        shape: tuple[int, ...] | None,
+        start: Any,
+        condition: Any,
+        generator: torch.Generator | None,
+    ) -> None:
+        self.denoiser, self.make, self.n, self.sampler = denoiser, make, n, sampler
+        self.shape, self.start, self.condition = shape, start, condition
+        device = "cpu" if generator is None else generator.device
+        self.seed = int(torch.randint(2**62, (), generator=generator, device=device))
+        self.kept: dict[int, Tensor] = {}
+        self.evaluations = 0
+        self.counter = denoiser.register_forward_pre_hook(self._count)
+
+    def _count(self, module: Any, arguments: tuple[Any, ...]) -> None:
+        self.evaluations += len(arguments[0]) if arguments else 0
+
+    def __call__(self, steps: int) -> Tensor:
+        if steps not in self.kept:
+            self.kept[steps] = self._drawn(self.make(steps))
+        return self.kept[steps]
+
+    def _drawn(self, plan: AnyPlan) -> Tensor:
+        noise, parts = torch.Generator().manual_seed(self.seed), []
+        for first in range(0, self.n, BLOCK):
+            count, told = min(BLOCK, self.n - first), self.condition
+            if isinstance(told, Tensor | np.ndarray) and len(told) == self.n > 1:
+                told = told[first : first + count]
+            noise.manual_seed(self.seed + first)
+            init = None
+            if self.start is not None:
+                level = float(plan.times[0])
+                init = initial_states(self.denoiser.process, self.start, count, level, noise)
+            drawn = sample(
+                self.denoiser, count, plan, self.sampler, shape=self.shape, generator=noise,
+                condition=told, init=init,
+            )  # fmt: skip
+            parts.append(drawn.cpu())
+        return torch.cat(parts)
+
+    def compare(self, steps: int) -> Compared:
+        """Draws at `steps` beside draws at four times as many."""
+        signs = torch.Generator().manual_seed(self.seed + steps)
+        found = paired_energy(self(steps), self(MORE * steps), generator=signs)
+        return Compared(steps, *found)
+
+
+def _search(draws: _Draws, most: int) -> DrawnSteps:
+    """Doubling until the draws agree, then halving between the last two numbers of steps."""
+    tried: dict[int, Compared] = {}
+    try:
+        steps, below = 1, 0
+        while True:
+            tried[steps] = draws.compare(steps)
+            if not tried[steps].told or steps >= most:
+                break
+            below, steps = steps, min(2 * steps, most)
+        found = None if tried[steps].told else steps
+        while found is not None and found - below > 1:
+            middle = (below + found) // 2
+            tried[middle] = draws.compare(middle)
+            below, found = (middle, found) if tried[middle].told else (below, middle)
+    finally:
+        draws.counter.remove()
+    order = tuple(tried[k] for k in sorted(tried))
+    return DrawnSteps(draws.sampler, draws.n, found, order, draws.evaluations)
