@@ -666,7 +666,7 @@ def test_schedulers_and_predictions_that_do_not_fit():
 
 def test_plans_that_cannot_go(table, two_point_curve):
     bare = LossCurve(two_point_curve.u, two_point_curve.rate)
-    with pytest.raises(InputError, match="only plans of Gaussian noise"):
+    with pytest.raises(InputError, match="measured on a process"):
         plan_steps(bare, 5).to_diffusers(diffusers.DDPMScheduler())
     with pytest.raises(InputError, match="takes a scheduler of diffusers, not int"):
         gaussian_plan(table).to_diffusers(3)
