@@ -136,7 +136,12 @@ def null_rows(null: Any, state: Tensor) -> Any:
 
 
 def precision_of(module: Any) -> torch.dtype | None:
-    """The type of a module's first floating-point parameter, or None where it has none."""
+    """The type of a module's first floating-point parameter, or None where it has none.
+
+    None too for an adapter that says `casts_itself = True`.
+    """
+    if getattr(module, "casts_itself", False):
+        return None
     parameters = module.parameters() if isinstance(module, nn.Module) else ()
     return next((p.dtype for p in parameters if p.is_floating_point()), None)
 

@@ -17,7 +17,6 @@ from reverie.errors import InputError
 from reverie.processes.base import float64
 from reverie.processes.gaussian import GaussianProcess
 
-
 NO_SIGNAL = 2.0**-24  # stands for a last alphas_cumprod of 0
 
 
