@@ -62,7 +62,8 @@ class WrappedSymbols(Denoiser):
     """A user's module on symbols, whose numbers (B, *sites, S or S + 1) are a law of each site.
 
     Where its mask stands among its symbols, ours are renumbered on the way in, and its column of
-    the mask is dropped on the way out. Channels may come first, (B, S, *sites).
+    the mask is dropped on the way out. Channels may come first, (B, S, *sites), where the shape
+    does not say that they come last.
     """
 
     process: JumpProcess

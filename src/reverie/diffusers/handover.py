@@ -144,8 +144,8 @@ def _same_table(scheduler: Any, process: Process | None) -> None:
     theirs = Tabulated(given).signal
     if len(theirs) != len(own):
         raise InputError(
-            f"the model was trained on {len(own)} noise levels, but {type(scheduler).__name__} has "
-            f"{len(theirs)}: make it by from_config(pipe.scheduler.config)"
+            f"the model was trained on {len(own)} noise levels, but {type(scheduler).__name__} "
+            f"has {len(theirs)}: make it by from_config(pipe.scheduler.config)"
         )
     both = (own > 0) & (theirs > 0) & (own < 1) & (theirs < 1)
     off = (own[both].logit() - theirs[both].logit()).abs()
