@@ -39,6 +39,8 @@ class StockModel(nn.Module):
         module = stock.call.module
         self.edm = module if isinstance(module, Preconditioned) else None
         self.train_steps = int(scheduler.config.num_train_timesteps)
+        # what the scheduler takes its last level for, which may lie beyond the process: no signal
+        self.last = None if self.flow or self.edm else float(scheduler.alphas_cumprod[-1])
 
     @property
     def dtype(self) -> torch.dtype:
@@ -77,9 +79,13 @@ class StockModel(nn.Module):
             state = wide * total
             return ((self.denoiser(state, t, condition) - skip * state) / out).to(sample.dtype)
         t = told / self.train_steps if self.flow else (told + 1) / self.train_steps
-        t, kind = t.clamp(low, high), "velocity" if self.flow else "v"
-        guess = self.denoiser(wide, t, condition)
-        return convert(guess, wide, t, self.process, "clean", kind).to(sample.dtype)
+        guess = self.denoiser(wide, t.clamp(low, high), condition)
+        if self.last is None:
+            return convert(guess, wide, t, self.process, "clean", "velocity").to(sample.dtype)
+        out = convert(guess, wide, t.clamp(low, high), self.process, "clean", "v")
+        beyond = (t > high + 0.5 / self.train_steps).reshape(-1, *(1,) * (wide.ndim - 1))
+        blind = (self.last**0.5 * wide - guess) / (1 - self.last) ** 0.5
+        return torch.where(beyond, blind, out).to(sample.dtype)
 
 
 class Answer(tuple):
