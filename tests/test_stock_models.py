@@ -167,6 +167,7 @@ SERVED = [
 ]
 
 
+@torch.no_grad()
 @pytest.mark.parametrize(("name", "settings", "family"), SERVED)
 def test_a_calibrated_model_runs_in_a_stock_loop(name, settings, family, digits):
     """The scheduler's clean guess is the calibrated guess, at noisy, middle and clean levels."""
@@ -182,10 +183,9 @@ def test_a_calibrated_model_runs_in_a_stock_loop(name, settings, family, digits)
         state = state * scheduler.init_noise_sigma
     spread = scheduler.sigmas if hasattr(scheduler, "sigmas") else None
     for k, t in enumerate(scheduler.timesteps):
-        with torch.no_grad():
-            seen = scheduler.scale_model_input(state, t) if not family.get("flow") else state
-            out = model(seen, t).sample
-            step = scheduler.step(out, t, state)
+        seen = scheduler.scale_model_input(state, t) if not family.get("flow") else state
+        out = model(seen, t).sample
+        step = scheduler.step(out, t, state)
         guess = getattr(step, "pred_original_sample", None)
         if family.get("flow"):
             share = float(scheduler.sigmas[k])

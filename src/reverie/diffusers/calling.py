@@ -67,19 +67,18 @@ class StockCall(nn.Module):
     def _ask(self, state: Tensor, timestep: Tensor, condition: Any) -> Tensor:
         weight = next((p for p in self.model.parameters() if p.is_floating_point()), state)
         self._check_channels(state)
-        extra = {} if condition is None else {self.keyword: self._rows(condition, state, weight)}
-        if condition is None and self.keyword is not None:
-            raise InputError(
-                f"{type(self.model).__name__} needs a condition ({self.keyword}): pass condition="
-            )
+        kind, keyword = type(self.model).__name__, self.keyword
+        if condition is not None and keyword is None:
+            raise InputError(f"{kind} takes no condition")
+        if condition is None and keyword is not None:
+            raise InputError(f"{kind} needs a condition ({keyword}): pass condition=")
+        extra = {} if keyword is None else {keyword: self._rows(condition, state, weight)}
         seen = state.to(weight.dtype)
         out = self.model(seen, timestep=timestep, return_dict=False, **extra)[0]
         return out[:, : state.shape[1]].to(state.dtype)  # the rest is a learned variance
 
     def _rows(self, condition: Any, state: Tensor, weight: Tensor) -> Tensor:
         """One condition for each state, in the model's type."""
-        if self.keyword is None:
-            raise InputError(f"{type(self.model).__name__} takes no condition")
         value = torch.as_tensor(condition, device=state.device)
         if self.keyword == "encoder_hidden_states":
             value = value.to(weight.dtype)
