@@ -196,7 +196,7 @@ def _level(process: Tabulated, t: Tensor, whole: bool) -> Tensor:
 
 
 def _prediction(scheduler: Any, prediction: str | None) -> str:
-    flow = _is(scheduler, "FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler")
+    flow = any(kind.__name__.startswith("FlowMatch") for kind in type(scheduler).__mro__)
     default = "flow" if flow else getattr(scheduler.config, "prediction_type", None)
     name = default if prediction is None else prediction
     if name not in PREDICTION_TYPES:
