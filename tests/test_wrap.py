@@ -298,7 +298,7 @@ REFUSED = [
     (dict(process=Masking(5, 8), predicts="logits", limit=(-1, 1)), "limit is for numbers"),
     (dict(process=VP(), predicts="logits"), "predicts='logits' is for symbols, but VP noises"),
     (dict(process=VP(), mask_id=0), "mask_id=0 is for symbols, but VP noises"),
-    (dict(process=VP(), predicts="epsilon"), "choose one of clean, noise, velocity, score, v"),
+    (dict(process=VP(), predicts="epsilon"), "velocity, score, v .epsilon is 'noise' here"),
     (dict(process=VP(), time="timestep"), "choose one of t, sigma, log-snr, index, none"),
     (dict(process=Tabulated(torch.linspace(0.99, 0.01, 50)), time="index", steps=100),
      "steps=100, but Tabulated has 50 levels"),

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from reverie.denoisers.base import Denoiser
 from reverie.denoisers.calling import ModuleCall, Time
-from reverie.denoisers.conversions import PREDICTIONS, convert
+from reverie.denoisers.conversions import PREDICTIONS, convert, unknown_prediction
 from reverie.errors import InputError
 from reverie.processes import GaussianProcess, JumpProcess, Process
 
@@ -29,7 +29,7 @@ class Wrapped(Denoiser):
     def __init__(self, call: ModuleCall, predicts: str, limit: Limit | None = None) -> None:
         super().__init__()
         if predicts not in PREDICTIONS:
-            raise InputError(f"predicts={predicts!r}: choose one of {', '.join(PREDICTIONS)}")
+            raise unknown_prediction(predicts)
         gaussian = call.process.gaussian
         assert gaussian is not None
         self.call, self.process = call, gaussian

@@ -3,6 +3,10 @@
 `clip_sample` clamps the guess to [-r, r]. `thresholding` (Saharia et al. 2022, section 2.3) clamps
 each row to [-s, s] and divides it by s, where s is a quantile of its absolute values, at least 1
 and at most `sample_max_value`. Where both are on, schedulers threshold.
+
+DDIM alone steps along the noise of the guess before its limit, unless its `step` is told
+`use_clipped_model_output=True`; every other scheduler steps along that of the limited guess, as
+the samplers here do.
 """
 
 from __future__ import annotations
