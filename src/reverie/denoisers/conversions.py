@@ -25,7 +25,7 @@ ELSEWHERE = {  # what others call them
 
 
 def unknown_prediction(kind: str) -> InputError:
-    """The error for a word that is none of `PREDICTIONS`, with the word meant where it is known."""
+    """The error for a word that is none of `PREDICTIONS`, with the one meant where it is known."""
     meant = f" ({kind} is {ELSEWHERE[kind]!r} here)" if kind in ELSEWHERE else ""
     return InputError(f"predicts={kind!r}: choose one of {', '.join(PREDICTIONS)}{meant}")
 
