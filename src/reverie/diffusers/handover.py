@@ -127,8 +127,8 @@ def hand_over(
         raise InputError(f"to_diffusers takes a scheduler, not the class {scheduler.__name__}")
     if "set_timesteps" in vars(scheduler):
         raise InputError("this scheduler keeps a plan already: leave its `with` block first")
-    _same_table(scheduler, process)
     order = order_for(scheduler, levels, force)
+    _same_table(scheduler, process)
     _set(scheduler, order, None)
     _verify(scheduler, order)
     held = order.sigmas / (1 - order.sigmas) if is_flow(scheduler) else order.sigmas
