@@ -35,6 +35,15 @@ class Denoiser(nn.Module):
         return bound_rate(self.process, self, x, t, generator=generator)
 
 
+def state_type(denoiser: nn.Module) -> torch.dtype:
+    """The type that states are kept in: the parameters', and float32 at least.
+
+    Noise levels span ten decades, which half precision cannot hold.
+    """
+    kinds = (p.dtype for p in denoiser.parameters() if p.is_floating_point())
+    return torch.promote_types(next(kinds, torch.float32), torch.float32)
+
+
 @contextmanager
 def evaluating(denoiser: nn.Module) -> Iterator[None]:
     """Dropout and the like off inside the block; every submodule's mode is put back after it."""

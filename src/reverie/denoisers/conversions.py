@@ -18,6 +18,16 @@ from reverie.errors import InputError
 from reverie.processes import GaussianProcess
 
 PREDICTIONS = ("clean", "noise", "velocity", "score", "v")
+ELSEWHERE = {  # what others call them
+    "epsilon": "noise", "eps": "noise", "x0": "clean", "x_start": "clean", "sample": "clean",
+    "v_prediction": "v", "flow": "velocity", "flow_prediction": "velocity",
+}  # fmt: skip
+
+
+def unknown_prediction(kind: str) -> InputError:
+    """The error for a word that is none of `PREDICTIONS`, with the one meant where it is known."""
+    meant = f" ({kind} is {ELSEWHERE[kind]!r} here)" if kind in ELSEWHERE else ""
+    return InputError(f"predicts={kind!r}: choose one of {', '.join(PREDICTIONS)}{meant}")
 
 
 def shares_of(
@@ -34,7 +44,7 @@ def shares_of(
         return -sigma, alpha
     if kind == "velocity":
         return _slopes(process, t, like)
-    raise InputError(f"predicts={kind!r} is unknown; choose one of {', '.join(PREDICTIONS)}")
+    raise unknown_prediction(kind)
 
 
 def _slopes(process: GaussianProcess, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,8 +1,9 @@
 """Guidance: denoisers that lean a denoiser towards a condition.
 
-A guided guess is the denoiser of no noised law (Chidambaram et al. 2024 on the Gaussian mixture):
-a loss curve measured on it, and a plan, read the unguided model. Plan with the model itself, and
-sample with the guided one.
+A guided guess is the denoiser of no noised law (Chidambaram et al. 2024 on the Gaussian mixture),
+so that the area under its curve is no information. The curve of a guided denoiser is nevertheless
+that of the sampler that runs it: what every step costs on the rows it is measured on, with their
+conditions. Measure it to see where guidance costs, and the model itself for nats.
 """
 
 from __future__ import annotations
@@ -30,8 +31,10 @@ class ClassifierFreeGuidance(Denoiser):
     score, v or velocity is the same. Every call evaluates the model twice.
 
     denoiser: takes a condition, and `null` (default None) for none. interval: guide only where
-    low < sigma/alpha <= high (Kynkaanniemi et al. 2024). Raises InputError on another process than
-    Gaussian with one noise level, where an interval is given, or on an empty interval.
+    low < sigma/alpha <= high (Kynkaanniemi et al. 2024). A denoiser that limits its guess (see
+    `as_denoiser`) is guided first and limited then, as samplers clip. Raises InputError on another
+    process than Gaussian with one noise level, where an interval is given, or on an empty
+    interval.
     """
 
     def __init__(
@@ -54,11 +57,13 @@ class ClassifierFreeGuidance(Denoiser):
 
     def forward(self, state: Tensor, t: Tensor, condition: Any = None) -> Tensor:
         """Guided guess (B, *shape); without a condition the unguided one for `null`."""
-        free = self.denoiser(state, t, self.null)
-        if condition is None:
-            return free
-        towards = self.denoiser(state, t, condition) - free
-        return free + self._scale(state, t) * towards
+        guess = getattr(self.denoiser, "unlimited", self.denoiser)
+        limit = getattr(self.denoiser, "limit", None)
+        clean = guess(state, t, self.null)
+        if condition is not None:
+            towards = guess(state, t, condition) - clean
+            clean = clean + self._scale(state, t) * towards
+        return clean if limit is None else limit(clean)
 
     def _scale(self, state: Tensor, t: Tensor) -> Tensor | float:
         if self._everywhere:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from reverie.denoisers.base import Denoiser
+from reverie.denoisers.base import Denoiser, state_type
 from reverie.errors import InputError
 from reverie.processes import Process
 
@@ -34,13 +34,15 @@ def level_times(process: Process, levels: int | Sequence[float] | np.ndarray) ->
 def as_points(denoiser: Denoiser, data: torch.Tensor | np.ndarray) -> torch.Tensor:
     """Data as points of the process's space, on the device of the denoiser's parameters.
 
-    Coordinates take the parameters' type too; symbols stay integers.
+    Coordinates take the parameters' type too, or float32 where that is coarser; symbols stay
+    integers.
     """
     points = denoiser.process.space.as_points(torch.as_tensor(data))
     weight = next((p for p in denoiser.parameters() if p.is_floating_point()), None)
     if weight is None:
         return points
-    return points.to(weight) if points.is_floating_point() else points.to(weight.device)
+    kind = state_type(denoiser) if points.is_floating_point() else points.dtype
+    return points.to(weight.device, kind)
 
 
 def level_rates(

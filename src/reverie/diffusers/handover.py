@@ -36,6 +36,7 @@ from reverie.diffusers.loading import is_flow
 from reverie.diffusers.orders import TOLERANCE, Order, order_for
 from reverie.errors import InputError
 from reverie.formerly import Formerly
+from reverie.processes import Process, Tabulated
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,14 +111,16 @@ class Handover:
         del self.scheduler.set_timesteps
 
 
-def hand_over(scheduler: Any, gamma: np.ndarray, *, force: bool = False) -> Handover:
+def hand_over(
+    scheduler: Any, gamma: np.ndarray, *, force: bool = False, process: Process | None = None
+) -> Handover:
     """Make `scheduler` hold the signal-to-noise ratios `gamma` (K + 1,), increasing.
 
     force: write the arrays of schedulers that take no list, or whose settings would distort one.
-    Levels are held as sigma / alpha: the scheduler must be the model's own, or made from its
-    config, or the model is told the timesteps of another table. Raises InputError on schedulers
-    that cannot hold the levels, levels beyond the scheduler's own, and when what it holds
-    afterwards differs by more than 1e-3.
+    process: of the model. Levels are held as sigma / alpha: the scheduler must be the model's own,
+    or made from its config, or the model is told the timesteps of another table. Raises InputError
+    on schedulers that cannot hold the levels, levels beyond the scheduler's own, a table that is
+    not the process's, and when what it holds afterwards differs by more than 1e-3.
     """
     levels = np.asarray(gamma, dtype=np.float64) ** -0.5
     if not hasattr(scheduler, "set_timesteps") or not hasattr(scheduler, "config"):
@@ -128,10 +131,36 @@ def hand_over(scheduler: Any, gamma: np.ndarray, *, force: bool = False) -> Hand
     if "set_timesteps" in vars(scheduler):
         raise InputError("this scheduler keeps a plan already: leave its `with` block first")
     order = order_for(scheduler, levels, force)
+    _same_table(scheduler, process)
     _set(scheduler, order, None)
     _verify(scheduler, order)
     held = order.sigmas / (1 - order.sigmas) if is_flow(scheduler) else order.sigmas
     return Handover(scheduler, held, order)
+
+
+def _same_table(scheduler: Any, process: Process | None) -> None:
+    """InputError where the model was trained on another table of noise levels."""
+    own = getattr(process, "signal", None)
+    given = getattr(scheduler, "alphas_cumprod", None)
+    if own is None or given is None or is_flow(scheduler):
+        return
+    theirs = Tabulated(given).signal
+    if len(theirs) != len(own):
+        raise InputError(
+            f"the model was trained on {len(own)} noise levels, but {type(scheduler).__name__} "
+            f"has {len(theirs)}: make it by from_config(pipe.scheduler.config)"
+        )
+    both = (own > 0) & (theirs > 0) & (own < 1) & (theirs < 1)
+    off = (own[both].logit() - theirs[both].logit()).abs()
+    # rounding of 1 - signal in float32, at the clean end
+    slack = TOLERANCE + 1e-6 / (1 - own[both]) + 1e-6 / own[both].sqrt()
+    if (off > slack).any():
+        worst = int(both.nonzero()[(off - slack).argmax()])
+        raise InputError(
+            f"{type(scheduler).__name__} has another table of noise levels than the model's: at "
+            f"timestep {worst} its alphas_cumprod is {float(theirs[worst]):.4g}, the model's "
+            f"{float(own[worst]):.4g}: make it by from_config(pipe.scheduler.config)"
+        )
 
 
 # --- setting and verifying -----------------------------------------------------------------------

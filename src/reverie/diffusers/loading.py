@@ -13,22 +13,27 @@ The scheduler says what the model was trained on:
 
 Between two levels of a table log gamma is linear, and a model that embeds its time by sines is
 told the fractional level; one with a learned embedding per level is told the nearest. Data are
-what the model itself sees: latents where the pipeline has an autoencoder. A learned variance head
-is cut.
+what the model itself sees: latents where the pipeline has an autoencoder, whose `denoiser.encode`
+and `denoiser.decode` lead there and back. A learned variance head is cut.
+
+The guess is the one that the pipeline steps with: guided by `guidance_scale`, then clipped or
+thresholded as the scheduler says. So is the curve, and so are the samples.
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from reverie.denoisers.base import Denoiser
-from reverie.denoisers.wrap import as_denoiser
+from reverie.denoisers.calling import ModuleCall
+from reverie.denoisers.wrap import Wrapped
+from reverie.diffusers.calling import Preconditioned, StockCall
+from reverie.diffusers.latents import PARTS as AUTOENCODERS
+from reverie.diffusers.latents import Autoencoder
+from reverie.diffusers.limits import limit_of
 from reverie.errors import InputError
 from reverie.files import read_json
 from reverie.processes import EDM, Rectified, Tabulated
@@ -44,17 +49,71 @@ PARTS = ("unet", "transformer")
 SNAP = 1e-3  # float32 process time loses this much of a level at most
 
 
+SYMBOLS = {  # schedulers of symbols, by what they noise with
+    "AmusedScheduler": "Masking(symbols, sites), predicts='logits', time='none', mask_id=...",
+    "BlockRefinementScheduler": "Masking(symbols, sites), predicts='logits', mask_id=...",
+    "DiscreteDDIMScheduler": "Uniform(symbols, sites), predicts='logits'",
+    "EntropyBoundScheduler": "Uniform(symbols, sites), predicts='logits'",
+}
+
+
+class StockDenoiser(Wrapped):
+    """A model of diffusers as its pipeline runs it; made by `from_diffusers`.
+
+    scheduler: the one it was read with. stock: the model's call. `encode` and `decode` are those
+    of the pipeline's autoencoder.
+    """
+
+    def __init__(
+        self, call: ModuleCall, predicts: str, limit: Any, scheduler: Any, stock: StockCall
+    ) -> None:
+        super().__init__(call, predicts, limit)
+        self.scheduler, self.stock = scheduler, stock
+        self.autoencoder: Autoencoder | None = None
+        self._folder: Path | None = None  # of an autoencoder that was not needed yet
+
+    def encode(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Latents of images; see `Autoencoder`. InputError where the pipeline has none."""
+        return self._coder().encode(images, generator)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Images of latents, such as drawn samples. InputError where the pipeline has none."""
+        return self._coder().decode(latents)
+
+    def _coder(self) -> Autoencoder:
+        if self.autoencoder is None and self._folder is not None:
+            self.autoencoder = Autoencoder(_model(self._folder))
+        if self.autoencoder is None:
+            raise InputError(
+                f"no autoencoder came with {type(self.stock.model).__name__}: pass the pipeline, "
+                "or vae=; a model without one works on the data themselves"
+            )
+        return self.autoencoder
+
+
 def from_diffusers(
-    model: Any, scheduler: Any = None, *, prediction: str | None = None, condition: Any = None
-) -> Denoiser:
+    model: Any,
+    scheduler: Any = None,
+    *,
+    prediction: str | None = None,
+    condition: Any = None,
+    guidance_scale: float = 1.0,
+    null: Any = None,
+    clip: bool = True,
+    vae: Any = None,
+) -> StockDenoiser:
     """Make a diffusers model a Denoiser with the process it was trained on.
 
     model: a pipeline, a pipeline or model folder with safetensors weights, or a model such as
         UNet2DModel, UNet2DConditionModel or DiTTransformer2DModel.
-    scheduler: the one it was trained with, or its folder; default the pipeline's own.
+    scheduler: the one it runs with, or its folder; default the pipeline's own.
     prediction: `epsilon`, `sample`, `v_prediction` or `flow`; default what the scheduler says.
     condition: bound to every call that brings none: encoder hidden states (B or 1, L, D), or class
         labels (B or 1,).
+    guidance_scale, null: classifier-free guidance inside the guess, 1 = off, and the condition for
+        none: hidden states of the empty prompt (1, L, D), or a label (a DiT has one).
+    clip: whether the scheduler's `clip_sample` and `thresholding` are part of the guess.
+    vae: the autoencoder of a latent model, default the pipeline's own.
     Nothing is downloaded or unpickled. Raises InputError on a folder without safetensors weights,
     a missing scheduler, an unknown prediction type, and models or schedulers of another kind.
     """
@@ -70,36 +129,46 @@ def from_diffusers(
             "from_diffusers needs the scheduler the model was trained with: "
             "pass a pipeline, or scheduler=DDPMScheduler(...)"
         )
+    for name in SYMBOLS:
+        if _is(scheduler, name):
+            raise InputError(f"{name} is of symbols: as_denoiser(module, {SYMBOLS[name]})")
     kind = _prediction(scheduler, prediction)
-    call = _Call(module, condition)
+    stock = StockCall(module, condition, guidance_scale, null)
     if _is(scheduler, "EDMEulerScheduler", "EDMDPMSolverMultistepScheduler"):
-        return _edm(call, scheduler.config, kind)
-    if is_flow(scheduler):
-        return _flow(call, scheduler.config, kind)
-    return _table(call, scheduler, kind)
+        call, predicts = _edm(stock, scheduler.config, kind)
+    elif is_flow(scheduler):
+        call, predicts = _flow(stock, scheduler.config, kind)
+    else:
+        call, predicts = _table(stock, scheduler, kind)
+    limit = limit_of(scheduler) if clip else None
+    denoiser = StockDenoiser(call, predicts, limit, scheduler, stock)
+    coder = _autoencoder(model) if vae is None else vae
+    denoiser._folder = coder if isinstance(coder, Path) else None
+    denoiser.autoencoder = Autoencoder(coder) if isinstance(coder, nn.Module) else None
+    return denoiser
 
 
 # --- one process for each kind of scheduler ------------------------------------------------------
 
 
-def _edm(call: _Call, config: Any, kind: str) -> Denoiser:
+def _edm(stock: StockCall, config: Any, kind: str) -> tuple[ModuleCall, str]:
     if kind not in ("noise", "v"):
         raise InputError("EDM schedulers know the predictions epsilon and v_prediction only")
     sign = 1.0 if kind == "noise" else -1.0
-    module = _Preconditioned(call, float(config.sigma_data), sign)
+    module = Preconditioned(stock, float(config.sigma_data), sign)
     process = EDM(config.sigma_min, config.sigma_max, config.rho)
-    return as_denoiser(module, process, "clean", time="sigma")
+    return ModuleCall(module, process, lambda t: process.clock(t).rsqrt()), "clean"
 
 
-def _flow(call: _Call, config: Any, kind: str) -> Denoiser:
+def _flow(stock: StockCall, config: Any, kind: str) -> tuple[ModuleCall, str]:
     if kind not in ("velocity", "clean", "noise"):
         raise InputError("flow-matching schedulers know the predictions flow, sample and epsilon")
     steps = int(config.num_train_timesteps)
     process = Rectified(1 / steps, 1 - 1 / steps)
-    return as_denoiser(_Told(call, lambda t: t * steps), process, kind, time="t")
+    return ModuleCall(stock, process, lambda t: t * steps), kind
 
 
-def _table(call: _Call, scheduler: Any, kind: str) -> Denoiser:
+def _table(stock: StockCall, scheduler: Any, kind: str) -> tuple[ModuleCall, str]:
     table = getattr(scheduler, "alphas_cumprod", None)
     if table is None:
         raise InputError(
@@ -114,8 +183,8 @@ def _table(call: _Call, scheduler: Any, kind: str) -> Denoiser:
             "pass a flow-matching scheduler"
         )
     process = Tabulated(table)
-    whole = call.takes_whole_levels
-    return as_denoiser(_Told(call, lambda t: _level(process, t, whole)), process, kind, time="t")
+    whole = stock.takes_whole_levels
+    return ModuleCall(stock, process, lambda t: _level(process, t, whole)), kind
 
 
 def _level(process: Tabulated, t: Tensor, whole: bool) -> Tensor:
@@ -127,7 +196,7 @@ def _level(process: Tabulated, t: Tensor, whole: bool) -> Tensor:
 
 
 def _prediction(scheduler: Any, prediction: str | None) -> str:
-    flow = _is(scheduler, "FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler")
+    flow = any(kind.__name__.startswith("FlowMatch") for kind in type(scheduler).__mro__)
     default = "flow" if flow else getattr(scheduler.config, "prediction_type", None)
     name = default if prediction is None else prediction
     if name not in PREDICTION_TYPES:
@@ -146,83 +215,6 @@ def is_flow(scheduler: Any) -> bool:
 
 def _is(scheduler: Any, *names: str) -> bool:
     return any(kind.__name__ in names for kind in type(scheduler).__mro__)
-
-
-# --- calling the model ---------------------------------------------------------------------------
-
-
-class _Call(nn.Module):
-    """The model as (state, timestep, condition) -> prediction of the state's shape."""
-
-    def __init__(self, model: nn.Module, bound: Any) -> None:
-        super().__init__()
-        self.model, self.bound = model, bound
-        parameters = list(inspect.signature(model.forward).parameters.values())
-        known = {"timestep", "encoder_hidden_states", "class_labels"}
-        missing = [p.name for p in parameters[1:] if p.default is p.empty and p.name not in known]
-        names = {p.name for p in parameters}
-        if "timestep" not in names or missing:
-            raise InputError(
-                f"{type(model).__name__} is not called as (state, timestep, condition): "
-                "wrap it in a module of your own and use as_denoiser"
-            )
-        self.keyword = _condition_keyword(model, names)
-
-    @property
-    def takes_whole_levels(self) -> bool:
-        config = getattr(self.model, "config", None)
-        return getattr(config, "time_embedding_type", None) == "learned"
-
-    def forward(self, state: Tensor, timestep: Tensor, condition: Any = None) -> Tensor:
-        condition = self.bound if condition is None else condition
-        extra = {}
-        if condition is not None:
-            if self.keyword is None:
-                raise InputError(f"{type(self.model).__name__} takes no condition")
-            value = torch.as_tensor(condition, device=state.device)
-            if self.keyword == "encoder_hidden_states":
-                value = value.to(state.dtype)
-            extra[self.keyword] = value.expand(len(state), *value.shape[1:])
-        elif self.keyword is not None:
-            raise InputError(
-                f"{type(self.model).__name__} needs a condition ({self.keyword}): pass condition="
-            )
-        out = self.model(state, timestep=timestep, return_dict=False, **extra)[0]
-        return out[:, : state.shape[1]]  # the rest is a learned variance
-
-
-def _condition_keyword(model: nn.Module, names: set[str]) -> str | None:
-    if "encoder_hidden_states" in names:
-        return "encoder_hidden_states"
-    if "class_labels" in names and getattr(model, "class_embedding", model) is not None:
-        return "class_labels"
-    return None
-
-
-class _Told(nn.Module):
-    """A model that is told `told(t)` where the process has time t."""
-
-    def __init__(self, call: _Call, told: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.call, self.told = call, told
-
-    def forward(self, state: Tensor, t: Tensor, condition: Any = None) -> Tensor:
-        return self.call(state, self.told(t).to(state.device), condition)
-
-
-class _Preconditioned(nn.Module):
-    """EDM preconditioning (Karras et al. 2022, table 1); diffusers' v_prediction flips c_out."""
-
-    def __init__(self, call: _Call, data_std: float, sign: float) -> None:
-        super().__init__()
-        self.call, self.data_std, self.sign = call, data_std, sign
-
-    def forward(self, state: Tensor, sigma: Tensor, condition: Any = None) -> Tensor:
-        level = sigma.reshape(-1, *(1,) * (state.ndim - 1))
-        total = (level.square() + self.data_std**2).sqrt()
-        raw = self.call(state / total, 0.25 * sigma.log(), condition)
-        skip, out = (self.data_std / total).square(), level * self.data_std / total
-        return skip * state + self.sign * out * raw
 
 
 # --- opening folders -----------------------------------------------------------------------------
@@ -267,6 +259,18 @@ def _open(folder: Path) -> tuple[nn.Module, Any]:
     if not (folder / "scheduler").is_dir():
         return _model(folder / part), None
     return _model(folder / part), _scheduler(folder)
+
+
+def _autoencoder(model: Any) -> nn.Module | Path | None:
+    """The autoencoder of a pipeline, or its folder, which is not read yet."""
+    if isinstance(model, str | Path):
+        index = Path(model) / "model_index.json"
+        named = read_json(index) if index.exists() else {}
+        return next(
+            (Path(model) / p for p in AUTOENCODERS if isinstance(named.get(p), list)), None
+        )
+    found = (getattr(model, part, None) for part in AUTOENCODERS)
+    return next((part for part in found if isinstance(part, nn.Module)), None)
 
 
 def _model(folder: Path) -> nn.Module:

@@ -14,6 +14,7 @@ import numpy as np
 
 from reverie.diffusers.loading import is_flow
 from reverie.errors import InputError
+from reverie.processes import Tabulated
 
 TOLERANCE = 1e-3  # relative, of every noise level the scheduler holds
 
@@ -108,7 +109,7 @@ def _table(scheduler: Any, levels: np.ndarray) -> np.ndarray:
 
     InputError when the plan goes beyond them.
     """
-    signal = scheduler.alphas_cumprod.detach().cpu().double().numpy()
+    signal = Tabulated(scheduler.alphas_cumprod).signal.numpy()
     with np.errstate(divide="ignore"):
         table = np.sqrt((1 - signal) / signal)
     _inside(levels, table[0], table[np.isfinite(table)].max(), scheduler)

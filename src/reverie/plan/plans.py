@@ -131,7 +131,7 @@ class Plan(PlannedSteps):
         if process is None:
             raise InputError("a plan for diffusers needs a curve that was measured on a process")
         require_gaussian(process, "a plan for diffusers", one_level=True)
-        return hand_over(scheduler, self.u, force=force)
+        return hand_over(scheduler, self.u, force=force, process=process)
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers: grid, excesses and provenance."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from reverie.denoisers import Denoiser, condition_rows, evaluating
+from reverie.denoisers.base import state_type
 from reverie.errors import InputError
 from reverie.plan import PlannedSteps
 from reverie.processes import Process
@@ -30,7 +31,7 @@ class Options(TypedDict, total=False):
     condition: Any  # an array (n, ...) or (1, ...), or whatever the denoiser takes
     init: Tensor | None  # states to start from instead of the prior
     device: torch.device | str
-    dtype: torch.dtype
+    dtype: torch.dtype  # of the states; default the parameters', and float32 at least
     eta: float  # of ddim: 0 (default) is deterministic, 1 ancestral; of sde-dpm++2m: 1 (default)
     churn: Churn | None  # of heun
     phi: str | Phi  # of er-sde: "default", "sde", "ode" or a function of sigma/alpha
@@ -120,7 +121,7 @@ def _visits(
     if state is None:
         draw = Draw(
             shape=options.get("shape"), t=float(times[0]), generator=generator,
-            dtype=options.get("dtype", torch.float32), device=options.get("device", "cpu"),
+            dtype=options.get("dtype", state_type(denoiser)), device=options.get("device", "cpu"),
         )  # fmt: skip
         state = process.sample_prior(n, **draw)
     condition = condition_rows(options.get("condition"), len(state), state)
