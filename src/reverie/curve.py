@@ -22,6 +22,7 @@ from scipy.optimize import isotonic_regression
 from reverie.denoisers import Denoiser, condition_rows, evaluating
 from reverie.denoisers.rates import Moments as Moments
 from reverie.denoisers.rates import as_points as as_points
+from reverie.denoisers.rates import block_rows as block_rows
 from reverie.denoisers.rates import level_rates as level_rates
 from reverie.denoisers.rates import level_times as level_times
 from reverie.errors import InputError
@@ -350,6 +351,7 @@ def measure(
     clock = process.clock(torch.as_tensor(times)).numpy()
     weights = LossCurve(clock, np.ones_like(clock)).weights
     single, shares, kept = Moments(cross=False), Moments(cross=True), []
+    batch_size = min(batch_size, block_rows(process, data))
     for start in range(0, len(data), batch_size):
         rows = data[start : start + batch_size]
         extra = None if condition is None else condition[start : start + batch_size]

@@ -87,6 +87,11 @@ class Process(nn.Module):
         """Draw X_t given X_0 = x (B, *shape), and X_1 = `end` for two-ended processes."""
         raise NotImplementedError
 
+    @property
+    def numbers(self) -> int:
+        """How many numbers a prediction holds for each coordinate of a point."""
+        return 1
+
     def corrupt_pair(
         self, x: Tensor, t: Tensor | float, *, generator: torch.Generator | None = None
     ) -> tuple[State, State]:
