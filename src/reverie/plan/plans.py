@@ -31,6 +31,7 @@ from reverie.plan.excess import (
     priced,
     warp_of,
 )
+from reverie.plan.rising import rises, rising_knots, rising_steps_needed, staircase_of
 from reverie.plan.rivals import LOG_RIVALS, NEED_DIM, RIVALS, SHARE_RIVALS
 from reverie.plan.staircase import Staircase, best_knots, least_areas, polish
 from reverie.plan.steps import PlannedSteps
@@ -73,6 +74,15 @@ class Plan(PlannedSteps):
             ).excess
         return result
 
+    @property
+    def approximation(self) -> str:
+        if not rises(self.curve):
+            return ""
+        return (
+            "a step is charged clock times rate, and near the uniform law what the noise tells "
+            "there less what the guess explains"
+        )
+
     @cached_property
     def warning(self) -> str:  # type: ignore[override]
         """What is dangerous about this plan in one sentence, or nothing.
@@ -86,7 +96,7 @@ class Plan(PlannedSteps):
         least = _build(self.curve, self.steps, "loss-adaptive", "nats", None, ends).excess
         if self.excess <= DEAD_ZONE * least:
             return ""
-        steps = Staircase(self.curve)(self.places[:-1], self.places[1:])
+        steps = staircase_of(self.curve)(self.places[:-1], self.places[1:])
         worst = int(np.argmax(steps - np.diff(self.curve.cumulative(self.places))))
         return (
             f"the density plan costs {self.excess:.3g} nats, the exact program {least:.3g}: step "
@@ -194,6 +204,8 @@ def steps_needed(curve: LossCurve, budgets: Sequence[float], most: int = 500) ->
     None where `most` steps do not do. One pass of the exact program serves all budgets.
     """
     curve = _repaired(curve)
+    if rises(curve):
+        return rising_steps_needed(curve, budgets, most)
     axis = np.linspace(curve.axis[0], curve.axis[-1], max(NODES, 8 * most))
     area = curve.cumulative(axis)[-1]
     excess = [least - area for least in least_areas(*curve.at(axis), most)]
@@ -214,8 +226,11 @@ def _repaired(curve: LossCurve) -> LossCurve:
     """Isotonic where the ideal curve never increases; elsewhere its majorant.
 
     Near the uniform law a score tells nothing and its rate is almost 0, but a long step from there
-    is not free: a rate that is still to come is charged at once.
+    is not free: a rate that is still to come is charged at once. Where more is known of what such
+    a step leaves (`plan.rising`), the curve stays as it is.
     """
+    if rises(curve):
+        return curve
     return (
         curve.monotone() if curve.process is None or curve.process.monotone else curve.majorant()
     )
@@ -271,6 +286,8 @@ def _adaptive(
     curve: LossCurve, steps: int, warp: Warp | None, low: float, high: float
 ) -> np.ndarray:
     """Exact program on a dense grid of nodes, then sliding the knots off it."""
+    if rises(curve):
+        return rising_knots(curve, steps, warp, low, high)
     axis = np.linspace(low, high, NODES)
     u, rate = curve.at(axis)
     knots = best_knots(u if warp is None else warp(u), rate, steps)

@@ -132,7 +132,7 @@ class Masking(JumpProcess):
         return value.new_zeros(*state.shape, self.symbols).scatter_(-1, shown, value)
 
     def ratios(self, prediction: Tensor, state: State, t: Tensor | float) -> Tensor:
-        """A hidden site's symbols have p (1 - t)/t and its mask 1; a shown site's mask t/(1 - t)."""
+        """Of a hidden site's symbols p (1 - t)/t, its mask 1; of a shown site's mask t/(1 - t)."""
         time = fit_level(times_of(t), state).to(state.device)
         hidden, odds = (state == self.mask)[..., None], (1 - time) / time
         kept = self._shown(state) * prediction.double()

@@ -25,6 +25,7 @@ from reverie.spaces.manifold import scale
 
 FORGETTING = 14.0  # of the slowest mode exp(-7) is left at the noisy end: less than 1e-5 nats
 UNBOUNDED_DURATION = 4.0
+BLIND = 2000
 
 
 class Brownian(Process):
@@ -107,6 +108,21 @@ class Brownian(Process):
     def has_kernel(self) -> bool:
         """Whether densities are known here; elsewhere there is a random walk only."""
         return not isinstance(self.heat, WalkHeat)
+
+    @property
+    def slowest(self) -> float:
+        return self.space.gap if self.space.compact and self.has_kernel else 0.0
+
+    def blind_rate(self, u: Tensor) -> Tensor:
+        """The rate of the score 0, the mean over BLIND draws of fixed noise for all levels."""
+        points = self.space.uniform(BLIND, generator=torch.Generator().manual_seed(0))
+        zero, found = torch.zeros_like(points), []
+        for clock in u.double():
+            same = torch.Generator().manual_seed(1)
+            t = self.time(clock)
+            state = self.corrupt(points, t, generator=same)
+            found.append(self.rate(zero, points, state, t).mean())
+        return torch.stack(found)
 
     @property
     def heat(self) -> HeatKernel:
