@@ -30,6 +30,7 @@ from reverie.processes import Process
 
 GAUSS_NODES, GAUSS_WEIGHTS = np.polynomial.legendre.leggauss(6)
 Z95 = 1.959964
+APPROXIMATE = " (approximate: the area under this noise's curve is no information)"
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,11 @@ class Gap:
     high: float
     level: float  # the clock up to which it is counted
     clock: str = "signal-to-noise ratio"  # what the clock is
+    approximate: bool = False  # the area of this noise is no information
 
     def __str__(self) -> str:
-        return f"{self.nats:.3g} nats [{self.low:.3g}, {self.high:.3g}] up to u = {self.level:.3g}"
+        text = f"{self.nats:.3g} nats [{self.low:.3g}, {self.high:.3g}] up to u = {self.level:.3g}"
+        return f"{text}{APPROXIMATE}" if self.approximate else text
 
 
 class Leak(Gap):
@@ -261,7 +264,9 @@ class LossCurve:
         ends = (nats - Z95 * error, nats + Z95 * error)
         if self.process is None:
             return Gap(nats, error, *ends, level)
-        return Gap(nats, error, *ends, level, self.process.clock_label)
+        return Gap(
+            nats, error, *ends, level, self.process.clock_label, not self.process.area_exact
+        )
 
     def _difference_stderr(self, other: LossCurve, keep: np.ndarray, weights: np.ndarray) -> float:
         mine, theirs = self.per_sample, other.per_sample
@@ -339,7 +344,8 @@ def measure(
     one row for all: the areas without it and with it differ by I(x; condition). The rows stream
     through in blocks of `batch_size`; with `keep_samples` the rates (n, L) are kept.
     Returns a LossCurve in nats per unit of clock, summed over dimensions, with standard errors
-    over rows. Raises InputError on no rows or values that are not finite.
+    over rows; the label says so where the area is no information (`Process.area_exact`). Raises
+    InputError on no rows or values that are not finite.
     """
     process = denoiser.process
     data = as_points(denoiser, data)
@@ -376,5 +382,5 @@ def measure(
         np.concatenate(kept) if kept else None,
         math.prod(data.shape[1:]),
         n,
-        label,
+        label if process.area_exact else f"{label}{APPROXIMATE}".strip(),
     )
