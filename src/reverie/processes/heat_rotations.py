@@ -2,8 +2,8 @@
 
 x -> p x conj(q) is a rotation of R^4, and SO(4) = S^3 x S^3 / {(1, 1), (-1, -1)}. With the metric
 1/2 tr of `spaces.rotations` the velocity A(v, w), where p moves by the vector v and q by w, has
-square length 2 (|v|^2 + |w|^2). So Brownian motion of duration tau is a pair of independent ones of
-duration tau / 2 on S^3, and with K the kernel of S^3, alpha and beta the angles of p and q,
+square length 2 (|v|^2 + |w|^2). So Brownian motion of duration tau is a pair of independent ones
+of duration tau / 2 on S^3, and with K the kernel of S^3, alpha and beta the angles of p and q,
 
     p_tau = [K(alpha) K(beta) + K(pi - alpha) K(pi - beta)] / 8
 
