@@ -221,7 +221,7 @@ class LossCurve:
         """The closest non-increasing curve: isotonic regression, weighted by 1/stderr^2."""
         rate = self.rate.reshape(len(self.u), -1)
         weight = np.ones_like(rate)
-        if self.stderr is not None:
+        if self.stderr is not None and self.stderr.any():
             error = self.stderr.reshape(rate.shape)
             weight = 1 / np.maximum(error, 1e-3 * error.max() + 1e-300) ** 2
         fixed = np.stack(

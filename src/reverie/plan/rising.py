@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -33,6 +34,7 @@ import torch
 from reverie.curve import LossCurve
 from reverie.plan.paths import cheapest_path
 from reverie.plan.staircase import Staircase
+from reverie.processes import Process
 
 FROM, TO, REACH = 7.0, 0.25, 0.75
 NODES, INNER = 401, 65
@@ -50,10 +52,9 @@ class RisingStaircase(Staircase):
 
     def __init__(self, curve: LossCurve, warp: Warp | None = None) -> None:
         super().__init__(curve, warp)
-        axis = np.linspace(curve.axis[0], curve.axis[-1], BLIND_LEVELS)
         assert curve.process is not None
-        found = curve.process.blind_rate(torch.as_tensor(np.exp(axis)))
-        self.blind_axis, self.blind = axis, found.numpy()
+        ends = float(curve.axis[0]), float(curve.axis[-1])
+        self.blind_axis, self.blind = _blind(curve.process, *ends)
 
     def read_all(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Clock W(u), rate and blind rate, each like places."""
@@ -77,6 +78,13 @@ class RisingStaircase(Staircase):
             cost = _rate(rate[i:], blind[i:], rate[i], blind[i])
             table[i, i + 1 :] = np.cumsum(0.5 * (cost[1:] + cost[:-1]) * np.diff(clock[i:]))
         return table
+
+
+@lru_cache(maxsize=16)
+def _blind(process: Process, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
+    """Places of the axis and the blind rate there; every plan of a curve asks for it."""
+    axis = np.linspace(low, high, BLIND_LEVELS)
+    return axis, process.blind_rate(torch.as_tensor(np.exp(axis))).numpy()
 
 
 def _rate(
