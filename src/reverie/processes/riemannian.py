@@ -115,12 +115,15 @@ class Brownian(Process):
 
     def blind_rate(self, u: Tensor) -> Tensor:
         """The rate of the score 0, the mean over BLIND draws of fixed noise for all levels."""
-        points = self.space.uniform(BLIND, generator=torch.Generator().manual_seed(0))
-        zero, found = torch.zeros_like(points), []
+        generator = torch.Generator().manual_seed(0)
+        points = self.space.uniform(BLIND, generator=generator)
+        noise = self.space.noise(points, generator=generator)
+        # of exactly the right mean square: then short noise, flat, has the exact rate
+        size = self.space.inner(points, noise, noise).mean() / self.space.dim
+        noise, zero, found = noise / size.sqrt(), torch.zeros_like(points), []
         for clock in u.double():
-            same = torch.Generator().manual_seed(1)
             t = self.time(clock)
-            state = self.corrupt(points, t, generator=same)
+            state = self.corrupt(points, t, end=noise)
             found.append(self.rate(zero, points, state, t).mean())
         return torch.stack(found)
 
