@@ -26,7 +26,7 @@ from reverie.spaces import (
 )
 from reverie.spaces.divergence import probes
 
-WITH_KERNEL = [s for s in SPACES if repr(s) != "Rotations(4)"]
+WITH_KERNEL = SPACES
 
 
 def tensor(*values):

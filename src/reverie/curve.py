@@ -22,6 +22,7 @@ from scipy.optimize import isotonic_regression
 from reverie.denoisers import Denoiser, condition_rows, evaluating
 from reverie.denoisers.rates import Moments as Moments
 from reverie.denoisers.rates import as_points as as_points
+from reverie.denoisers.rates import block_rows as block_rows
 from reverie.denoisers.rates import level_rates as level_rates
 from reverie.denoisers.rates import level_times as level_times
 from reverie.errors import InputError
@@ -29,6 +30,7 @@ from reverie.processes import Process
 
 GAUSS_NODES, GAUSS_WEIGHTS = np.polynomial.legendre.leggauss(6)
 Z95 = 1.959964
+APPROXIMATE = " (approximate: the area under this noise's curve is no information)"
 
 
 @dataclass(frozen=True)
@@ -41,9 +43,11 @@ class Gap:
     high: float
     level: float  # the clock up to which it is counted
     clock: str = "signal-to-noise ratio"  # what the clock is
+    approximate: bool = False  # the area of this noise is no information
 
     def __str__(self) -> str:
-        return f"{self.nats:.3g} nats [{self.low:.3g}, {self.high:.3g}] up to u = {self.level:.3g}"
+        text = f"{self.nats:.3g} nats [{self.low:.3g}, {self.high:.3g}] up to u = {self.level:.3g}"
+        return f"{text}{APPROXIMATE}" if self.approximate else text
 
 
 class Leak(Gap):
@@ -231,7 +235,7 @@ class LossCurve:
         """The closest non-increasing curve: isotonic regression, weighted by 1/stderr^2."""
         rate = self.rate.reshape(len(self.u), -1)
         weight = np.ones_like(rate)
-        if self.stderr is not None:
+        if self.stderr is not None and self.stderr.any():
             error = self.stderr.reshape(rate.shape)
             weight = 1 / np.maximum(error, 1e-3 * error.max() + 1e-300) ** 2
         fixed = np.stack(
@@ -274,7 +278,9 @@ class LossCurve:
         ends = (nats - Z95 * error, nats + Z95 * error)
         if self.process is None:
             return Gap(nats, error, *ends, level)
-        return Gap(nats, error, *ends, level, self.process.clock_label)
+        return Gap(
+            nats, error, *ends, level, self.process.clock_label, not self.process.area_exact
+        )
 
     def _difference_stderr(self, other: LossCurve, keep: np.ndarray, weights: np.ndarray) -> float:
         mine, theirs = self.per_sample, other.per_sample
@@ -353,7 +359,8 @@ def measure(
     one row for all: the areas without it and with it differ by I(x; condition). The rows stream
     through in blocks of `batch_size`; with `keep_samples` the rates (n, L) are kept.
     Returns a LossCurve in nats per unit of clock, summed over dimensions, with standard errors
-    over rows. Raises InputError on no rows or values that are not finite.
+    over rows; the label says so where the area is no information (`Process.area_exact`). Raises
+    InputError on no rows or values that are not finite.
     """
     process = denoiser.process
     data = as_points(denoiser, data)
@@ -365,6 +372,7 @@ def measure(
     clock = process.clock(torch.as_tensor(times)).numpy()
     weights = LossCurve(clock, np.ones_like(clock)).weights
     single, shares, kept = Moments(cross=False), Moments(cross=True), []
+    batch_size = min(batch_size, block_rows(process, data))
     for start in range(0, len(data), batch_size):
         rows = data[start : start + batch_size]
         extra = None if condition is None else condition[start : start + batch_size]
@@ -389,7 +397,7 @@ def measure(
         np.concatenate(kept) if kept else None,
         math.prod(data.shape[1:]),
         n,
-        label,
+        label if process.area_exact else f"{label}{APPROXIMATE}".strip(),
         _variance(data) if process.gaussian is not None else None,
     )
 

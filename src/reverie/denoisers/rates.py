@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,8 @@ import torch
 from reverie.denoisers.base import Denoiser, state_type
 from reverie.errors import InputError
 from reverie.processes import Process
+
+MOST_NUMBERS = 2**25  # of the predictions that a block of rows asks for
 
 
 def level_times(process: Process, levels: int | Sequence[float] | np.ndarray) -> np.ndarray:
@@ -43,6 +46,11 @@ def as_points(denoiser: Denoiser, data: torch.Tensor | np.ndarray) -> torch.Tens
         return points
     kind = state_type(denoiser) if points.is_floating_point() else points.dtype
     return points.to(weight.device, kind)
+
+
+def block_rows(process: Process, data: torch.Tensor) -> int:
+    """How many rows of data (n, *shape) may be predicted at once in bounded memory."""
+    return max(1, MOST_NUMBERS // max(1, process.numbers * math.prod(data.shape[1:])))
 
 
 def level_rates(

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reverie.curve import Z95, as_points, measure
+from reverie.curve import Z95, as_points, block_rows, measure
 from reverie.denoisers import Denoiser, condition_rows
 from reverie.errors import InputError
 from reverie.information.manifolds import elbo
@@ -151,6 +151,28 @@ def _jumps(
 ) -> Bound:
     """draws: noise levels, shared by the rows, two in each of draws / 2 equal strata of t."""
 
+    times = low_discrepancy((draws + 1) // 2, process.t_range, generator)
+    size = block_rows(process, rows)
+    blocks = rows.split(size)
+    given = [None] * len(blocks) if condition is None else condition.split(size)
+    parts = [
+        _jump_parts(process, denoiser, block, told, times, generator)
+        for block, told in zip(blocks, given, strict=True)
+    ]
+    path, last = (torch.cat(part) for part in zip(*parts, strict=True))
+    return _bound(rows, *_arrays(process.prior_kl(rows), path, last))
+
+
+def _jump_parts(
+    process: JumpProcess,
+    denoiser: Denoiser,
+    rows: Tensor,
+    condition: Any,
+    times: Tensor,
+    generator: torch.Generator | None,
+) -> tuple[Tensor, Tensor]:
+    """Path and last denoise (B,) in nats of one block of rows."""
+
     def guess(state: Tensor, t: Tensor) -> Tensor:
         told = None if condition is None else condition.repeat(len(state) // len(rows), *extra)
         return denoiser(state, t, told)
@@ -158,7 +180,6 @@ def _jumps(
     extra = () if condition is None else (1,) * (condition.ndim - 1)
     low, high = process.t_range
     path = torch.zeros(len(rows), dtype=torch.float64, device=rows.device)
-    times = low_discrepancy((draws + 1) // 2, process.t_range, generator)
     # with their mirror images, so that the offset the rows share costs nothing to first order
     for t in torch.cat([times, low + high - times]):
         rate = bound_rate(process, guess, rows, t, generator=generator)
@@ -166,7 +187,7 @@ def _jumps(
     state = process.corrupt(rows, low, generator=generator)
     at = torch.full((len(rows),), low, dtype=torch.float64, device=rows.device)
     last = process.reconstruction(guess(state, at), rows, state)
-    return _bound(rows, *_arrays(process.prior_kl(rows), path, last))
+    return path, last
 
 
 @bound_of.register(LinearSDE)

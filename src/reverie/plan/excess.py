@@ -17,7 +17,7 @@ import numpy as np
 
 from reverie.curve import LossCurve
 from reverie.errors import InputError
-from reverie.plan.staircase import Staircase
+from reverie.plan.rising import staircase_of
 
 NODES = 2001
 CLOCKS = ("nats", "samples")
@@ -37,7 +37,7 @@ def priced(curve: LossCurve, places: np.ndarray, warp: Warp | None = None) -> Pr
     low, high = places[0], places[-1]
     inner = curve.axis[(curve.axis > low) & (curve.axis < high)]
     dense = np.union1d(np.linspace(low, high, NODES), inner)
-    total = float(Staircase(curve, warp)(places[:-1], places[1:]).sum())
+    total = float(staircase_of(curve, warp)(places[:-1], places[1:]).sum())
     return Priced(total, total - float(curve.cumulative(dense, warp)[-1]))
 
 

@@ -28,8 +28,8 @@ from reverie.formerly import Formerly
 from reverie.plan.default import default_plan, mean_guess, worthless
 from reverie.plan.excess import NODES, Warp, checked_clock, has_samples_clock, priced, warp_of
 from reverie.plan.program import adaptive, needed
+from reverie.plan.rising import rises, rising_knots, rising_steps_needed, staircase_of
 from reverie.plan.rivals import LOG_RIVALS, NEED_DIM, RIVALS, SHARE_RIVALS
-from reverie.plan.staircase import Staircase
 from reverie.plan.steps import PlannedSteps
 from reverie.processes.gaussian import require_gaussian
 
@@ -73,6 +73,15 @@ class Plan(PlannedSteps):
             ).excess
         return result
 
+    @property
+    def approximation(self) -> str:
+        if not rises(self.curve):
+            return ""
+        return (
+            "a step is charged clock times rate, and near the uniform law what the noise tells "
+            "there less what the guess explains"
+        )
+
     @cached_property
     def warning(self) -> str:  # type: ignore[override]
         """What is dangerous about this plan in one sentence, or nothing.
@@ -95,7 +104,7 @@ class Plan(PlannedSteps):
         least = _build(self.curve, self.steps, "loss-adaptive", "nats", None, ends).excess
         if self.excess <= DEAD_ZONE * least:
             return ""
-        steps = Staircase(self.curve)(self.places[:-1], self.places[1:])
+        steps = staircase_of(self.curve)(self.places[:-1], self.places[1:])
         worst = int(np.argmax(steps - np.diff(self.curve.cumulative(self.places))))
         return (
             f"the density plan costs {self.excess:.3g} nats, the exact program {least:.3g}: step "
@@ -222,6 +231,8 @@ def steps_needed(curve: LossCurve, budgets: Sequence[float], most: int = 500) ->
     if not isinstance(most, int | np.integer) or most < 1:
         raise InputError(f"most is {most!r}; it must be a whole number of at least one step")
     curve = _repaired(curve)
+    if rises(curve):
+        return rising_steps_needed(curve, budgets, most)
     ends = float(curve.axis[0]), float(curve.axis[-1])
 
     def excess(steps: int) -> float:
@@ -244,8 +255,11 @@ def _repaired(curve: LossCurve) -> LossCurve:
     """Isotonic where the ideal curve never increases; elsewhere its majorant.
 
     Near the uniform law a score tells nothing and its rate is almost 0, but a long step from there
-    is not free: a rate that is still to come is charged at once.
+    is not free: a rate that is still to come is charged at once. Where more is known of what such
+    a step leaves (`plan.rising`), the curve stays as it is.
     """
+    if rises(curve):
+        return curve
     return (
         curve.monotone() if curve.process is None or curve.process.monotone else curve.majorant()
     )
@@ -261,7 +275,8 @@ def _build(
 ) -> Plan:
     low, high = ends
     if method == "loss-adaptive":
-        places = adaptive(curve, steps, warp, low, high)
+        solve = rising_knots if rises(curve) else adaptive
+        places = solve(curve, steps, warp, low, high)
     elif not curve.is_log:
         if method not in SHARE_RIVALS:
             raise InputError(

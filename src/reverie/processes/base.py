@@ -87,6 +87,11 @@ class Process(nn.Module):
         """Draw X_t given X_0 = x (B, *shape), and X_1 = `end` for two-ended processes."""
         raise NotImplementedError
 
+    @property
+    def numbers(self) -> int:
+        """How many numbers a prediction holds for each coordinate of a point."""
+        return 1
+
     def corrupt_pair(
         self, x: Tensor, t: Tensor | float, *, generator: torch.Generator | None = None
     ) -> tuple[State, State]:
@@ -196,6 +201,18 @@ class Process(nn.Module):
         Only processes with `steps_measured` have it. t and s: one level each.
         """
         raise NotImplementedError(f"{type(self).__name__} has no expected_charge")
+
+    @property
+    def slowest(self) -> float:
+        """Where noise forgets into one law: exp(-slowest / u) is left of it at clock u; else 0.
+
+        Of the square of the slowest mode's amplitude. Such a process has a `blind_rate`.
+        """
+        return 0.0
+
+    def blind_rate(self, u: Tensor) -> Tensor:
+        """Rates (L,) at clock values (L,) of a guess that knows the law of the noise alone."""
+        raise NotImplementedError(f"{type(self).__name__} has no blind_rate")
 
     def start_kl(self, u: float, second: float) -> float:
         """Bound in nats on the KL from the prior of the state at clock `u`, E|x|^2 = `second`.

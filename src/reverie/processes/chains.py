@@ -11,6 +11,7 @@ from torch import Tensor
 
 from reverie.errors import InputError
 from reverie.processes.jump import JumpProcess
+from reverie.processes.site_tables import check_alphabet
 from reverie.spaces import FiniteSet
 
 ROUNDING = 1e-6  # relative to the largest rate: what float32 input may leave of a row's sum
@@ -27,6 +28,7 @@ class Uniform(JumpProcess):
         self, symbols: int | str, sites: int | tuple[int, ...], sigma_range: Range = None
     ) -> None:
         space = FiniteSet(symbols, sites)
+        check_alphabet(space.symbols, "uniform")
         law = torch.full((space.symbols,), 1 / space.symbols, dtype=torch.float64)
         rates = law.expand(space.symbols, -1) - torch.eye(space.symbols, dtype=torch.float64)
         super().__init__(space, rates, law, sigma_range)
@@ -54,6 +56,7 @@ class Ordinal(JumpProcess):
         sigma_range: Range = None,
     ) -> None:
         space = FiniteSet(symbols, sites)
+        check_alphabet(space.symbols, "ordinal")
         reach = max(1.0, space.symbols / 20) if reach is None else reach
         if reach <= 0:
             raise InputError(f"reach is {reach}; it must be positive, in symbols")

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from reverie.errors import InputError
-from reverie.processes import heat_kernels
+from reverie.processes import heat_kernels, heat_rotations
 from reverie.processes.profile_table import WORTH, ProfileTable
 from reverie.processes.radial_table import RadialTable
 from reverie.spaces import Flat, Hyperbolic, Manifold, Product, Rotations, Sphere, Torus
@@ -143,6 +143,37 @@ class RadialHeat(HeatKernel):
         return self.space.exp(x, scale(travel / size.clamp(min=1e-300), noise))
 
 
+class FourRotationsHeat(HeatKernel):
+    """SO(4), from the kernel of S^3: see `heat_rotations`."""
+
+    def __init__(self, space: Manifold) -> None:
+        super().__init__(space)
+        self.sphere = RadialHeat(Sphere(3), _sphere_profile(3), _log_power(np.sin, 2))
+
+    def _turned(self, turn: Tensor, tau: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return heat_rotations.density_and_pull(turn, tau, self.sphere.profile)
+
+    def log_density(self, state: Tensor, x: Tensor, tau: Tensor) -> Tensor:
+        return self._turned(x.mT[None] @ state[:, None], tau[:, None])[0]
+
+    def mean_score(self, weights: Tensor, state: Tensor, x: Tensor, tau: Tensor) -> Tensor:
+        _, v, w = self._turned(x.mT[None] @ state[:, None], tau[:, None])
+        mean = (torch.einsum("bn,bnk->bk", weights, part) for part in (v, w))
+        return state @ heat_rotations.velocity(*mean)
+
+    def score(self, state: Tensor, x: Tensor, tau: Tensor) -> Tensor:
+        _, v, w = self._turned(x.mT @ state, tau)
+        return state @ heat_rotations.velocity(v, w)
+
+    def draw(
+        self, x: Tensor, tau: Tensor, noise: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
+        table = self.sphere.table
+        return heat_rotations.drawn(
+            x, tau, x.mT @ noise, lambda size, half: table(size, half.expand(len(x)))
+        )
+
+
 class WalkHeat(HeatKernel):
     """Spaces whose kernel has no formula here: a geodesic random walk of WALK_STEPS steps.
 
@@ -219,8 +250,8 @@ def walk(
 def heat_kernel(space: Manifold) -> HeatKernel:
     """The heat kernel of a space; one table of increments serves all equal spaces.
 
-    Closed or series forms: spheres, tori, SO(3), H^2, H^3, flat space and their products. SO(n)
-    beyond 3 and H^n beyond 3 have a random walk only.
+    Closed or series forms: spheres, tori, SO(3), SO(4), H^2, H^3, flat space and their products.
+    SO(n) beyond 4 and H^n beyond 3 have a random walk only.
     """
     return _kernel(repr(space), _Held(space))
 
@@ -251,6 +282,8 @@ def _kernel(name: str, held: _Held) -> HeatKernel:
         return RadialHeat(space, _sphere_profile(space.dim), _log_power(np.sin, space.dim - 1))
     if isinstance(space, Rotations) and space.n == 3:
         return RadialHeat(space, heat_kernels.rotation, lambda r: 2 * np.log(np.sin(r / 2)))
+    if isinstance(space, Rotations) and space.n == 4:
+        return FourRotationsHeat(space)
     if isinstance(space, Hyperbolic) and space.dim in (2, 3):
         two = space.dim == 2
         profile = heat_kernels.hyperbolic_two if two else heat_kernels.hyperbolic_three

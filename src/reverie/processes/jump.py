@@ -63,8 +63,8 @@ class JumpProcess(Process):
     ) -> None:
         super().__init__()
         # plain attributes: a module moved to half precision must keep its rates
-        self.space, self.rates, self.stationary = space, rates, stationary
-        self.symbols, self.states = space.symbols, len(rates)
+        self.space, self._rates, self.stationary = space, rates, stationary
+        self.symbols, self.states = space.symbols, len(stationary)
         low, high = sigma_range or (CLEAN_JUMPS / float(-rates.diagonal().min()), 8.0)
         if not 0 < low < high:
             raise InputError(f"sigma_range is {(low, high)}; it must satisfy 0 < low < high")
@@ -72,6 +72,16 @@ class JumpProcess(Process):
         self.t_range = (0.0, 1.0)
 
     # --- noise levels and kernels ------------------------------------------------------------
+
+    @property
+    def rates(self) -> Tensor:
+        """The rate matrix Q (M, M)."""
+        return self._rates
+
+    @property
+    def numbers(self) -> int:
+        """A share for each symbol of a site."""
+        return self.symbols
 
     def sigma(self, t: Tensor | float) -> Tensor:
         """Noise level (T,) at t: how long the chain has run, in relaxation times."""
@@ -155,6 +165,15 @@ class JumpProcess(Process):
     def target(self, state: State, x: Tensor, t: Tensor | float) -> Tensor:
         """One-hot symbols (N, *sites, S) in float64."""
         return torch.nn.functional.one_hot(x, self.symbols).double()
+
+    def average_target(
+        self, weights: Tensor, state: Tensor, x: Tensor, t: Tensor | float
+    ) -> Tensor:
+        sites = x.flatten(1)
+        found = weights.new_zeros(len(weights), sites.shape[1], self.symbols, dtype=torch.float64)
+        for site in range(sites.shape[1]):
+            found[:, site].index_add_(1, sites[:, site], weights.double())
+        return found.flatten(1)
 
     # --- what a prediction implies -----------------------------------------------------------
 

@@ -17,6 +17,9 @@ in the symbol alone, x_i against a draw from p_i. So
 whose mean over x_t is (u_s - u_t) rate(u_t): a rectangle. Summed over steps, less the area of the
 ideal curve, it is the path KL of unmasking several sites at once. The rate falls in u since
 conditioning lowers entropy.
+
+Everything here is linear in the symbols, in time and memory: a hidden site's evidence is flat, a
+shown one's is a point. Tables of states by states exist on request, for small alphabets.
 """
 
 from __future__ import annotations
@@ -25,9 +28,19 @@ import torch
 from torch import Tensor
 
 from reverie.processes.base import Guess, Process, State
-from reverie.processes.jump import JumpProcess
-from reverie.processes.site_tables import fit_level, shared_level, times_of, uniform_like
+from reverie.processes.jump import IMPOSSIBLE, JumpProcess
+from reverie.processes.site_tables import (
+    check_alphabet,
+    drawn_from,
+    fit_level,
+    shared_level,
+    times_of,
+    uniform_like,
+)
 from reverie.spaces import FiniteSet
+
+SIGMAS = (1e-3, 8.0)  # what other chains have; masking's levels are all of [0, 1]
+PAIRS = 2**24  # sites of pairs of states and points compared at a time
 
 
 class Masking(JumpProcess):
@@ -40,12 +53,18 @@ class Masking(JumpProcess):
 
     def __init__(self, symbols: int | str, sites: int | tuple[int, ...]) -> None:
         space = FiniteSet(symbols, sites)
-        rates = -torch.eye(space.symbols + 1, dtype=torch.float64)
-        rates[:, -1] += 1
         stationary = torch.zeros(space.symbols + 1, dtype=torch.float64)
         stationary[-1] = 1
-        super().__init__(space, rates, stationary)
+        super().__init__(space, torch.empty(0, 0), stationary, SIGMAS)
         self.mask = space.symbols
+
+    @property
+    def rates(self) -> Tensor:
+        """Q (M, M): every symbol is masked at rate 1. InputError on a large alphabet."""
+        check_alphabet(self.states, "this table of masking")
+        rates = -torch.eye(self.states, dtype=torch.float64)
+        rates[:, -1] += 1
+        return rates
 
     # --- noise levels ------------------------------------------------------------------------
 
@@ -69,18 +88,68 @@ class Masking(JumpProcess):
 
     def _thinned(self, kept: Tensor) -> Tensor:
         """Transition (T, M, M) that keeps a symbol with probability `kept` and masks it else."""
+        check_alphabet(self.states, "this table of masking")
         eye = torch.eye(self.states, dtype=kept.dtype, device=kept.device)
         kept = kept[:, None, None]
         return kept * eye + (1 - kept) * eye[-1]
 
     def clean_law(self, logits: Tensor, state: State, t: Tensor | float) -> Tensor:
         """Carry-over: a revealed site is certain; in time and memory linear in the symbols."""
-        hidden = (state == self.mask)[..., None]
+        hidden = state == self.mask
         shown = state.clamp(max=self.symbols - 1)[..., None]
-        certain = torch.zeros_like(logits).scatter(-1, shown, 1.0)
-        return torch.where(hidden, logits.softmax(-1), certain)
+        law = torch.zeros_like(logits).scatter_(-1, shown, 1.0)
+        law[hidden] = logits[hidden].softmax(-1)
+        return law
+
+    def log_likelihood(self, state: State, t: Tensor | float) -> Tensor:
+        """log p(x_t | x) (B, *sites, S): log t at hidden sites; a point at shown ones."""
+        hide, show = self._logs(t)
+        own = self._shown(state) * (fit_level(show, state) - IMPOSSIBLE) + IMPOSSIBLE
+        return torch.where((state == self.mask)[..., None], fit_level(hide, state), own)
+
+    def log_kernel(self, state: State, x: Tensor, t: Tensor | float) -> Tensor:
+        hide, show = (level.reshape(-1, 1) for level in self._logs(t))
+        flat, points = state.flatten(1), x.flatten(1)
+        equal = torch.cat(
+            [
+                (part[:, None] == points).sum(2)
+                for part in flat.split(max(1, PAIRS // points.numel()))
+            ]
+        )
+        hidden = (flat == self.mask).sum(1, keepdim=True)
+        wrong = flat.shape[1] - hidden - equal
+        return hidden * hide + equal * show + wrong * IMPOSSIBLE
+
+    def _logs(self, t: Tensor | float) -> tuple[Tensor, Tensor]:
+        """Logarithms of the chances (T,) that a site is hidden, and that it is shown."""
+        time = times_of(t)
+        return time.log().clamp(min=IMPOSSIBLE), (1 - time).log().clamp(min=IMPOSSIBLE)
+
+    def _shown(self, state: State) -> Tensor:
+        """One-hot symbols (B, *sites, S) in float64 of the shown sites, 0 at hidden ones."""
+        shown = state.clamp(max=self.symbols - 1)[..., None]
+        value = (state != self.mask)[..., None].double()
+        return value.new_zeros(*state.shape, self.symbols).scatter_(-1, shown, value)
+
+    def ratios(self, prediction: Tensor, state: State, t: Tensor | float) -> Tensor:
+        """Of a hidden site's symbols p (1 - t)/t, its mask 1; of a shown site's mask t/(1 - t)."""
+        time = fit_level(times_of(t), state).to(state.device)
+        hidden, odds = (state == self.mask)[..., None], (1 - time) / time
+        kept = self._shown(state) * prediction.double()
+        symbols = torch.where(hidden, odds * prediction.double(), kept)
+        mask = torch.where(hidden, 1.0, kept.sum(-1, keepdim=True) / odds)
+        return torch.cat([symbols, mask], -1)
 
     # --- costs -------------------------------------------------------------------------------
+
+    def score_entropy(self, ratios: Tensor, x: Tensor, state: State, t: Tensor | float) -> Tensor:
+        """Nats (B,) per unit of sigma; only hidden sites can jump, to symbols."""
+        time = fit_level(times_of(t), state)[..., 0].to(state.device)
+        exact = ((1 - time) / time).expand(state.shape)
+        guess = ratios[..., : self.symbols].clamp(min=torch.finfo(ratios.dtype).tiny).double()
+        own = guess.gather(-1, x[..., None])[..., 0].log()
+        gap = guess.sum(-1) - exact + torch.xlogy(exact, exact) - exact * own
+        return gap.where(state == self.mask, 0.0).flatten(1).sum(1)
 
     def _invert(self, x: Tensor, t: Tensor | float, variates: Tensor) -> State:
         hidden = variates < fit_level(times_of(t), x)[..., 0].to(x.device)
@@ -130,7 +199,49 @@ class Masking(JumpProcess):
     ) -> Tensor:
         return Process.charge(self, guess, x, state, t, s)
 
+    def expected_charge(
+        self, prediction: Tensor, state: State, t: Tensor | float, s: Tensor | float
+    ) -> Tensor:
+        """The share of the step times the entropy of the hidden sites' predictions, (B,)."""
+        share = ((times_of(t) - times_of(s)) / times_of(t)).to(state.device)
+        spread = torch.special.entr(prediction).sum(-1).where(state == self.mask, 0.0)
+        return share * spread.double().flatten(1).sum(1)
+
     # --- the reversal ------------------------------------------------------------------------
+
+    def reverse(
+        self,
+        prediction: Tensor,
+        state: State,
+        t: Tensor | float,
+        s: Tensor | float,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> State:
+        """Reveal each hidden site with the step's share, as a draw from its prediction."""
+        share = ((times_of(t) - times_of(s)) / times_of(t)).to(state.device)
+        chance = fit_level(share, state)[..., 0]
+        shown = (state == self.mask) & (uniform_like(state, generator) < chance)
+        return self._revealed(prediction, state, shown, generator)
+
+    def _revealed(
+        self, prediction: Tensor, state: State, shown: Tensor, generator: torch.Generator | None
+    ) -> State:
+        """The state with the sites of `shown` (B, *sites) drawn; the others as they are."""
+        state = state.clone()
+        state[shown] = drawn_from(prediction[shown], generator)
+        return state
+
+    def reverse_rates(self, prediction: Tensor, state: State, t: Tensor | float) -> Tensor:
+        time = fit_level(times_of(t), state).to(state.device)
+        rates = (1 - time) / time * prediction.double()
+        rates = torch.cat([rates, torch.zeros_like(rates[..., :1])], -1)
+        return torch.where((state == self.mask)[..., None], rates, 0.0)
+
+    def forward_rates(self, state: State) -> Tensor:
+        rates = torch.zeros(*state.shape, self.states, dtype=torch.float64, device=state.device)
+        rates[..., -1] = (state != self.mask).double()
+        return rates
 
     def step_law(
         self, prediction: Tensor, state: State, t: Tensor | float, s: Tensor | float
@@ -147,8 +258,7 @@ class Masking(JumpProcess):
         """The ratios of the symbols, normalised, at masked sites; the symbol itself elsewhere."""
         share = ratios[..., : self.symbols].double()
         share = share / share.sum(-1, keepdim=True)
-        kept = torch.nn.functional.one_hot(state, self.states)[..., : self.symbols].to(share)
-        return torch.where((state == self.mask)[..., None], share, kept)
+        return torch.where((state == self.mask)[..., None], share, self._shown(state))
 
     def jumps(
         self, prediction: Tensor, state: State, t: Tensor | float, s: Tensor | float
@@ -167,8 +277,7 @@ class Masking(JumpProcess):
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """Reveal what is still masked; every other site stays."""
-        drawn = super().finish(prediction, state, t, generator=generator)
-        return torch.where(state == self.mask, drawn, state)
+        return self._revealed(prediction, state, state == self.mask, generator)
 
     def prior_kl(self, x: Tensor) -> Tensor:
         return torch.zeros(len(x), dtype=torch.float64, device=x.device)

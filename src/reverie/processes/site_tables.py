@@ -5,6 +5,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from reverie.errors import InputError
+
+MOST_STATES = 4096  # of a chain with a table of rates: 128 MiB
+BLOCK = 2**22  # weights whose running sums are in memory at a time
+
+
+def check_alphabet(symbols: int, kind: str) -> None:
+    """InputError where a chain would need a table of states by states that is too large."""
+    if symbols > MOST_STATES:
+        raise InputError(
+            f"{kind} noise keeps tables of symbols by symbols: {symbols} are too many (at most "
+            f"{MOST_STATES}); masking is linear in the symbols"
+        )
+
 
 def pick(table: Tensor, index: Tensor) -> Tensor:
     """Rows `index` (B, *sites) of a table (M, C), (1, M, C) or (B, M, C): (B, *sites, C)."""
@@ -24,6 +38,17 @@ def drawn_from(law: Tensor, generator: torch.Generator | None = None) -> Tensor:
 
 def inverse_cdf(law: Tensor, variates: Tensor) -> Tensor:
     """Indices (*shape) where the running sum of weights (*shape, M) passes variates in [0, 1)."""
+    count = law.shape[-1]
+    rows = zip(
+        law.reshape(-1, count).split(max(1, BLOCK // count)),
+        variates.reshape(-1).split(max(1, BLOCK // count)),
+        strict=True,
+    )
+    return torch.cat([_passed(*part) for part in rows]).reshape(variates.shape)
+
+
+def _passed(law: Tensor, variates: Tensor) -> Tensor:
+    """`inverse_cdf` of a block: weights (R, M), variates (R,)."""
     running = law.double().cumsum(-1)
     place = variates * running[..., -1]
     return (running <= place[..., None]).sum(-1).clamp(max=law.shape[-1] - 1)

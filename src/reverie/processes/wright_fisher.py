@@ -39,6 +39,7 @@ from reverie.spaces import Simplex
 
 FORGETTING = 14.0  # of the slowest mode exp(-7) is left at the noisy end
 LEAST = 1e-30  # of a share, so that it has a logarithm
+BLIND = 256
 CHUNK = 2048  # pairs whose series are in memory at a time
 
 
@@ -98,6 +99,24 @@ class WrightFisher(Process):
     def time(self, u: Tensor | float) -> Tensor:
         clock = torch.as_tensor(u, dtype=torch.float64).reshape(-1)
         return -(clock * self.tau_min).log() / math.log(self.tau_max / self.tau_min)
+
+    @property
+    def slowest(self) -> float:
+        return self.total
+
+    def blind_rate(self, u: Tensor) -> Tensor:
+        """The rate of the guess x, of h = 1, the mean over BLIND clean shares of the noise's law.
+
+        Shares of the data have one of their own, which differs by their spread over the simplex.
+        """
+        generator = torch.Generator().manual_seed(0)
+        shares = self.sample_prior(BLIND, generator=generator, dtype=torch.float64)
+        found = []
+        for clock in u.double():
+            t = self.time(clock)
+            state = self.corrupt(shares, t, generator=torch.Generator().manual_seed(1))
+            found.append(self.rate(state, shares, state, t).mean())
+        return torch.stack(found)
 
     # --- noising -----------------------------------------------------------------------------
 

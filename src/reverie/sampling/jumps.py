@@ -22,6 +22,7 @@ from reverie.processes.site_tables import drawn_from, pick
 from reverie.sampling.scales import Request, Visit, Visits
 
 MOST_JUMPS = 1_000_000  # proposals of one run of `gillespie`
+SHORT = 0.2  # of a piece on which rates are bounded
 
 
 def tau_leap(request: Request, correctors: int = 0, corrector_size: float = 0.1) -> Visits:
@@ -88,39 +89,74 @@ def first_hitting(request: Request) -> Visits:
 def gillespie(request: Request) -> Visits:
     """Single jumps at the reversal's rates, which change between them; visits the plan's levels.
 
-    Between two levels of the plan the rates are bounded; jumps are proposed at the bound and kept
-    with the probability of the true rate (Lewis & Shedler 1979), so that the plan decides the work
-    but not the law. Meant for small sets: a proposal is an evaluation of the denoiser. Raises
-    InputError past a million of them.
+    The rates are bounded on pieces so short that the bounds are tight, whatever the plan; jumps
+    are proposed at the bound and kept with the probability of the true rate (Lewis & Shedler
+    1979), so that neither decides the law. Meant for small sets: a proposal is an evaluation of
+    the denoiser, for all points that wait for one. Raises InputError past a million of them.
     """
-    process, times, generator = request.process, request.times, request.generator
-    sigmas, state, proposals = process.sigma(times), request.state, 0
-    n = len(state)
-    for k in range(len(times) - 1):
-        yield Visit(float(times[k]), state, request.guess(state, times[k].expand(n)))
-        bounds = _rate_bounds(process, times[k], times[k + 1])
-        here = torch.full((n,), float(sigmas[k]), dtype=torch.float64)
-        active, state = torch.arange(n), state.clone()
+    process, times, state = request.process, request.times, request.state
+    n, proposals = len(state), 0
+    for t, s in pairwise(times):
+        yield Visit(float(t), state, request.guess(state, t.expand(n)))
+        ends = _pieces(process, t, s)
+        bounds = torch.stack([_rate_bounds(process, a, b) for a, b in pairwise(ends)])
+        here, piece = ends[0].expand(n).clone(), torch.zeros(n, dtype=torch.long)
+        state = state.clone()
         while True:
-            bound = bounds[state[active]].flatten(1).sum(1)
-            wait = -torch.rand(len(active), generator=generator, dtype=torch.float64).log()
-            here[active] -= wait / bound
-            active = active[here[active] > sigmas[k + 1]]
+            _wait(here, piece, state, ends, bounds, request.generator)
+            active = (piece < len(bounds)).nonzero()[:, 0]
             if len(active) == 0:
                 break
             proposals += 1
             if proposals > MOST_JUMPS:
-                raise InputError(f"more than {MOST_JUMPS} proposals: use a finer plan")
+                raise InputError(f"more than {MOST_JUMPS} proposals: this set is too large")
             now = process.time(1 / torch.expm1(here[active]))
-            state[active] = _propose(request, state[active], now, bounds)
+            state[active] = _propose(request, state[active], now, bounds[piece[active]])
     yield Visit(float(times[-1]), state, request.guess(state, times[-1].expand(n)))
 
 
+def _pieces(process: JumpProcess, t: Tensor, s: Tensor) -> Tensor:
+    """Noise levels (P + 1,) from t down to s, so close that `_rate_bounds` are tight between.
+
+    The bounds are off by e^(2 q h) on a piece of length h, and where the noise is low by the ratio
+    of its ends: no piece is longer than SHORT of the fastest state's stay, or of its noisier end.
+    """
+    top, low = float(process.sigma(t)), float(process.sigma(s))
+    stay = 1 / float(-process.rates.diagonal().min())
+    levels = [top]
+    while levels[-1] > low:
+        levels.append(max(low, levels[-1] - SHORT * min(stay, levels[-1])))
+    return torch.tensor(levels, dtype=torch.float64)
+
+
+def _wait(
+    here: Tensor,
+    piece: Tensor,
+    state: Tensor,
+    ends: Tensor,
+    bounds: Tensor,
+    generator: torch.Generator | None,
+) -> None:
+    """Move every point to its next proposal, or past the last piece; in place.
+
+    A wait that outlasts a piece starts again at its end: exponential waits have no memory.
+    """
+    moving = (piece < len(bounds)).nonzero()[:, 0]
+    while len(moving):
+        rate = bounds[piece[moving][:, None], state[moving].flatten(1)].sum(1)
+        wait = -torch.rand(len(moving), generator=generator, dtype=torch.float64).log() / rate
+        goal, end = here[moving] - wait, ends[piece[moving] + 1]
+        over = goal <= end
+        here[moving] = torch.where(over, end, goal)
+        piece[moving] += over.long()
+        moving = moving[over & (piece[moving] < len(bounds))]
+
+
 def _propose(request: Request, state: Tensor, time: Tensor, bounds: Tensor) -> Tensor:
-    """One jump at the true rates, or none with what the bound exceeds them by."""
+    """One jump at the true rates, or none with what the bounds (B, M) exceed them by."""
     process, generator = request.process, request.generator
     rates = process.reverse_rates(request.guess(state, time), state, time).flatten(1)
-    spare = bounds[state].flatten(1).sum(1) - rates.sum(1)
+    spare = bounds.gather(1, state.flatten(1)).sum(1) - rates.sum(1)
     if (spare < 0).any():
         raise InputError("the denoiser's guess is no posterior: its reversal exceeds the bound")
     choice = drawn_from(torch.cat([rates, spare[:, None]], 1), generator)
@@ -132,16 +168,16 @@ def _propose(request: Request, state: Tensor, time: Tensor, bounds: Tensor) -> T
     return state
 
 
-def _rate_bounds(process: JumpProcess, t: Tensor, s: Tensor) -> Tensor:
-    """Bound (M,) on the rate at which the reversal leaves each state of a site, between t and s.
+def _rate_bounds(process: JumpProcess, noisy: Tensor, clean: Tensor) -> Tensor:
+    """Bound (M,) on the rate at which the reversal leaves each state, between two noise levels.
 
     The ratio of a posterior is an average of K[x, y] / K[x, z]. A chain may always wait, so that
     K_tau[x, y] <= K_t[x, y] e^(q_y h) and K_tau[x, z] >= K_s[x, z] e^(-q_z h), h the span.
     """
-    span = process.sigma(t) - process.sigma(s)
     leave = -process.rates.diagonal()
-    most = process.kernel(t)[0] * (leave * span).exp()
-    least = process.kernel(s)[0] * (-leave * span).exp()
+    kernels = process.transition(torch.stack([noisy, clean])).clamp(min=0)[:, : process.symbols]
+    most = kernels[0] * (leave * (noisy - clean)).exp()
+    least = kernels[1] * (-leave * (noisy - clean)).exp()
     ratio = (most[:, None, :] / least[:, :, None]).amax(0)  # [z, y]
     inward = (process.rates - process.rates.diagonal().diag()).T
     return (inward * ratio).where(inward > 0, 0.0).sum(1)

@@ -43,6 +43,10 @@ class Coordinates:
         """log |dw / dtheta| (B,) inside the support."""
         raise NotImplementedError
 
+    def log_prior(self, w: Tensor) -> Tensor:
+        """Log-density (B,) of the prior in model coordinates, up to a constant: N(0, I)."""
+        return -0.5 * w.square().sum(1)
+
     def inside(self, theta: Tensor) -> Tensor:
         """Mask (B,) of the parameters to which the prior gives positive density."""
         return torch.isfinite(theta).all(1)
@@ -100,6 +104,11 @@ class Standardised(Affine):
             column = int((self.std == 0).nonzero()[0, 0])
             raise InputError(f"column {column} of theta is constant: leave it out")
 
+    @classmethod
+    def of(cls, mean: Tensor, std: Tensor, prior: Any = None) -> Standardised:
+        """By moments (d,) that are known."""
+        return cls(torch.stack([mean - std / math.sqrt(2), mean + std / math.sqrt(2)]), prior)
+
     def inside(self, theta: Tensor) -> Tensor:
         finite = super().inside(theta)
         if self.prior is None:
@@ -118,6 +127,9 @@ class Boxed(Affine):
         bounds = math.sqrt(3) * torch.tensor([[-1.0], [1.0]]).expand(2, len(low))
         self.bounds = bounds
         self.prior_guess = partial(box_guess, bounds=bounds)
+
+    def log_prior(self, w: Tensor) -> Tensor:
+        return torch.zeros(len(w), dtype=torch.float64)
 
     def inside(self, theta: Tensor) -> Tensor:
         return ((theta >= self.low) & (theta <= self.high)).all(1)
@@ -150,6 +162,11 @@ class Whitened(Coordinates):
     def __init__(self, prior: MultivariateNormal) -> None:
         self.mean, self.root = prior.loc.double(), prior.scale_tril.double()
         self.prior_guess = normal_guess
+
+    @classmethod
+    def of(cls, mean: Tensor, root: Tensor) -> Whitened:
+        """Of the prior N(mean, root root^T)."""
+        return cls(MultivariateNormal(mean, scale_tril=root))
 
     def to_model(self, theta: Tensor) -> Tensor:
         return torch.linalg.solve_triangular(self.root, (theta - self.mean).T, upper=False).T

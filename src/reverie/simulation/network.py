@@ -45,6 +45,16 @@ class LinearGuess(nn.Module):
         self.register_buffer("basis", basis.float())
         self.register_buffer("spectrum", spectrum.clamp(min=1e-8).float())
 
+    @classmethod
+    def blank(cls, dim: int, observed: int) -> LinearGuess:
+        """A guess of these shapes, to load another one's numbers into."""
+        made = cls.__new__(cls)
+        nn.Module.__init__(made)
+        shapes = {"slope": (dim, observed), "offset": (dim,), "basis": (dim, dim)}
+        for name, shape in (shapes | {"spectrum": (dim,)}).items():
+            made.register_buffer(name, torch.zeros(shape))
+        return made
+
     def centre(self, x: Tensor) -> Tensor:
         return x @ self.slope.T + self.offset
 

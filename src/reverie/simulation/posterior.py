@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from reverie.simulation.composition import Composed
 from reverie.simulation.coordinates import Coordinates, coordinates
 from reverie.simulation.fitting import Check, Fit, Settings
 from reverie.simulation.pairs import Simulator, as_rows, check_pairs, simulate
+from reverie.simulation.reweighted import are_gaussian, reweighted
+from reverie.simulation.stored import read_posterior, write_posterior
 
 BLOCK = 20_000  # states that a network sees at once
 ROUNDS = 100  # of drawing again what fell outside the prior
@@ -45,16 +48,22 @@ class Posterior:
     def sample(self, n: int, x: Any, *, steps: int = 40, seed: int = 0) -> Tensor:
         """Draw `n` parameters (n, d) given one observation x (m,) or (1, m), or all of x (k, m).
 
-        Several rows are independent observations of the same parameters (see `composition`).
+        Several rows are independent observations of the same parameters: composed where their
+        single posteriors pass for Gaussian (see `composition`), else weighted by their densities
+        (see `reweighted`); then some draws come up more than once.
         Draws outside the prior's support are drawn again. steps: K of the third-order UniPC on
-        the process's own levels, K + 1 evaluations. Raises InputError on a wrong shape, or on
-        several rows without a prior known in closed form.
+        the process's own levels, K + 1 evaluations. Raises InputError on a wrong shape, and on
+        several rows without a prior known in closed form or with too little in common.
         """
         rows = self._observations(x)
         generator = torch.Generator().manual_seed(seed)
-        if len(rows) > 1:
-            return self._draw(self.composed(rows, seed=seed), None, n, steps, generator)
-        return self._draw(self.denoiser, rows.expand(n, -1), n, steps, generator)
+        if len(rows) == 1:
+            return self._draw(self.denoiser, rows.expand(n, -1), n, steps, generator)
+        drawn = self._singles(rows, seed)
+        composed = self._composed(rows, drawn)
+        if are_gaussian(drawn):
+            return self._draw(composed, None, n, steps, generator)
+        return self._reweighted(composed, n, steps, generator)
 
     def sample_each(self, n: int, x: Any, *, steps: int = 40, seed: int = 0) -> Tensor:
         """Draw `n` parameters for every row of x (B, m) by itself: (B, n, d)."""
@@ -91,16 +100,58 @@ class Posterior:
     def composed(self, x: Any, *, seed: int = 0) -> Composed:
         """The denoiser given all rows of x (k, m); single posteriors' covariances from draws."""
         rows = self._observations(x)
+        return self._composed(rows, self._singles(rows, seed))
+
+    def _singles(self, rows: Tensor, seed: int) -> Tensor:
+        """DRAWS draws of each single posterior, (k, DRAWS, d) in model coordinates."""
+        drawn = self.sample_each(DRAWS, rows, seed=seed + 1).flatten(0, 1)
+        return self.coordinates.to_model(drawn).reshape(len(rows), DRAWS, self.dim)
+
+    def _composed(self, rows: Tensor, drawn: Tensor) -> Composed:
         prior_guess = self.coordinates.prior_guess
         if prior_guess is None:
             raise InputError(
                 "several observations need the prior in closed form: fit with prior=, a "
                 "MultivariateNormal or independent coordinates with cdf and icdf"
             )
-        drawn = self.sample_each(DRAWS, rows, seed=seed + 1).flatten(0, 1)
-        w = self.coordinates.to_model(drawn).reshape(len(rows), DRAWS, self.dim)
-        centred = w - w.mean(1, keepdim=True)
+        centred = drawn - drawn.mean(1, keepdim=True)
         return Composed(self.denoiser, prior_guess, rows, centred.mT @ centred / (DRAWS - 1))
+
+    def _reweighted(
+        self, composed: Composed, n: int, steps: int, generator: torch.Generator
+    ) -> Tensor:
+        """Draws (n, d) given all observations, by importance weights."""
+        half, rows = max(n, DRAWS), composed.observations
+        given = rows[torch.arange(half) % len(rows)]
+        parts = [
+            self._flow(composed, None, half, steps, generator),
+            self._flow(self.denoiser, given, half, steps, generator),
+        ]
+        theta = torch.cat(parts)
+        inside = self.coordinates.inside(theta)
+        w = self.coordinates.to_model(theta)
+        log_prior = self.coordinates.log_prior(w)
+        return theta[reweighted(composed, w, inside, log_prior, n, generator)]
+
+    def save(self, folder: str | Path) -> Path:
+        """Write `posterior.safetensors` and `posterior.json` in a new folder that appears at once.
+
+        Raises InputError where the folder is not empty, and on a denoiser that was not fitted.
+        """
+        place = Path(folder)
+        write_posterior(place, self.denoiser, self.coordinates, self.checks, self.curves)
+        return place
+
+    @classmethod
+    def load(cls, folder: str | Path, prior: Any = None) -> Posterior:
+        """What `save` wrote.
+
+        prior: needed again unless it was none, a box or a MultivariateNormal. Raises InputError
+        on a folder that is missing or damaged.
+        """
+        network, space, checks, curves = read_posterior(Path(folder), prior)
+        dim, observed = network.linear.slope.shape
+        return cls(network, space, dim, observed, checks, curves)
 
     def measure(self, theta: Any, x: Any, levels: int = 32, *, seed: int = 0) -> LossCurve:
         """Loss curve of p(theta | x) on pairs theta (n, d), x (n, m), in nats."""
@@ -175,7 +226,8 @@ def posterior(
     """Learn p(theta | x) by denoising score matching on pairs (Geffner et al. 2023; NPSE).
 
     data: a simulator, theta (n, d) -> x (n, m), which is run on `n` draws of the prior; or a pair
-        of arrays (theta, x).
+        of arrays (theta, x). Simulations that fail (a value that is not finite) are made again
+        from new draws, with a warning: p(theta | x) at an x that succeeded stays what it is.
     prior: a torch Distribution over (d,), or any object with sample((n,)) and log_prob; it may be
         left out with arrays (then there is no support to respect).
     holdout: share of the pairs that training never sees; training stops where their loss curve
