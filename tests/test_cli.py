@@ -9,6 +9,7 @@ from inspect import signature
 import numpy as np
 import pytest
 
+from reverie.auditing.finding import FINDINGS
 from reverie.cli import main
 from reverie.data.coders import EUCLIDEAN, SHARES, SHORT_NAMES, SYMBOLS
 from reverie.plan import METHODS
@@ -293,7 +294,7 @@ def test_corrupted_checkpoint_loses_nothing(run, tmp_path, capsys):
         ("sample", NAMES), ("sample", METHODS), ("fit", ENTRIES), ("fit", NETWORKS),
         ("fit", OBJECTIVES), ("fit", SHORT_NAMES), ("fit", (SYMBOLS, SHARES, EUCLIDEAN)),
         ("reproduce", RESULTS), ("audit", SHORT_NAMES),
-        ("audit", ("copies", "dependence", "none", "inconclusive")),
+        ("audit", FINDINGS),
     ],
 )  # fmt: skip
 def test_help_lists_all_there_is(capsys, verb, names):

@@ -12,7 +12,6 @@ from scipy import linalg, stats
 from reverie.auditing import audit, common_space, nearest
 from reverie.auditing.encoding.numbers import without_no_data
 from reverie.auditing.encoding.texts import BITS, LEVELS, profiles
-from reverie.auditing.encoding.times import date_numbers, dates_as_numbers, seconds_of
 from reverie.auditing.facts import surroundings
 from reverie.auditing.facts.closeness import closeness
 from reverie.auditing.metrics.feature_metrics import frechet_distance
@@ -22,6 +21,7 @@ from reverie.auditing.model.detection import auc_interval, placements
 from reverie.auditing.nulls.saddlepoint import permutation_p, permutation_tail, saddlepoint_p
 from reverie.auditing.nulls.subset_sums import exact_tail, simulated_tail
 from reverie.data import Column, Dataset
+from reverie.data.times import date_numbers, dates_as_numbers, seconds_of
 from reverie.errors import InputError
 
 

@@ -13,6 +13,7 @@ from reverie.auditing.model.copying import copying_distance
 from reverie.auditing.model.detection import roc
 from reverie.auditing.model.membership import (
     TABLE,
+    TRUE_POSITIVES,
     half_collapse,
     level,
     membership_rocs,
@@ -256,8 +257,11 @@ def test_half_collapse_by_brute_force():
 def test_rows_of_the_table(memoriser):
     rows = membership_rows(memoriser, memoriser.data, normal(100, 8, seed=1))
     assert [row.statistic for row in rows][-1] == "epsilon lower bound"
-    assert len(rows) == len(TABLE) + 1
-    for row in rows[:-1]:
+    assert len(rows) == len(TABLE) + 2
+    caught = rows[-2]
+    assert caught.statistic == TRUE_POSITIVES
+    assert caught.value > 0.5
+    for row in rows[:-2]:
         assert row.p_value is not None
         assert row.p_value < 1e-6
         assert row.interval is not None

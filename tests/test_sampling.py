@@ -154,7 +154,7 @@ def test_a_process_of_ones_own_samples_through_reverse(generator):
 
     drawn = sample(Model(), 50, torch.linspace(1, 0, 20).double(), shape=(1,), generator=generator)
     assert torch.isfinite(drawn).all()
-    with pytest.raises(InputError, match="Gaussian"):
+    with pytest.raises(InputError, match="no sampler of Hidden"):
         sample(Model(), 50, torch.linspace(1, 0, 20).double(), "heun", shape=(1,))
 
 

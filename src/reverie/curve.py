@@ -20,10 +20,8 @@ from scipy.interpolate import PchipInterpolator
 from scipy.optimize import isotonic_regression
 
 from reverie.denoisers import Denoiser, condition_rows, evaluating
-from reverie.denoisers.rates import Moments as Moments
+from reverie.denoisers.rates import Moments, block_rows, level_rates, variance_of_rows
 from reverie.denoisers.rates import as_points as as_points
-from reverie.denoisers.rates import block_rows as block_rows
-from reverie.denoisers.rates import level_rates as level_rates
 from reverie.denoisers.rates import level_times as level_times
 from reverie.errors import InputError
 from reverie.processes import Process
@@ -398,11 +396,5 @@ def measure(
         math.prod(data.shape[1:]),
         n,
         label if process.area_exact else f"{label}{APPROXIMATE}".strip(),
-        _variance(data) if process.gaussian is not None else None,
+        variance_of_rows(data) if process.gaussian is not None else None,
     )
-
-
-def _variance(data: torch.Tensor) -> float | None:
-    """Variance of rows (n, *shape), mean over coordinates; None where they do not vary."""
-    found = float(data.flatten(1).var(0, correction=0).mean())
-    return found if found > 0 else None

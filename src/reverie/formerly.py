@@ -64,7 +64,6 @@ MODULES = {
     "auditing.named": "auditing.facts.named",
     "auditing.near_copies": "auditing.facts.near_copies",
     "auditing.neighbours": "auditing.facts.neighbours",
-    "auditing.power": "auditing.nulls.power",
     "auditing.rank_tests": "auditing.nulls.rank_tests",
     "auditing.saddlepoint": "auditing.nulls.saddlepoint",
     "auditing.scores": "auditing.model.scores",

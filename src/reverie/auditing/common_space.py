@@ -30,12 +30,6 @@ import numpy as np
 
 from reverie.auditing.encoding.numbers import Told, scaled, with_gaps, without_no_data
 from reverie.auditing.encoding.texts import LEVELS, as_text, one_hot
-from reverie.auditing.encoding.times import (
-    date_numbers,
-    dates_as_numbers,
-    may_be_dates,
-    seconds_of,
-)
 from reverie.auditing.fairness.alignment import (
     LEAST_ROWS,
     Groups,
@@ -57,6 +51,12 @@ from reverie.data import (
     in_user_layout,
     row_codes,
     set_apart,
+)
+from reverie.data.times import (
+    date_numbers,
+    dates_as_numbers,
+    may_be_dates,
+    seconds_of,
 )
 from reverie.errors import InputError
 

@@ -152,7 +152,14 @@ def _compared(space: CommonSpace) -> CommonSpace:
 def _fairness(space: CommonSpace, close: Closeness, judging: Judging) -> Fairness:
     train, holdout, samples = space.sets
     return fair_comparison(
-        train, holdout, samples, space, close=close, alpha=judging.fair_alpha, seed=judging.seed
+        train,
+        holdout,
+        samples,
+        space,
+        close=close,
+        alpha=judging.fair_alpha,
+        units=judging.units,
+        seed=judging.seed,
     )
 
 

@@ -20,7 +20,8 @@ class Judging:
     exposes. exposed_excess: excess share of samples nearest to a training row, from whose lower
     95% bound on the samples expose. leak_budget: nats that the leak's lower bound may not pass.
     metrics: add the published metrics and fidelity. power: plant copies, and say what would have
-    been seen. products: search pairs of changes of pictures too. seed: of ties and plantings.
+    been seen. products: search pairs of changes of pictures too. units: ask whether the
+    sets are in the same units; those of a run are. seed: of ties and plantings.
     """
 
     alpha: float = 0.05
@@ -33,6 +34,7 @@ class Judging:
     metrics: bool = True
     power: bool = True
     products: bool = False
+    units: bool = True
     seed: int = 0
 
     def check(self) -> Judging:

@@ -23,12 +23,13 @@ import numpy as np
 from reverie.auditing.common_space import CommonSpace, in_common
 from reverie.auditing.facts.counted import KnownPool, count_facts
 from reverie.auditing.facts.neighbours import nearest
-from reverie.data import Column, Dataset, ManifoldCoder, PointsCoder, set_apart
+from reverie.data import Dataset, ManifoldCoder, PointsCoder, set_apart
 from reverie.errors import InputError
 
 SHARES = (0.005, 0.01, 0.05)
 PLANTINGS, FEWER = 4, 2  # fewer where one costs as much as an audit
 MOST_ROWS, MOST_COPIES, MOST_SAMPLES = 4000, 100, 2000
+NUMBERS = 2**20  # of a side that plantings look at, and at least 64 rows
 NOISE = 0.05  # deviations of each column
 SPACING = 1 / 6  # and at most this part of the typical distance to the nearest row
 PIXEL_NOISE, BRIGHTER = 25 / 255, 25 / 255  # of the range of pixels
@@ -113,21 +114,25 @@ def _planted(
     costly = space.sets[0].kind == "images" or kind == "one record"
     times = FEWER if costly else PLANTINGS
     hits, noise = 0, 0.0
+    base = (
+        space.sets[2].values[:MOST_SAMPLES] if kind == "one record" else space.sets[2].values[:0]
+    )
     for _ in range(times):
         rows, noise = _copied(space, kind, copies, rng)
-        drawn = space.sets[2].with_values(rows, "planted copies")
+        both = np.concatenate([base, rows.astype(base.dtype)])
+        sets = [*space.sets[:2], space.sets[2].with_values(both, "planted copies")]
+        text: list[np.ndarray] = []
         try:
-            coordinates = in_common([*space.sets[:2], drawn], space.coder, [])[2]
+            arrays = in_common(sets, space.coder, [], text)
         except InputError:
             break  # a changed cell that the space does not hold
-        if kind == "one record":
-            some = slice(0, MOST_SAMPLES)
-            base = space.sets[2]
-            both = np.concatenate([base.values[some], rows.astype(base.values.dtype)])
-            drawn = base.with_values(both, "samples and copies")
-            coordinates = np.concatenate([space.drawn[some], coordinates])
-        planted = replace(space, drawn=coordinates, sets=[*space.sets[:2], drawn], cells=None)
-        hits += count_facts(planted, total=total, pool=pool, density=kind == "one record").copies
+        planted = replace(
+            space, members=arrays[0], held=arrays[1], drawn=arrays[2], sets=sets, cells=None,
+            text=text[0] if text else None,
+        )  # fmt: skip
+        known = pool if arrays[0].shape == space.members.shape else None  # cells may be missing
+        found = count_facts(planted, total=total, pool=known, density=kind == "one record")
+        hits += found.copies
     rate = (hits + 0.5) / (times + 1)  # never an error of 0 (Agresti, Coull)
     error = math.sqrt(rate * (1 - rate) / (times + 1))
     return Power(kind, noise, copies / total, copies, hits / times, error)
@@ -167,15 +172,20 @@ def _with_noise(
 ) -> np.ndarray:
     flat = values.reshape(len(values), -1).astype(np.float64)
     own = train.values.reshape(len(train), -1).astype(np.float64)
-    fields = train.fields or tuple(Column(str(j)) for j in range(flat.shape[1]))
-    for j, column in enumerate(fields):
-        here = own[:, j][np.isfinite(own[:, j])]
-        if column.kind == "categorical" or len(here) < 2:
-            continue
-        added = size * here.std() * rng.standard_normal(len(flat))
-        whole = bool((here == np.round(here)).all())
-        flat[:, j] += np.round(added) if whole else added
-    return flat.reshape(values.shape)
+    finite = np.isfinite(own)
+    known = finite.sum(0)
+    order = np.sort(np.where(finite, own, np.inf), 0)  # no-data values stay at the ends
+    low, high = (
+        np.take_along_axis(order, (np.maximum(known - 1, 0) * part).astype(int)[None], 0)[0]
+        for part in (0.16, 0.84)
+    )
+    numeric = known >= 2
+    if train.fields:
+        numeric &= np.array([field.kind != "categorical" for field in train.fields])
+    width = np.where(numeric, 0.5 * (np.where(numeric, high, 0) - np.where(numeric, low, 0)), 0)
+    added = size * width * rng.standard_normal(flat.shape)
+    whole = (~finite | (own == np.round(own))).all(0)
+    return (flat + np.where(whole, np.round(added), added)).reshape(values.shape)
 
 
 def _one_cell(train: Dataset, values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -207,11 +217,12 @@ def _changed_picture(
 
 
 def _some(space: CommonSpace, rng: np.random.Generator) -> CommonSpace:
-    """At most MOST_ROWS of each side and MOST_SAMPLES samples, at random."""
+    """At most MOST_ROWS of each side and MOST_SAMPLES samples, fewer of wide ones, at random."""
+    room = max(NUMBERS // max(space.members.shape[1], 1), 64)
     places = []
     for rows, most in ((space.members, MOST_ROWS), (space.held, MOST_ROWS),
                        (space.drawn, MOST_SAMPLES)):  # fmt: skip
-        count = len(rows)
+        count, most = len(rows), min(most, room)
         order = rng.permutation(count)[:most] if count > most else np.arange(count)
         places.append(np.sort(order))
     groups = space.group_ids

@@ -120,7 +120,13 @@ def _why_text(sets: Sequence[Dataset], place: int, columns: list[np.ndarray]) ->
         return "UUIDs or hashes"
     if any(len(np.unique(code)) < UNIQUE * len(code) for code in codes):
         return None
-    return None if times_of(data, place) is not None else "texts that hardly repeat"
+    if times_of(data, place) is not None:
+        return None
+    name = data.columns[place] if data.columns else data.fields[place].name
+    codes_like = sum(any(c.isdigit() for c in t) and " " not in t for t in texts)
+    if not is_key_name(name) and codes_like < UNIQUE * len(texts):
+        return None  # words, which are compared by what they share
+    return "texts that hardly repeat"
 
 
 def _is_whole(values: np.ndarray) -> bool:

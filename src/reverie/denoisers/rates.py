@@ -77,6 +77,12 @@ def level_rates(
     return torch.stack(rates, dim=1).numpy()
 
 
+def variance_of_rows(data: torch.Tensor) -> float | None:
+    """Variance of rows (n, *shape), mean over coordinates; None where they do not vary."""
+    found = float(data.flatten(1).var(0, correction=0).mean())
+    return found if found > 0 else None
+
+
 class Moments:
     """Running mean and scatter of rows that arrive in blocks (Chan, Golub & LeVeque 1979)."""
 

@@ -22,8 +22,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reverie.curve import Z95, as_points, block_rows, measure
+from reverie.curve import Z95, as_points, measure
 from reverie.denoisers import Denoiser, condition_rows
+from reverie.denoisers.rates import block_rows
 from reverie.errors import InputError
 from reverie.information.manifolds import elbo
 from reverie.objectives.variational import state_bound

@@ -21,8 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reverie.curve import LossCurve, as_points, level_rates, level_times
+from reverie.curve import LossCurve, as_points, level_times
 from reverie.denoisers import Denoiser, Linear, condition_rows, evaluating
+from reverie.denoisers.rates import level_rates
 from reverie.errors import InputError
 from reverie.information.estimates import Estimate
 from reverie.processes.gaussian import require_gaussian

@@ -28,9 +28,10 @@ from scipy.stats import norm
 from torch import Tensor
 
 from reverie.calibration.references import reference_of
-from reverie.curve import LossCurve, as_points, level_rates
+from reverie.curve import LossCurve, as_points
 from reverie.denoisers import Denoiser, evaluating
 from reverie.denoisers.exact.low_rank import LowRankLinear, Moments
+from reverie.denoisers.rates import level_rates
 from reverie.errors import InputError
 from reverie.plan.suspects import Suspect, suspects
 from reverie.processes import GaussianProcess, Process

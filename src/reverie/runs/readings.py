@@ -239,7 +239,8 @@ def audit_run(
         )  # fmt: skip
     verdict = audit(
         run.train, run.holdout, samples, curves=(run.curves["train"], run.curves["holdout"]),
-        space=run.scaler, extra=[*lines, *extra], judging=judging or Judging(), seed=seed,
+        space=run.scaler, extra=[*lines, *extra], judging=judging or Judging(), units=False,
+        seed=seed,
     )  # fmt: skip
     if run.rows is not None:
         train_rows = run.rows[0]

@@ -82,20 +82,22 @@ def fair_comparison(
     *,
     close: Closeness | None = None,
     alpha: float = ALPHA,
+    units: bool = True,
     seed: int = 0,
 ) -> Fairness:
     """Can training rows, held-out rows and samples be compared at all?
 
     space: the common space of the three, if it is known already; it also holds the groups, which
     then change sides as a whole. close: the distances of an audit, if they are known. alpha: share
-    of exchangeable sets that all tests together may reject.
+    of exchangeable sets that all tests together may reject. units: refuse sets in other units.
 
     Raises InputError where the sets are in different units, and what `common_space` raises. Tests
     of training against held-out rows look at 2,000 random rows a side and, where rows are wider
     than 64 numbers, at random projections of them.
     """
     sets = [train, holdout] + ([] if samples is None else [samples])
-    check_units(sets)
+    if units:
+        check_units(sets)
     if space is None:
         space = common_space(train, holdout, samples)
     compared, apart = set_apart(space.sets)

@@ -248,7 +248,7 @@ def _rescaled(pairs: list[tuple[_Column, _Column]]) -> bool:
 
 
 def _fills(column: _Column, low: float, high: float) -> bool:
-    return column.within(low, high) and column.high - column.low > 0.3 * (high - low)
+    return column.within(low, high) and column.high - column.low > 0.5 * (high - low)
 
 
 def _rescaled_train(pairs: list[tuple[_Column, _Column]], real: bool) -> bool:
