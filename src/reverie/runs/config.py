@@ -63,7 +63,8 @@ class FitConfig:
     patience: int = 4
     """Checks without a better held-out curve before --stop-on-leak stops."""
     leak_budget: float = float("inf")
-    """Nats: --stop-on-leak also stops when the leak's lower 95% bound passes this."""
+    """Nats: --stop-on-leak also stops when the leak's lower 95% bound passes this, and keeps the
+    best average within it (that of the first check where none was)."""
     stop_on_leak: bool = False
     """Stop when the held-out curve no longer improves, and keep the best average."""
     seed: int = 0

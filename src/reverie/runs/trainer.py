@@ -179,7 +179,8 @@ class Trainer:
             area = held.area()
             row |= {"train_nats": train.area(), "holdout_nats": area, "leak": leak.nats}
             row |= {"leak_low": leak.low, "leak_high": leak.high}
-            if area < progress.best:
+            within = leak.low <= config.leak_budget or math.isinf(progress.best)
+            if area < progress.best and within:
                 progress.best, progress.best_step, progress.stale = area, progress.step, 0
                 self.best = self.average.copy()
             else:
