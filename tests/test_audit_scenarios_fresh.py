@@ -140,7 +140,8 @@ def most(replications, errors):
 
 @pytest.mark.parametrize("name", FAST)
 def test_fresh_draws_are_rejected_at_the_level(name):
-    replications = 40
+    """A first look, at 3 standard errors; the slow test has 300 replications of every law."""
+    replications = 20
     rejected, copies = rejections(name, replications)
     assert rejected / replications <= most(replications, 3)
     assert copies <= 1
