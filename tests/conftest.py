@@ -23,6 +23,24 @@ from reverie.curve import LossCurve
 from reverie.denoisers import Denoiser
 from reverie.processes import EDM
 
+ADULT = [
+    "age",
+    "workclass",
+    "fnlwgt",
+    "education",
+    "edunum",
+    "marital",
+    "occupation",
+    "relationship",
+    "race",
+    "sex",
+    "gain",
+    "loss",
+    "hours",
+    "country",
+    "income",
+]  # columns of the file, which has no header
+
 
 def two_point_mmse(gamma):
     """E[1 - tanh(gamma + sqrt(gamma) z)], the mmse of +-1 with even odds."""

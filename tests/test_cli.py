@@ -3,8 +3,10 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from importlib import import_module
 from inspect import signature
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -366,9 +368,6 @@ def test_faults_of_the_program_are_not_findings(run, monkeypatch, capsys):
 
 def test_wheel_holds_the_templates(tmp_path):
     """The package data named in pyproject.toml cover every file that is not Python."""
-    import tomllib
-    from pathlib import Path
-
     root = Path(__file__).parents[1]
     named = tomllib.loads((root / "pyproject.toml").read_text())
     patterns = named["tool"]["setuptools"]["package-data"]["reverie"]
@@ -376,3 +375,11 @@ def test_wheel_holds_the_templates(tmp_path):
     covered = {p for pattern in patterns for p in package.glob(pattern)}
     others = {p for p in package.rglob("*") if p.is_file() and p.suffix not in (".py", ".pyc")}
     assert others <= covered
+
+
+def test_the_installed_command_names_a_function():
+    """What `pip install` writes into the script, which an older install would hide."""
+    root = Path(__file__).resolve().parents[1]
+    named = tomllib.loads((root / "pyproject.toml").read_text())
+    module, function = named["project"]["scripts"]["reverie"].split(":")
+    assert getattr(import_module(module), function) is main

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from conftest import ADULT
 from reverie.auditing.common_space import common_space
 from reverie.auditing.facts.changed_pictures import Pictures, search
 from reverie.auditing.facts.counted import count_facts
@@ -21,24 +22,6 @@ from reverie.auditing.facts.picture_changes import changes
 from reverie.auditing.facts.row_keys import Keys, agreeing, subsets
 from reverie.data import load
 from reverie.errors import InputError
-
-ADULT = [
-    "age",
-    "workclass",
-    "fnlwgt",
-    "education",
-    "edunum",
-    "marital",
-    "occupation",
-    "relationship",
-    "race",
-    "sex",
-    "gain",
-    "loss",
-    "hours",
-    "country",
-    "income",
-]
 
 
 def facts(train, holdout, samples, **options):

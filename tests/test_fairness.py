@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 from scipy.spatial.distance import cdist
 
+from conftest import ADULT
 from reverie.auditing import audit_split, write_clean
 from reverie.auditing.common_space import CommonSpace, common_space, encode
 from reverie.auditing.fairness.alignment import align, split_off_groups
@@ -308,24 +309,7 @@ def adult(real_data, count, seed=0):
         text = file.read().strip()
     rows = [line.split(", ") for line in text.splitlines() if line]
     order = np.random.default_rng(seed).permutation(len(rows))[:count]
-    names = [
-        "age",
-        "workclass",
-        "fnlwgt",
-        "education",
-        "edunum",
-        "marital",
-        "occupation",
-        "relationship",
-        "race",
-        "sex",
-        "gain",
-        "loss",
-        "hours",
-        "country",
-        "income",
-    ]
-    return names, [["" if c == "?" else c for c in rows[i]] for i in order]
+    return ADULT, [["" if c == "?" else c for c in rows[i]] for i in order]
 
 
 def write(path, names, rows):

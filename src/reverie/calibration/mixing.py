@@ -16,6 +16,7 @@ The rules are in `mixing_rules`, and so is `mixing_of`, which chooses one.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -37,7 +38,7 @@ class Weights(NamedTuple):
     stderr: np.ndarray
 
 
-class Mixing:
+class Mixing(ABC):
     """A rule of mixing with `groups` weights a level; see the module.
 
     `profile` gives what rows tell about the rate as a function of the weights, float64 with the
@@ -46,16 +47,19 @@ class Mixing:
 
     groups: int = 1
 
+    @abstractmethod
     def profile(
         self, first: Guess, second: Guess, rows: Tensor, t: Tensor, generator: torch.Generator
     ) -> np.ndarray:
         """Of rows (B, *shape) at one level t (): (B, ...). `first` is the reference."""
         raise NotImplementedError
 
+    @abstractmethod
     def solve(self, profile: np.ndarray, clock: np.ndarray) -> Weights:
         """clock: (J,) of the level, by which the rates of several clocks are summed."""
         raise NotImplementedError
 
+    @abstractmethod
     def rates(self, profile: np.ndarray, weights: np.ndarray) -> np.ndarray:
         raise NotImplementedError
 
