@@ -29,6 +29,7 @@ SHARES = tuple(2.0**-k for k in range(8))  # of SHARE
 LOOKS = 1e10  # products that may be spent on asking rows of the pool
 COLUMNS = 64  # columns in which cells of other rows are sought
 SPARE = 16  # neighbours among which one of another group is sought
+OUTWARDS = 65  # pool rows within a radius that are told apart, and the row itself
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +76,11 @@ class Pool:
     def fresh(self) -> tuple[float, float]:
         """See `fresh_rate`; measured once."""
         return fresh_rate(self)
+
+    @cached_property
+    def outwards(self) -> np.ndarray:
+        """Distances (N, OUTWARDS) from every row to the nearest rows, itself the first."""
+        return nearest(self.points, self.points, OUTWARDS)[0]
 
     def spacing(self, rows: np.ndarray, without: np.ndarray | None = None) -> np.ndarray:
         """Distance (R,) from each row to the nearest of another group, and not of `without`."""
