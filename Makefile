@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 WORKERS := -n 2 --dist loadfile
 PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest $(WORKERS)
 
-.PHONY: demo test test-all bench lint setup clean
+.PHONY: demo test test-all bench compare lint setup clean
 .DEFAULT_GOAL := help
 
 help:
@@ -15,6 +15,7 @@ help:
 	@echo "make test      the tests, on two workers (about 5 minutes on 2 free cores)"
 	@echo "make test-all  all of them, the slow ones too"
 	@echo "make bench     every benchmark, as ratios against a peer or a limit"
+	@echo "make compare BASE=COMMIT  times and results beside an earlier commit's, bit for bit"
 	@echo "make lint      ruff and pyright"
 
 setup: $(READY)
@@ -36,6 +37,9 @@ test-all: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/run_all.py
+
+compare: $(READY)
+	$(BIN)/python benchmarks/compare_versions.py $(BASE)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -28,6 +28,7 @@ from reverie.report import report_plans, write_forecast, write_plans, write_swee
 from reverie.reproduce import reproduce as make_again
 from reverie.runs.config import FitConfig
 from reverie.runs.export import SCALER
+from reverie.runs.fitting import FROM_ROWS
 from reverie.runs.fitting import fit as fit_run
 from reverie.runs.folder import conditions_of
 from reverie.runs.readings import (
@@ -80,6 +81,8 @@ def fit(command: flags.Fit, console: Console) -> int:
     ]
     if leak is not None:
         lines.append(f"leak: {leak}")
+    if config.process == FROM_ROWS:
+        lines += choose_ends(run.train_points()).sentences()
     lines.append(f"next: reverie audit {out}    reverie plan {out}    reverie sample {out}")
     data = {"run": str(out), "step": run.step, "stopped": run.stopped,
             "leak": None if leak is None else leak.nats}  # fmt: skip

@@ -37,9 +37,11 @@ from reverie.runs.folder import (
 from reverie.runs.previews import write_preview
 from reverie.runs.run import Run
 from reverie.runs.trainer import CHECK_ROWS, Event, Trainer
+from reverie.sampling.ends import choose_ends
 from reverie.spaces import FiniteSet, Simplex
 
 SAVE_SECONDS = 20.0
+FROM_ROWS = "edm"  # the process whose levels are read off the rows where none are given
 COLUMNS = ("step", "loss", "train_nats", "holdout_nats", "leak", "leak_low", "leak_high", "lr")
 
 
@@ -150,6 +152,8 @@ def _begin(
         scaler = coder_for(space, fitted_on)
         named = config.process or default_process(scaler.space)
         config = replace(config, space=space, process=named)
+        if named == FROM_ROWS:
+            config = with_ends(config, scaler, train)
     else:
         scaler = coder_on(own.process.space, dataset, fitted_on)
         config = replace(config, space=space)
@@ -163,6 +167,13 @@ def _begin(
     if path is not None:
         start(path, config, dataset, scaler, rows)
     return config, own, scaler, train, holdout
+
+
+def with_ends(config: FitConfig, scaler: Scaler, train: Dataset) -> FitConfig:
+    """The config with the noise levels that the training rows ask for (`choose_ends`)."""
+    ends = choose_ends(scaler.to_model(train.values))
+    process = f"{FROM_ROWS}:sigma_min={ends.sigma_min:.4g},sigma_max={ends.sigma_max:.4g}"
+    return replace(config, process=process, p_mean=ends.p_mean, p_std=ends.p_std)
 
 
 def _space(config: FitConfig, data: Any) -> str:

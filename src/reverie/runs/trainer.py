@@ -73,8 +73,9 @@ class Trainer:
         self.generator = torch.Generator(device).manual_seed(config.seed)
         self.conditions = tuple(None if c is None else c.to(device) for c in conditions)
         self.objective = build_objective(
-            config.objective, network, self.train, config.seed + 2, conditions=self.conditions[0]
-        )
+            config.objective, network, self.train, config.seed + 2,
+            conditions=self.conditions[0], bump=config.bump,
+        )  # fmt: skip
         self.progress = Progress()
         self.started = 0
         self.work = sum(p.numel() for p in network.parameters()) * config.batch_size

@@ -81,7 +81,9 @@ def clumps(pool: Pool, drawn: np.ndarray, closest: Closest) -> list[Clump]:
     queries = np.argsort(-count, kind="stable")[: min(most, int((count > 0).sum()))]
     known = 2 * len(queries) > len(rows) == len(pool.points)  # worth its while, and kept
     others = pool.points[rows]
-    to_pool = pool.outwards[queries] if known else nearest(pool.points[queries], others, OUTWARDS)[0]
+    to_pool = (
+        pool.outwards[queries] if known else nearest(pool.points[queries], others, OUTWARDS)[0]
+    )
     surprise, radius = _surprise(pool.points[queries], to_pool, len(rows), drawn[left])
     order = np.argsort(surprise, kind="stable")
     order = order[(surprise[order] < FLAGGED) & (radius[order] <= pool.reach)]
