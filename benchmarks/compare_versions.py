@@ -1,6 +1,8 @@
 """This checkout beside an earlier commit: the same bits, and no slower?
 
-    python benchmarks/compare_versions.py COMMIT [--starts 5] [--only sampler-ddim ...]
+    python benchmarks/compare_versions.py COMMIT [--starts 5] [--only measure ...] [--of COMMIT]
+
+--of: what stands beside it, instead of this checkout. --starts 0: compare results alone.
 
 Two processes, one on each version's sources, do the same work in turn (`versions.py`), so that a
 drifting machine moves both; CPU seconds of one thread, a workload of a few milliseconds many times
@@ -82,10 +84,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("commit")
     parser.add_argument("--starts", type=int, default=5)
+    parser.add_argument("--of", help="another commit instead of this checkout")
     parser.add_argument("--only", nargs="*", help="names of the workloads to time")
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        sources = [HERE.parent / "src", sources_of(asked.commit, folder)]
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as other:
+        ours = sources_of(asked.of, other) if asked.of else HERE.parent / "src"
+        sources = [ours, sources_of(asked.commit, folder)]
         versions = start(sources)
         names = asked.only or list(versions[0].ask("names"))  # type: ignore[call-overload]
         ours, theirs = (v.ask("results") for v in versions)
@@ -96,7 +100,7 @@ def main() -> None:
             rounds.append(least(versions, names))
             stop(versions)
             print(f"started {count + 1} of {asked.starts}", file=sys.stderr)
-    for name in names:
+    for name in names if rounds else []:
         seconds = np.array([found[name] for found in rounds])
         ratio = seconds[:, 0] / seconds[:, 1]
         word = "" if np.median(ratio) <= MOST else "   SLOWER"

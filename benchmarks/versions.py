@@ -11,6 +11,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -101,8 +103,21 @@ def results() -> dict[str, str]:
     sets = np.random.default_rng(5).standard_normal((3, 300, 4))
     verdict = audit(*sets)
     found["audit's p-value"] = torch.tensor(float(verdict.p_value))
+    found["audit's report"] = json.dumps(verdict.to_json(), sort_keys=True)
+    with tempfile.TemporaryDirectory() as folder:
+        found["demo's report.json"] = _demo(Path(folder))
     found["theory"] = torch.as_tensor(LinearTheory(power_law(64, 1), n=100).expected_kl())
     return {name: _hash(value) for name, value in found.items()}
+
+
+def _demo(folder: Path) -> str:
+    """A demo of one small model; the module had another place in the first release."""
+    cli = find_spec("reverie.cli")
+    in_room = cli is not None and cli.submodule_search_locations is not None
+    demo = import_module("reverie.cli.demo" if in_room else "reverie.demo")
+    demo.MODELS = (("tiny", "", dict(SMALL, holdout=100)),)
+    demo.run_demo(folder, samples=100, steps=5)
+    return (folder / "report.json").read_text()
 
 
 def _clock(method: str) -> dict[str, str]:
@@ -132,6 +147,8 @@ def _weights(run: Run) -> torch.Tensor:
 
 
 def _hash(value: Any) -> str:
+    if isinstance(value, str):
+        return hashlib.sha256(value.encode()).hexdigest()[:16]
     array = np.ascontiguousarray(torch.as_tensor(value).detach().numpy())
     return hashlib.sha256(array.tobytes()).hexdigest()[:16]
 
