@@ -12,6 +12,10 @@ would be by chance between independent sets of n with one law. That law is read 
 their pairs dealt anew: exchanging a pair turns the sign of its rows of h, and random signs give
 the standard error and the share that lies as high.
 
+Beside it stands a classifier, of what a distance of whole points misses: boosted trees learn K
+from 4K on half of the pairs and judge the rest. Where the law is one, a pair (a, b) of which just one
+is called 4K is as likely to be called so in a as in b, so that a coin counts them exactly.
+
 Steps are doubled until the draws agree, then halved between the last two; a run at 4K steps serves
 twice.
 """
@@ -19,11 +23,12 @@ twice.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
+from scipy import stats
 from torch import Tensor
 
 from reverie.curve import LossCurve
@@ -41,6 +46,16 @@ SIGNS = 500
 LEVEL = 0.05
 LEAST_DRAWS = 20
 BLOCK = 1024
+COLUMNS, TREES = 64, 50
+
+
+@dataclass(frozen=True)
+class Called:
+    """How many of `count` unseen draws a classifier called by their right number of steps."""
+
+    accuracy: float
+    p_value: float
+    count: int
 
 
 @dataclass(frozen=True)
@@ -51,6 +66,7 @@ class Compared:
     energy: float
     stderr: float
     p_value: float
+    classifier: Called | None = None
 
     @property
     def told(self) -> bool:
@@ -82,14 +98,56 @@ class DrawnSteps:
         return (
             f"{self.sampler}: {self.steps} steps; {self.n:,} draws cannot be told from as many at "
             f"{MORE * self.steps} (energy distance {here.energy:.2g}, standard error "
-            f"{here.stderr:.2g}; found with {cost})"
+            f"{here.stderr:.2g}{_beside(here.classifier)}; found with {cost})"
         )
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers and the sentence."""
-        tried = [vars(c) | {"told": c.told} for c in self.tried]
+        tried = [asdict(c) | {"told": c.told} for c in self.tried]
         plain = {k: getattr(self, k) for k in ("sampler", "n", "steps", "evaluations")}
         return plain | {"tried": tried, "sentence": str(self)}
+
+
+def _beside(found: Called | None) -> str:
+    if found is None:
+        return ""
+    return (
+        f"; boosted trees call {found.accuracy:.0%} of the draws rightly, p = {found.p_value:.2g}"
+    )
+
+
+def paired_classifier(first: Tensor, second: Tensor, seed: int = 0) -> Called:
+    """How well boosted trees tell draws (n, *shape) from others that were paired with them.
+
+    p is exact and one-sided (McNemar's test; see the module). Over 64 columns of numbers are seen
+    in 64 principal coordinates of both sets together. Raises InputError on sets of two shapes.
+    """
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    if first.shape != second.shape:
+        raise InputError(f"two sets of one shape are compared, not {first.shape}, {second.shape}")
+    n, half = len(first), len(first) // 2
+    rows = torch.cat([first, second]).detach().flatten(1).cpu().double()
+    rows = (_principal(rows) if first.is_floating_point() else rows).numpy()
+    deal = np.random.default_rng(seed).permutation(n)
+    learnt, rest = deal[:half], deal[half:]
+    model = HistGradientBoostingClassifier(max_iter=TREES, random_state=seed)
+    model.fit(rows[np.r_[learnt, n + learnt]], np.repeat([0, 1], half))
+    called = model.predict(rows[np.r_[rest, n + rest]]).reshape(2, -1)  # 1: the second set
+    right, wrong = int((called[1] > called[0]).sum()), int((called[1] < called[0]).sum())
+    p_value = float(stats.binom.sf(right - 1, right + wrong, 0.5)) if right + wrong else 1.0
+    return Called(0.5 + (right - wrong) / called.size, p_value, called.size)
+
+
+def _principal(rows: Tensor) -> Tensor:
+    """Rows (n, d), or where d is larger their COLUMNS principal coordinates."""
+    if rows.shape[1] <= COLUMNS:
+        return rows
+    centred = rows - rows.mean(0)
+    some = centred[:: -(-len(rows) // BLOCK)]
+    values, vectors = torch.linalg.eigh(some @ some.T)
+    keep = values[-COLUMNS:].clamp(min=values[-1] * 1e-12).sqrt()
+    return centred @ (some.T @ (vectors[:, -COLUMNS:] / keep))
 
 
 def paired_energy(
@@ -225,6 +283,11 @@ class _Draws:
         found = paired_energy(self(steps), self(MORE * steps), generator=signs)
         return Compared(steps, *found)
 
+    def classified(self, found: Compared) -> Compared:
+        """The same with what a classifier says of these draws."""
+        first, second = self(found.steps), self(MORE * found.steps)
+        return replace(found, classifier=paired_classifier(first, second, self.seed % 2**32))
+
 
 def _search(draws: _Draws, most: int) -> DrawnSteps:
     """Doubling until the draws agree, then halving between the last two numbers of steps."""
@@ -243,5 +306,7 @@ def _search(draws: _Draws, most: int) -> DrawnSteps:
             below, found = (middle, found) if tried[middle].told else (below, middle)
     finally:
         draws.counter.remove()
+    if found is not None:
+        tried[found] = draws.classified(tried[found])
     order = tuple(tried[k] for k in sorted(tried))
     return DrawnSteps(draws.sampler, draws.n, found, order, draws.evaluations)
