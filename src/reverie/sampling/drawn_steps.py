@@ -13,8 +13,8 @@ their pairs dealt anew: exchanging a pair turns the sign of its rows of h, and r
 the standard error and the share that lies as high.
 
 Beside it stands a classifier, of what a distance of whole points misses: boosted trees learn K
-from 4K on half of the pairs and judge the rest. Where the law is one, a pair (a, b) of which just one
-is called 4K is as likely to be called so in a as in b, so that a coin counts them exactly.
+from 4K on half of the pairs and judge the rest. Where the law is one, a pair (a, b) of which just
+one is called 4K is as likely to be called so in a as in b, so that a coin counts them exactly.
 
 Steps are doubled until the draws agree, then halved between the last two; a run at 4K steps serves
 twice.
