@@ -18,7 +18,7 @@ from reverie.denoisers import GaussianMixture
 from reverie.processes import EDM
 from reverie.sampling.drawn_steps import LEVEL, MORE, paired_energy, steps_by_drawing
 
-REPEATS, KEPT = 20, 17
+REPEATS, LEAST = 20, 17
 SAMPLERS = ("ancestral", "ddim")
 
 
@@ -67,7 +67,7 @@ def main(draws=500):
                 sum(told(denoiser, curve, k, sampler, shape, s, draws) for s in seeds)
                 for k in (found.steps, max(found.steps // 2, 1))
             )
-            word = "kept" if REPEATS - again >= KEPT else "NOT KEPT"
+            word = "kept" if REPEATS - again >= LEAST else "NOT KEPT"
             print(
                 f"{name}, {sampler}: K = {found.steps} at {draws} draws ({spent:.0f} s); told "
                 f"from 4K in {again} of {REPEATS} new draws, {word}; at K / 2 in {half}",

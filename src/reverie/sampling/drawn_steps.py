@@ -12,6 +12,10 @@ would be by chance between independent sets of n with one law. That law is read 
 their pairs dealt anew: exchanging a pair turns the sign of its rows of h, and random signs give
 the standard error and the share that lies as high.
 
+New draws are to agree as well, and the fewest steps that pass are those that were lucky. So K is
+taken only where the distance, with KEPT standard errors of its own from one set of pairs to the
+next, stays below what chance reaches at LEVEL.
+
 Beside it stands a classifier, of what a distance of whole points misses: boosted trees learn K
 from 4K on half of the pairs and judge the rest. Where the law is one, a pair (a, b) of which just
 one is called 4K is as likely to be called so in a as in b, so that a coin counts them exactly.
@@ -22,9 +26,10 @@ twice.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -44,6 +49,7 @@ MORE = 4
 MOST = 64  # steps whose draws are compared with four times as many
 SIGNS = 500
 LEVEL = 0.05
+KEPT = 1.6449  # standard errors that 19 new draws in 20 stay below
 LEAST_DRAWS = 20
 BLOCK = 1024
 COLUMNS, TREES = 64, 50
@@ -66,12 +72,19 @@ class Compared:
     energy: float
     stderr: float
     p_value: float
+    error: float = 0.0  # of the distance, from one set of pairs to the next
+    critical: float = math.inf  # what chance reaches at LEVEL
     classifier: Called | None = None
 
     @property
     def told(self) -> bool:
         """Whether the draws at K steps can be told from those at 4K."""
         return self.p_value < LEVEL
+
+    @property
+    def settled(self) -> bool:
+        """Whether they cannot, and new draws most likely neither."""
+        return not self.told and self.energy + KEPT * self.error <= self.critical
 
 
 @dataclass(frozen=True)
@@ -90,9 +103,11 @@ class DrawnSteps:
     def __str__(self) -> str:
         cost = f"{self.evaluations:,} evaluations of single states"
         if self.steps is None:
+            last = self.tried[-1]
+            word = "can" if last.told else "may"
             return (
-                f"{self.sampler}: {self.n:,} draws at {self.tried[-1].steps} steps can still be "
-                f"told from as many at {MORE * self.tried[-1].steps} (found with {cost})"
+                f"{self.sampler}: {self.n:,} draws at {last.steps} steps {word} still be told "
+                f"from as many at {MORE * last.steps} (found with {cost})"
             )
         here = next(c for c in self.tried if c.steps == self.steps)
         return (
@@ -103,7 +118,7 @@ class DrawnSteps:
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers and the sentence."""
-        tried = [asdict(c) | {"told": c.told} for c in self.tried]
+        tried = [asdict(c) | {"told": c.told, "settled": c.settled} for c in self.tried]
         plain = {k: getattr(self, k) for k in ("sampler", "n", "steps", "evaluations")}
         return plain | {"tried": tried, "sentence": str(self)}
 
@@ -150,14 +165,28 @@ def _principal(rows: Tensor) -> Tensor:
     return centred @ (some.T @ (vectors[:, -COLUMNS:] / keep))
 
 
+class Energy(NamedTuple):
+    """A distance of two sets of pairs, and what chance would give.
+
+    stderr, critical, p_value: of independent sets of n with one law, their standard error, the
+    value that one in twenty passes, and the share that lies as high. error: the distance's own
+    standard error from one set of pairs to the next.
+    """
+
+    energy: float
+    stderr: float
+    p_value: float
+    error: float
+    critical: float
+
+
 def paired_energy(
     first: Tensor, second: Tensor, signs: int = SIGNS, generator: torch.Generator | None = None
-) -> tuple[float, float, float]:
-    """Energy distance of draws (n, *shape) that were paired by their noise, and two of chance.
+) -> Energy:
+    """Energy distance of draws (n, *shape) that were paired by their noise, held against chance.
 
-    Unbiased, so that it may be negative. Then its standard error between independent sets of n
-    with one law, and p, the share of such that lies as high: exact where the sets are independent,
-    cautious where pairs share noise. Integers are symbols and stand a share of their sites apart,
+    Unbiased, so that it may be negative. p is exact where the sets are independent, cautious where
+    pairs share noise. Integers are symbols and stand a share of their sites apart,
     other points Euclid's distance. Raises InputError on sets of two shapes.
     """
     if first.shape != second.shape:
@@ -167,14 +196,18 @@ def paired_energy(
     across, own, other = apart(a, b), apart(a, a), apart(b, b)
     n = len(a)
     device = "cpu" if generator is None else generator.device
-    energy = float(_kernel(across, own, other).sum() / (n * (n - 1)))
+    found = _kernel(across, own, other)
+    energy, rows = float(found.sum() / (n * (n - 1))), found.sum(1) / (n - 1)
+    noise = float(found.square().mean()) / (n - 1)  # of a row's mean where its law is one
+    error = math.sqrt((4 * max(float(rows.var()) - noise, 0.0) + 2 * noise) / n)
     deal = torch.randperm(n, generator=generator, device=device).cpu()
     chance = _kernel(across[:, deal], own, other[deal][:, deal])
     coins = torch.randint(2, (n, signs), generator=generator, device=device)
     turned = (2 * coins - 1).to(chance)
     drawn = (turned * (chance @ turned)).sum(0) / (n * (n - 1))
     as_high = int((drawn >= energy - 1e-12 * abs(energy)).sum())
-    return energy, float(drawn.std()), (1 + as_high) / (1 + signs)
+    critical = float(drawn.quantile(1 - LEVEL))
+    return Energy(energy, float(drawn.std()), (1 + as_high) / (1 + signs), error, critical)
 
 
 def _kernel(across: Tensor, own: Tensor, other: Tensor) -> Tensor:
@@ -296,14 +329,14 @@ def _search(draws: _Draws, most: int) -> DrawnSteps:
         steps, below = 1, 0
         while True:
             tried[steps] = draws.compare(steps)
-            if not tried[steps].told or steps >= most:
+            if tried[steps].settled or steps >= most:
                 break
             below, steps = steps, min(2 * steps, most)
-        found = None if tried[steps].told else steps
+        found = steps if tried[steps].settled else None
         while found is not None and found - below > 1:
             middle = (below + found) // 2
             tried[middle] = draws.compare(middle)
-            below, found = (middle, found) if tried[middle].told else (below, middle)
+            below, found = (below, middle) if tried[middle].settled else (middle, found)
     finally:
         draws.counter.remove()
     if found is not None:
