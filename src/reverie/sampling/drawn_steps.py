@@ -47,7 +47,7 @@ from reverie.sampling.samplers import sampler_named
 
 MORE = 4
 MOST = 64  # steps whose draws are compared with four times as many
-SIGNS = 500
+DEALS, SIGNS = 8, 250  # of the same draws to other pairs, and of signs to these
 LEVEL = 0.05
 KEPT = 1.6449  # standard errors that 19 new draws in 20 stay below
 LEAST_DRAWS = 20
@@ -72,7 +72,7 @@ class Compared:
     energy: float
     stderr: float
     p_value: float
-    error: float = 0.0  # of the distance, from one set of pairs to the next
+    error: float = 0.0  # of the distance and of `critical`, from one set of pairs to the next
     critical: float = math.inf  # what chance reaches at LEVEL
     classifier: Called | None = None
 
@@ -169,8 +169,8 @@ class Energy(NamedTuple):
     """A distance of two sets of pairs, and what chance would give.
 
     stderr, critical, p_value: of independent sets of n with one law, their standard error, the
-    value that one in twenty passes, and the share that lies as high. error: the distance's own
-    standard error from one set of pairs to the next.
+    value that one in twenty passes, and the share that lies as high. error: the standard error of
+    the distance from one set of pairs to the next, and of that value from one deal to the next.
     """
 
     energy: float
@@ -200,14 +200,18 @@ def paired_energy(
     energy, rows = float(found.sum() / (n * (n - 1))), found.sum(1) / (n - 1)
     noise = float(found.square().mean()) / (n - 1)  # of a row's mean where its law is one
     error = math.sqrt((4 * max(float(rows.var()) - noise, 0.0) + 2 * noise) / n)
-    deal = torch.randperm(n, generator=generator, device=device).cpu()
-    chance = _kernel(across[:, deal], own, other[deal][:, deal])
-    coins = torch.randint(2, (n, signs), generator=generator, device=device)
-    turned = (2 * coins - 1).to(chance)
-    drawn = (turned * (chance @ turned)).sum(0) / (n * (n - 1))
+    drawn = torch.empty(DEALS, signs, dtype=torch.float64)
+    for row in drawn:
+        deal = torch.randperm(n, generator=generator, device=device).cpu()
+        chance = _kernel(across[:, deal], own, other[deal][:, deal])
+        coins = torch.randint(2, (n, signs), generator=generator, device=device)
+        turned = (2 * coins - 1).to(chance)
+        row.copy_((turned * (chance @ turned)).sum(0) / (n * (n - 1)))
     as_high = int((drawn >= energy - 1e-12 * abs(energy)).sum())
+    p_value = (1 + as_high) / (1 + drawn.numel())
+    error = math.hypot(error, float(drawn.quantile(1 - LEVEL, dim=1).std()))
     critical = float(drawn.quantile(1 - LEVEL))
-    return Energy(energy, float(drawn.std()), (1 + as_high) / (1 + signs), error, critical)
+    return Energy(energy, float(drawn.std()), p_value, error, critical)
 
 
 def _kernel(across: Tensor, own: Tensor, other: Tensor) -> Tensor:
