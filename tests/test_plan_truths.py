@@ -195,16 +195,15 @@ def test_paired_energy_is_the_energy_distance():
 
 
 def test_the_error_of_a_distance_is_its_spread_over_new_pairs():
-    """A mean that moved far: 300 sets, whose spread is known to 4%. Chance's own level moves less."""
+    """A mean that moved far, where chance's own level adds little: 300 sets, known to 4%."""
     g = torch.Generator().manual_seed(3)
-    for shift in (1.5,):
-        found = []
-        for _ in range(300):
-            a = torch.randn(60, 2, generator=g)
-            b = a + 0.3 * torch.randn(60, 2, generator=g) + shift
-            found.append(paired_energy(a, b, 9, g))
-        spread = np.std([f.energy for f in found])
-        assert math.sqrt(np.mean([f.error**2 for f in found])) == pytest.approx(spread, rel=0.25)
+    found = []
+    for _ in range(300):
+        a = torch.randn(60, 2, generator=g)
+        b = a + 0.3 * torch.randn(60, 2, generator=g) + 1.5
+        found.append(paired_energy(a, b, 9, g))
+    error = math.sqrt(np.mean([f.error**2 for f in found]))
+    assert error == pytest.approx(np.std([f.energy for f in found]), rel=0.25)
 
 
 def test_the_share_that_lies_as_high_is_a_p_value():
