@@ -17,6 +17,7 @@ from torch import nn
 
 from reverie.data import Dataset, Scaler, coder_for, coder_on, load, shared_rows, split
 from reverie.data.coders import EUCLIDEAN, SHARES, SYMBOLS, space_word
+from reverie.data.conditions import numbers_only, with_condition
 from reverie.denoisers import Denoiser
 from reverie.errors import InputError
 from reverie.files import write_json, write_text
@@ -66,8 +67,9 @@ def fit(
     None keeps everything in memory. resume: continue the run in `out` with its own settings.
     settings: fields of FitConfig. on_event: called after every step. rows: indices of the training
     and of the held-out rows, instead of a random split. conditions: what the model is told about
-    each row of data, labels (n,) or values (n, ...) with NaN for what is missing; a tenth of them
-    is lost in training, so that None is the unconditional model. Ctrl-C saves and re-raises.
+    each row of data: labels (n,) or values (n, ...) with NaN for what is missing, the name of a
+    column (which is taken out of the rows), or a file. A tenth of them is lost in training, so
+    that None is the unconditional model. Ctrl-C saves and re-raises.
     Raises InputError on bad data, settings, or an `out` that already holds a run.
     """
     path = None if out is None else Path(out)
@@ -135,9 +137,8 @@ def _begin(
     if path is not None and (path / "config.json").exists():
         raise InputError(f"{path} already holds a run: add --resume, or choose another --out")
     space = _space(config, data) if own.process is None else space_word(own.process.space)
-    dataset = load(data, mixed=space == SYMBOLS).check(rows=2, constants=space == SYMBOLS)
-    if conditions is not None:
-        dataset = dataset.told(conditions)
+    dataset = _conditioned(data, conditions, symbols=space == SYMBOLS)
+    dataset.check(rows=2, constants=space == SYMBOLS)
     if given is None:
         rows = split(dataset, config.n, config.holdout, config.seed)
     else:
@@ -153,7 +154,8 @@ def _begin(
     else:
         scaler = coder_on(own.process.space, dataset, fitted_on)
         config = replace(config, space=space)
-    _check_labels(train.conditions, holdout.conditions)
+    if not dataset.labels:
+        _check_labels(train.conditions, holdout.conditions)
     few = train.take(np.arange(min(len(train), CHECK_ROWS)))  # enough to see that they fit
     config, own = _fixed(config, own, build_denoiser(config, scaler, own, few), scaler, train)
     if config.augment != "none" and (dataset.kind != "images" or space != EUCLIDEAN):
@@ -163,6 +165,15 @@ def _begin(
     if path is not None:
         start(path, config, dataset, scaler, rows)
     return config, own, scaler, train, holdout
+
+
+def _conditioned(data: Any, conditions: Any, *, symbols: bool) -> Dataset:
+    """The rows, with what the model is told about each, if anything."""
+    if not isinstance(conditions, str | Path):
+        dataset = load(data, mixed=symbols)
+        return dataset if conditions is None else dataset.told(conditions)
+    dataset = with_condition(load(data, mixed=True), conditions)
+    return dataset if symbols else numbers_only(dataset)
 
 
 def _space(config: FitConfig, data: Any) -> str:
