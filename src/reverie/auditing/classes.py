@@ -2,8 +2,8 @@
 
 Every class gets a coordinate of its own, in which its rows stand farther from all others than any
 two rows stand from each other. Nearest rows are then of one class. Labels of training and held-out
-rows are still exchangeable, since a class goes with its row: every null is exact as it was. What is
-plainly there is counted over all rows: a copy is one in whatever class.
+rows are still exchangeable, since a class goes with its row: every null is exact as it was. What
+is plainly there is counted over all rows: a copy is one in whatever class.
 """
 
 from __future__ import annotations

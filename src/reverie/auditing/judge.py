@@ -68,7 +68,8 @@ def audit(
     sides. space: where the rows live, if they are no vectors (see `reverie.data.coder_for`), or a
     run's coder; distances are then the space's own. classes: labels of all rows; each sample is
     then compared with rows of its own class (see `auditing.classes`). extra: further lines of the
-    table (see `weigh`). judging: levels and thresholds; settings: single fields of it, as alpha=.01.
+    table (see `weigh`). judging: levels and thresholds; settings: single fields of it, as
+    alpha=.01.
 
     Returns a Verdict, whose `finding` is unfair, copies, exposes, leans, none or inconclusive (see
     `auditing.finding`). Raises InputError on shapes, columns or units that differ, too few rows or

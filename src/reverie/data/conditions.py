@@ -62,7 +62,8 @@ def numbers_only(data: Dataset) -> Dataset:
         if field.kind == "categorical":
             raise InputError(
                 f"{data.source}: column {field.name!r} holds categories "
-                f"({field.categories[0]!r}); drop it, or write numbers: only the condition may be categories here"
+                f"({field.categories[0]!r}); drop it, or write numbers: only "
+                "the condition may be categories here"
             )
     return data
 

@@ -19,6 +19,7 @@ from reverie.data import Dataset, Scaler, coder_for, coder_on, load, shared_rows
 from reverie.data.coders import EUCLIDEAN, SHARES, SYMBOLS, space_word
 from reverie.data.conditions import numbers_only, with_condition
 from reverie.denoisers import Denoiser
+from reverie.denoisers.networks.choice import default_name, default_width
 from reverie.errors import InputError
 from reverie.files import write_json, write_text
 from reverie.processes import Process, default_process, name_of, process_typed
@@ -31,6 +32,7 @@ from reverie.runs.folder import (
     load_tensors,
     load_weights,
     open_data,
+    process_of,
     save_tensors,
     split_rows,
     start,
@@ -154,6 +156,7 @@ def _begin(
     else:
         scaler = coder_on(own.process.space, dataset, fitted_on)
         config = replace(config, space=space)
+    config = _sized(config, scaler, own)
     if not dataset.labels:
         _check_labels(train.conditions, holdout.conditions)
     few = train.take(np.arange(min(len(train), CHECK_ROWS)))  # enough to see that they fit
@@ -174,6 +177,13 @@ def _conditioned(data: Any, conditions: Any, *, symbols: bool) -> Dataset:
         return dataset if conditions is None else dataset.told(conditions)
     dataset = with_condition(load(data, mixed=True), conditions)
     return dataset if symbols else numbers_only(dataset)
+
+
+def _sized(config: FitConfig, scaler: Scaler, own: Own) -> FitConfig:
+    """The config with its network and width, where these go with the data."""
+    process = process_of(config, scaler, own.process)
+    name = config.network or default_name(process, scaler.point_shape)
+    return replace(config, network=name, width=config.width or default_width(name))
 
 
 def _space(config: FitConfig, data: Any) -> str:

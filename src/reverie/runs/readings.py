@@ -27,6 +27,7 @@ SAMPLE_STEPS = 20
 PAIRED_STEPS = 18  # of Heun's solver (Karras et al. 2022)
 CURVE_ROWS, MEMBERSHIP_ROWS = 2000, 1000
 COSTLY_ROWS = 400  # a U-Net takes minutes on thousands
+COSTLY = ("unet", "convolutional")
 PAIRS, LEAST_PAIRED = 1_000_000, 16  # of the memoriser on a manifold: a heat kernel for each
 STEP_NODES, STEP_ROWS = 33, 128
 
@@ -42,7 +43,7 @@ def standard_curves(
     noise is not Gaussian, since pairs of rows cost more there).
     """
     if rows is None:
-        costly = run.config.network == "unet" or run.process.gaussian is None
+        costly = run.config.network in COSTLY or run.process.gaussian is None
         rows = COSTLY_ROWS if costly else CURVE_ROWS
     train, held = run.train_points(), run.holdout_points()
     process = run.process
@@ -286,4 +287,4 @@ def _classes(run: Fitted, told: Tensor | None, n: int) -> Classes | None:
 
 
 def _membership_rows(run: Fitted) -> int:
-    return COSTLY_ROWS if run.config.network == "unet" else MEMBERSHIP_ROWS
+    return COSTLY_ROWS if run.config.network in COSTLY else MEMBERSHIP_ROWS
