@@ -85,11 +85,11 @@ def test_a_block_is_its_formula(generator):
 
 
 def test_levels_cost_about_the_same_and_coarse_ones_hold_the_weights():
-    assert level_widths((32, 32), 64) == [16, 32, 64]
-    assert level_widths((28, 28), 64) == [16, 32, 64]
-    assert level_widths((8, 8), 64) == [64]
-    assert level_widths((16, 16, 16), 64) == [16, 64]
-    body = ConvolutionalUNet((3, 32, 32), 64)
+    assert level_widths((32, 32), 128) == [16, 32, 64, 128]
+    assert level_widths((28, 30), 64) == [8, 16, 32, 64]
+    assert level_widths((8, 8), 64) == [32, 64]
+    assert level_widths((16, 16, 16), 256) == [16, 64, 256]
+    body = ConvolutionalUNet((3, 32, 32), 128)
     counts = {}
 
     def count(layer, given, out):

@@ -21,7 +21,7 @@ from reverie.denoisers.networks.network import FourierTime
 from reverie.errors import InputError
 
 TIME_WIDTH = 128
-COARSEST, HALVINGS = 8, 4  # cells of the coarsest grid's shortest side, at most; and levels below
+COARSEST, HALVINGS = 4, 4  # cells of the coarsest grid's shortest side, at most; and levels below
 LEAST_WIDTH = 8  # channels of a level
 GROUP = 8  # channels that are normalised together, at least
 ATTENDED = 512  # cells of a grid with attention, at most: 8 x 8, and 8 x 8 x 8
