@@ -31,6 +31,7 @@ from reverie.runs.export import SCALER
 from reverie.runs.fitting import FROM_ROWS
 from reverie.runs.fitting import fit as fit_run
 from reverie.runs.folder import conditions_of
+from reverie.runs.given import condition_given, told_sentence
 from reverie.runs.readings import (
     COSTLY_ROWS,
     draw,
@@ -63,7 +64,7 @@ def fit(command: flags.Fit, console: Console) -> int:
     try:
         run = fit_run(
             command.data, config=config, out=out, resume=command.resume, on_event=bar,
-            process=process,
+            process=process, conditions=command.condition,
         )  # fmt: skip
     except KeyboardInterrupt:
         print(f"reverie: stopped and saved; continue with: reverie fit --out {out} --resume",
@@ -79,6 +80,7 @@ def fit(command: flags.Fit, console: Console) -> int:
         f"{out}: {len(run.train):,} training and {len(run.holdout):,} held-out rows, "
         f"{run.step:,} steps ({run.stopped})"
     ]
+    lines += told_sentence(run.train)
     if leak is not None:
         lines.append(f"leak: {leak}")
     if config.process == FROM_ROWS:
@@ -98,6 +100,8 @@ def sample(command: flags.Sample, console: Console) -> int:
     options: dict[str, Any] = dict(
         clock=command.clock, seed=command.seed, progress=console.ticker("samples")
     )
+    if command.given is not None:
+        options["condition"] = condition_given(run, command.given)
     refused = None
     if command.reject_copies:
         values, plan, refused = draw_without_copies(run, *drawing, **options)

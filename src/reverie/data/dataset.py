@@ -56,7 +56,8 @@ class Dataset:
     """Rows as the user has them: `values` (n, *shape), images as (n, channels, height, width).
 
     fields: the columns of a table that came from a file, also where the file names none.
-    conditions: what a model is told about each row, labels (n,) or values (n, ...).
+    conditions: what a model is told about each row, labels (n,) or values (n, ...). labels: the
+    names of the labels, where they have some. condition: what the whole is called.
     """
 
     values: np.ndarray
@@ -66,6 +67,8 @@ class Dataset:
     columns: tuple[str, ...] | None = None
     fields: tuple[Column, ...] = ()
     conditions: np.ndarray | None = None
+    labels: tuple[str, ...] = ()
+    condition: str = ""
 
     def __len__(self) -> int:
         return len(self.values)
@@ -120,7 +123,7 @@ class Dataset:
         told = None if self.conditions is None else self.conditions[rows]
         return replace(self, values=self.values[rows], conditions=told)
 
-    def told(self, conditions: Any) -> Dataset:
+    def told(self, conditions: Any, labels: tuple[str, ...] = (), condition: str = "") -> Dataset:
         """The same rows with what a model is told about each; InputError on another number."""
         values = np.asarray(conditions)
         if values.dtype.kind not in "fiu" or len(values) != len(self):
@@ -129,11 +132,11 @@ class Dataset:
                 f"one row for each of the {len(self)} of {self.source}"
             )
         kind = np.float32 if values.dtype.kind == "f" else np.int64
-        return replace(self, conditions=values.astype(kind))
+        return replace(self, conditions=values.astype(kind), labels=labels, condition=condition)
 
     def with_values(self, values: np.ndarray, source: str) -> Dataset:
         """Other rows of the same kind, layout and columns."""
-        return replace(self, values=values, source=source, conditions=None)
+        return replace(self, values=values, source=source, conditions=None, labels=())
 
     def with_columns(self, order: Sequence[int]) -> Dataset:
         """A table with these columns only, in this order."""

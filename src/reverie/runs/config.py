@@ -8,7 +8,7 @@ from typing import Any
 
 from reverie.errors import InputError
 
-NETWORKS = ("mlp", "unet", "fno", "transformer", "kernel")
+NETWORKS = ("mlp", "convolutional", "unet", "fno", "transformer", "kernel")
 OBJECTIVES = ("standard", "gap", "gap-fixed")
 
 
@@ -34,16 +34,18 @@ class FitConfig:
     Symbols: masking (default), uniform, ordinal, or rates:FILE.npy, a rate matrix. Manifolds:
     brownian. Shares: wright-fisher or log-ratios. One of your own:
     package.module:Class[a=1]."""
-    network: str = "mlp"
-    """mlp (all spaces), unet (images; needs the extra diffusers), fno (functions), transformer
-    (symbols) or kernel (manifolds: corrects a kernel estimate of the training rows)."""
+    network: str | None = None
+    """mlp (all spaces; the default), convolutional (a U-Net; the default for pictures of 16 x 16
+    and more and for volumes), unet (images; that of the extra diffusers), fno (functions),
+    transformer (symbols) or kernel (manifolds: corrects a kernel estimate of the rows)."""
     objective: str = "standard"
     """standard (guess the clean point), gap (guess the noise of a step of random length) or
     gap-fixed (the same from one fixed noisy version of every row)."""
-    width: int = 256
-    """Hidden units of the MLP, or channels of the U-Net's first level."""
+    width: int | None = None
+    """Hidden units of the MLP (default 256), channels of the convolutional network's coarsest
+    level (default 64), or of the first level of unet."""
     depth: int = 3
-    """Residual blocks of the MLP."""
+    """Residual blocks of the MLP; a level of the convolutional network has a third as many."""
     batch_size: int = 128
     """Rows per optimiser step, over all accumulated parts."""
     lr: float = 1e-3
@@ -93,15 +95,16 @@ class FitConfig:
             steps=1, width=1, depth=1, batch_size=1, accumulate=1, check_every=1, patience=1
         )
         for name, value in least.items():
-            if getattr(self, name) < value:
-                raise InputError(f"{name} is {getattr(self, name)}; it must be at least {value}")
+            given = getattr(self, name)
+            if given is not None and given < value:
+                raise InputError(f"{name} is {given}; it must be at least {value}")
         if not (self.lr > 0 and self.clip > 0 and 0 <= self.ema < 1 and self.weight_decay >= 0):
             raise InputError("lr and clip must be positive, ema in [0, 1), weight_decay >= 0")
         if self.seed < 0 or not self.leak_budget >= 0 or self.warmup < 0:
             raise InputError("seed, warmup and leak_budget must not be negative")
         if not (math.isfinite(self.p_mean) and self.p_std > 0):
             raise InputError("p_mean must be finite and p_std positive")
-        if self.network not in (*NETWORKS, "custom"):
+        if self.network not in (None, *NETWORKS, "custom"):
             raise InputError(f"network {self.network!r}: choose one of {', '.join(NETWORKS)}")
         if self.objective not in OBJECTIVES:
             raise InputError(

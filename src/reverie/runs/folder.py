@@ -22,7 +22,9 @@ from torch import Tensor, nn
 
 from reverie.curve import LossCurve
 from reverie.data import Dataset, Scaler, SymbolCoder, coder_from_json, load
+from reverie.data.conditions import column_place, without_column
 from reverie.denoisers import Denoiser, Network, condition_of, network_for
+from reverie.denoisers.networks.conditions import Encoder, Labels
 from reverie.errors import InputError
 from reverie.files import read_json, write_bytes, write_json
 from reverie.plan import StepCharges
@@ -127,12 +129,19 @@ def build_denoiser(
             "this run was fitted with a module of your own: pass body=YourModule(...)"
         )
     rows = None if train is None else scaler.to_model(train.values)
-    told = None if train is None else conditions_of(train)
     return network_for(
         process_of(config, scaler, own.process), scaler.point_shape, config.network,
         config.width, config.depth, body=own.body, train=rows,
-        condition=None if told is None else condition_of(told),
+        condition=None if train is None else encoder_of(train),
     )  # fmt: skip
+
+
+def encoder_of(train: Dataset) -> Encoder | None:
+    """How a network takes the conditions of the training rows; as many labels as have names."""
+    told = conditions_of(train)
+    if told is None:
+        return None
+    return Labels(len(train.labels)) if train.labels else condition_of(told)
 
 
 def process_of(config: FitConfig, scaler: Scaler, own: Process | None = None) -> Process:
@@ -181,6 +190,7 @@ def start(path: Path, config: FitConfig, data: Dataset, scaler: Scaler, rows: An
         "holdout": holdout.tolist(),
         "shared_duplicates": shared,
         "scaler": scaler.to_json(),
+        "condition": {"name": data.condition, "labels": list(data.labels)},
     })  # fmt: skip
     if not data.source or data.source == "the array":
         write_bytes(path / "data.npy", lambda file: np.save(file, data.values))
@@ -209,15 +219,19 @@ def whole_data(path: Path) -> tuple[FitConfig, Scaler, Dataset]:
         raise InputError(f"{path / 'data.json'} is damaged: its scaler is incomplete") from error
     stored = path / "data.npy"
     symbols = isinstance(scaler, SymbolCoder)
-    data = load(stored if stored.exists() else info["source"], mixed=symbols)
+    known = info.get("condition", {})
+    name, labels = str(known.get("name", "")), tuple(known.get("labels", ()))
+    data = load(stored if stored.exists() else info["source"], mixed=symbols or bool(name))
     if stored.exists():
         data = Dataset(
             data.values.reshape(info["shape"]), scaler.kind, info["source"], scaler.layout
         )
+    elif column_place(data, name) is not None and list(data.values.shape) != info["shape"]:
+        data = without_column(data, name)
     if data.sha256() != info["sha256"]:
         raise InputError(f"{info['source']} has changed since {path} was fitted on it")
     if (path / CONDITIONS).exists():
-        data = data.told(np.load(path / CONDITIONS, allow_pickle=False))
+        data = data.told(np.load(path / CONDITIONS, allow_pickle=False), labels, name)
     return config, scaler, data
 
 
