@@ -1,8 +1,9 @@
 """What audits say in fourteen scenarios, and whether they are right: ours beside its peers.
 
-`python bench_verdicts.py [--out FILE] [--only 2,4] [--jobs 2]`. Every tool sees the same tables
-(`scenarios`), 400 rows a side where the data have them, and every number is turned into an
-accusation by a rule that is fixed here beforehand:
+`python bench_verdicts.py [--out FILE] [--only 2,4] [--jobs 2] [--answers FILE]`; with
+`--answers` it can be stopped and continued. Every tool sees the same tables (`scenarios`), 400
+rows a side where the data have them, and every number is turned into an accusation by a rule that
+is fixed here beforehand:
 
 NewRow        SDMetrics NewRowSynthesis, defaults (numbers within 1% match), on 400 samples. Its
               documentation calls 0 "all the rows are copies" and 1 "all are new", and names no
@@ -34,6 +35,7 @@ in other units; in 11 it says that the hole tells the training rows.
 from __future__ import annotations
 
 import argparse
+import json
 from collections import defaultdict
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -42,6 +44,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from privacy_tools import Said, Tool, tools, versions
+from reverie.files import write_json
 from scenarios import TITLES, Case, every
 
 RIGHT = {"copies": "accuses", "honest": "silent", "unfair": "unfair", "units": "refuses",
@@ -60,14 +63,37 @@ def answers(case: Case) -> list[Said]:
         return [tool(case) for tool in tools()]
 
 
-def measured(cases: list[Case], jobs: int) -> dict[tuple[int, str], list]:
-    """(scenario, tool) -> (case, what was said) of every case, `jobs` cases at a time."""
-    found = defaultdict(list)
+def measured(cases: list[Case], jobs: int, kept: Path | None) -> dict[tuple[int, str], list]:
+    """(scenario, tool) -> (case, what was said) of every case, `jobs` cases at a time.
+
+    kept: a JSON file of answers; cases that it holds are not asked again.
+    """
+    known = json.loads(kept.read_text()) if kept and kept.exists() else {}
+    left = [case for case in _in_turn(cases) if key(case) not in known]
     with ProcessPoolExecutor(jobs) as pool:
-        for case, said in zip(cases, pool.map(answers, cases), strict=True):
-            for tool, words in zip(tools(), said, strict=True):
-                found[case.scenario, tool.name].append((case, words))
+        for case, said in zip(left, pool.map(answers, left), strict=True):
+            known[key(case)] = [[one.word, one.detail] for one in said]
+            if kept:
+                write_json(kept, known)
+    found = defaultdict(list)
+    for case in cases:
+        for tool, words in zip(tools(), known[key(case)], strict=True):
+            found[case.scenario, tool.name].append((case, Said(*words)))
     return found
+
+
+def key(case: Case) -> str:
+    return f"{case.scenario} {case.name}"
+
+
+def _in_turn(cases: list[Case]) -> list[Case]:
+    """The first case of every scenario, then the second: what is stopped holds some of each."""
+    count: dict[int, int] = defaultdict(int)
+    turn = []
+    for case in cases:
+        turn.append(count[case.scenario])
+        count[case.scenario] += 1
+    return [cases[k] for k in sorted(range(len(cases)), key=turn.__getitem__)]
 
 
 def cell(results: list[tuple[Case, Said]]) -> str:
@@ -117,11 +143,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the table to this file too")
     parser.add_argument("--only", default="", help="numbers of scenarios, with commas")
     parser.add_argument("--jobs", type=int, default=1, help="processes of one thread each")
+    parser.add_argument("--answers", type=Path, help="a JSON file to keep and continue from")
     told = parser.parse_args()
     chosen = {int(number) for number in told.only.split(",") if number}
     cases = list(every(0, sorted(chosen or TITLES)))
     columns = tools()
-    found = measured(cases, told.jobs)
+    found = measured(cases, told.jobs, told.answers)
     head = [
         "Is the audit right? `yes k/k`: in all k cases; `no j/k`: in j of k.",
         f"Tools: {', '.join(versions())}, and C_T of Meehan et al. (ours).",
