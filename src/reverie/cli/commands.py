@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from reverie.auditing.model.holes import Hole
 from reverie.cli import flags
 from reverie.cli.console import Console, again, open_run
 from reverie.cli.demo import run_demo
@@ -39,7 +40,7 @@ from reverie.runs.readings import (
     standard_curves,
     step_charges,
 )
-from reverie.runs.rejection import draw_without_copies
+from reverie.runs.rejection import draw_without_copies, hole_of
 from reverie.runs.run import Run
 from reverie.runs.sweeps import sweep as run_sweep
 from reverie.runs.trust import Trusted, trusted, trusted_run
@@ -102,19 +103,33 @@ def sample(command: flags.Sample, console: Console) -> int:
     )
     if command.given is not None:
         options["condition"] = condition_given(run, command.given)
-    refused = None
+    refused, hole, fill = None, None, command.fill_holes
+    if fill and not command.reject_copies:
+        raise InputError("--fill-holes says how --reject-copies refuses: give both")
     if command.reject_copies:
-        values, plan, refused = draw_without_copies(run, *drawing, **options)
+        values, plan, refused = draw_without_copies(run, *drawing, fill=fill, **options)
+        hole = hole_of(run, values, fill=fill)
     else:
         values, plan = draw(run, *drawing, **options)
     written = save(command.out, values, run.scaler)
-    data = {"written": str(written), "n": command.n, "refused": refused, "plan": plan.to_json()}
+    data = {"written": str(written), "n": command.n, "refused": refused,
+            "hole": None if hole is None else hole.to_json(), "plan": plan.to_json()}  # fmt: skip
     at_own_times = sampler_named(run.process, command.sampler).own_times
     how = command.sampler if at_own_times else f"{command.steps} steps, {plan.name} plan"
     text = f"{written}: {command.n:,} samples, {how}"
-    text += "" if refused is None else f"; {refused:,} near-copies of training rows were refused"
+    text += "" if refused is None else "; " + _refusal(refused, hole, fill)
     flags.print_result(command, text, data)
     return 0
+
+
+def _refusal(refused: int, hole: Hole | None, fill: bool) -> str:
+    """What was refused, and the hole that it leaves."""
+    text = f"{refused:,} near-copies of training rows were refused"
+    text += " as more than chance gives" if fill else ""
+    if hole is None:
+        return f"{text}; without held-out rows nobody knows the hole that this leaves"
+    remedy = "; --fill-holes leaves none" if hole.seen and hole.auc > 0.5 and not fill else ""
+    return f"{text}; {hole.sentence()}{remedy}"
 
 
 def plan(command: flags.PlanSteps, console: Console) -> int:

@@ -93,7 +93,11 @@ class Sample:
     training rows."""
     reject_copies: bool = False
     """Refuse samples that nearly reproduce a training row (they lie within a third of the way to
-    its nearest other), and draw anew, up to 20 times as many as asked for."""
+    its nearest other), and draw anew, up to 20 times as many as asked for. The hole that this
+    leaves around training rows is measured and said."""
+    fill_holes: bool = False
+    """With --reject-copies: refuse only near-copies beyond what held-out rows have by chance, so
+    that no hole around a training row gives it away."""
     seed: int = 0
     """The same seed draws the same samples."""
     of_run: tyro.conf.OmitArgPrefixes[OfRun] = OfRun()

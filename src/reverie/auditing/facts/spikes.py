@@ -146,7 +146,7 @@ def _around(pool: Pool, samples: np.ndarray, row: int, radius: float) -> Clump:
     for _ in range(STEPS):
         gap = np.linalg.norm(samples - centre, axis=1)
         others = np.linalg.norm(pool.points - centre, axis=1)
-        p = [_width(gap, others, size, pool.fresh[1]) for size in sizes]
+        p = [_width(gap, others, size, pool.fresh.dimension) for size in sizes]
         radius = float(sizes[int(np.argmin(p))])
         inside = gap <= radius
         if not inside.any():
@@ -203,7 +203,7 @@ def _stands(pool: Pool, samples: np.ndarray, clump: Clump) -> bool:
     others = np.delete(np.linalg.norm(pool.points - point, axis=1), clump.place)
     if _chance(gap, others, clump.radius) > np.log(LEVEL / len(pool.points)):
         return False
-    return _width(gap, others, clump.radius, pool.fresh[1]) <= np.log(NARROW)
+    return _width(gap, others, clump.radius, pool.fresh.dimension) <= np.log(NARROW)
 
 
 def _records(found: list[Clump], pool: Pool) -> list[Match]:
