@@ -1,10 +1,9 @@
 """What audits say in fourteen scenarios, and whether they are right: ours beside its peers.
 
-`python bench_verdicts.py [--out FILE] [--only 2,4] [--jobs 2] [--answers FILE]
-[--table]`; with `--answers` it can be stopped and continued, and `--table` shows what is known so
-far. Every tool sees the same tables (`scenarios`), 400
-rows a side where the data have them, and every number is turned into an accusation by a rule that
-is fixed here beforehand:
+`python bench_verdicts.py [--out FILE] [--only 2,4] [--jobs 2] [--answers FILE] [--table]`; with
+`--answers` it can be stopped and continued, and `--table` shows what is known so far. Every tool
+sees the same tables (`scenarios`), 400 rows a side where the data have them, and every number is
+turned into an accusation by a rule that is fixed here beforehand:
 
 NewRow        SDMetrics NewRowSynthesis, defaults (numbers within 1% match), on 400 samples. Its
               documentation calls 0 "all the rows are copies" and 1 "all are new", and names no
