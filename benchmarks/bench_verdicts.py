@@ -1,9 +1,9 @@
 """What audits say in fourteen scenarios, and whether they are right: ours beside its peers.
 
-`python bench_verdicts.py [--out FILE] [--only 2,4] [--jobs 2] [--answers FILE]`; with
-`--answers` it can be stopped and continued. Every tool sees the same tables (`scenarios`), 400
-rows a side where the data have them, and every number is turned into an accusation by a rule that
-is fixed here beforehand:
+`python bench_verdicts.py [--out FILE] [--only 2,4] [--jobs 2] [--answers FILE] [--table]`; with
+`--answers` it can be stopped and continued, and `--table` shows what is known so far. Every tool
+sees the same tables (`scenarios`), 400 rows a side where the data have them, and every number is
+turned into an accusation by a rule that is fixed here beforehand:
 
 NewRow        SDMetrics NewRowSynthesis, defaults (numbers within 1% match), on 400 samples. Its
               documentation calls 0 "all the rows are copies" and 1 "all are new", and names no
@@ -63,12 +63,13 @@ def answers(case: Case) -> list[Said]:
         return [tool(case) for tool in tools()]
 
 
-def measured(cases: list[Case], jobs: int, kept: Path | None) -> dict[tuple[int, str], list]:
+def measured(
+    cases: list[Case], known: dict[str, list], jobs: int, kept: Path | None
+) -> dict[tuple[int, str], list]:
     """(scenario, tool) -> (case, what was said) of every case, `jobs` cases at a time.
 
-    kept: a JSON file of answers; cases that it holds are not asked again.
+    known: answers that were given before, not asked again. kept: where all are written.
     """
-    known = json.loads(kept.read_text()) if kept and kept.exists() else {}
     left = [case for case in _in_turn(cases) if key(case) not in known]
     with ProcessPoolExecutor(jobs) as pool:
         for case, said in zip(left, pool.map(answers, left), strict=True):
@@ -144,13 +145,21 @@ def main() -> None:
     parser.add_argument("--only", default="", help="numbers of scenarios, with commas")
     parser.add_argument("--jobs", type=int, default=1, help="processes of one thread each")
     parser.add_argument("--answers", type=Path, help="a JSON file to keep and continue from")
+    parser.add_argument("--table", action="store_true", help="of the answers kept, no others")
     told = parser.parse_args()
     chosen = {int(number) for number in told.only.split(",") if number}
     cases = list(every(0, sorted(chosen or TITLES)))
+    total = len(cases)
+    known = {}
+    if told.answers and told.answers.exists():
+        known = json.loads(told.answers.read_text())
+    if told.table:
+        cases = [case for case in cases if key(case) in known]
     columns = tools()
-    found = measured(cases, told.jobs, told.answers)
+    found = measured(cases, known, told.jobs, told.answers)
     head = [
-        "Is the audit right? `yes k/k`: in all k cases; `no j/k`: in j of k.",
+        f"Is the audit right? `yes k/k`: in all k cases; `no j/k`: in j of k. {len(cases)} of "
+        f"{total} cases.",
         f"Tools: {', '.join(versions())}, and C_T of Meehan et al. (ours).",
         "Rules by which numbers become accusations: benchmarks/bench_verdicts.py.",
         "",
