@@ -15,6 +15,7 @@ from conftest import ADULT
 from reverie.auditing.common_space import common_space
 from reverie.auditing.facts.changed_pictures import Pictures, search
 from reverie.auditing.facts.counted import count_facts
+from reverie.auditing.facts.crowds import crowds
 from reverie.auditing.facts.expected_matches import expected_matches
 from reverie.auditing.facts.fact import LEANING, LEVEL, beyond_held
 from reverie.auditing.facts.near import Pool
@@ -460,6 +461,22 @@ def test_words_and_json():
     assert steps[-1] == (5, 5)
     with pytest.raises(InputError, match="no samples"):
         count_facts(common_space(train, held))
+
+
+def test_a_row_met_again_and_again_is_held_against_the_crowds_of_samples():
+    """30 of 300 samples about three of 125 rows in 30 columns, told by crowds alone; a generator
+    that repeats draws of its own has as many crowds, at no row."""
+    rng = np.random.default_rng(1)
+    train, held, fresh, own = (normal(rng, n, 30) for n in (125, 125, 270, 3))
+    crowded = np.repeat(train[:3], 10, 0) + 0.1 * normal(rng, 30, 30)
+    samples = np.concatenate([fresh, crowded])
+    assert crowds(samples, lambda asked: np.ones(len(asked))) == 3
+    found = facts(train, held, samples)
+    (fact,) = (f for f in found.facts if f.kind == "near")
+    assert fact.sure
+    assert fact.train_rows.tolist() == [0, 1, 2]
+    repeated = np.repeat(own, 10, 0) + 0.1 * normal(rng, 30, 30)
+    assert not facts(train, held, np.concatenate([fresh, repeated])).copies
 
 
 def test_groups_surround_their_own_rows():

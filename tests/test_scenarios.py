@@ -27,7 +27,6 @@ SEEDS = range(1, 6)
 # columns, are no clump that 250 rows could not explain; 133 persons of three rows each, in whole
 # numbers, are beside 800 rows too few near-twins
 KNOWN = {
-    "breast cancer, 10% equal 3 rows + 0.05 sd": 0.0,
     "Adult, 3 rows a person": 0.0,
 }
 

@@ -8,7 +8,8 @@ The rows that fresh draws would come so near to are counted on the pool itself: 
 is taken out and asked whether it is near another. Within a smaller share q of the third, fresh
 draws are fewer by q^D, and rows are counted within several q. D is half the dimension that the two
 nearest distances of the pool show (Facco, d'Errico, Rodriguez, Laio 2017), at least 1, so that the
-expectation is too high rather than too low. Where a row and its nearest agree in all but c
+expectation is too high rather than too low. Rows that several samples are near to are held against
+what crowds of samples would meet (`crowds`). Where a row and its nearest agree in all but c
 columns, as on tables with categories, only those are free: such pairs are counted by their c, and
 have D = c.
 """
@@ -21,6 +22,7 @@ from functools import cached_property
 import numpy as np
 
 from reverie.auditing.common_space import CommonSpace
+from reverie.auditing.facts.crowds import crowds, met_again
 from reverie.auditing.facts.fact import Fact, Match, beyond_chance, beyond_held
 from reverie.auditing.facts.neighbours import nearest
 from reverie.auditing.facts.row_keys import row_keys
@@ -151,6 +153,15 @@ def near(space: CommonSpace, pool: Pool, closest: Closest, total: int) -> Fact:
     expected = {q: per_share * (pool.fresh.within(q) + pool.atoms) for q in SHARES}
     met = {q: _rows_met(pool, place[ratio < q * SHARE]) for q in SHARES}
     sure = [q for q in SHARES if _too_many(*met[q], expected[q], n, m)]
+    if not sure:
+        again = np.flatnonzero(ratio < SHARE)
+        again = again[met_again(place[again])]
+        found = _rows_met(pool, place[again])
+        if len(again) and len(found[0]):
+            chances = crowds(space.drawn[left], lambda asked: reach_of(pool, place[asked]))
+            chances *= expected[1.0] / max(total, 1)
+            if _too_many(*found, chances, n, m):
+                sure, met[1.0], expected[1.0] = [1.0], found, chances
     outnumber = beyond_held(len(met[1.0][0]), n, len(met[1.0][1]), m)
     q = sure[0] if sure and not outnumber else 1.0  # what is shown is what was found
     rows, held = met[q]
@@ -180,6 +191,12 @@ def ratios_to(pool: Pool, distance: np.ndarray, place: np.ndarray) -> np.ndarray
     good = spacing > 0
     ratio[inside[good]] = distance[inside[good]] / spacing[good]
     return ratio
+
+
+def reach_of(pool: Pool, place: np.ndarray) -> np.ndarray:
+    """(Q,) how far from its row, of places (Q,), a sample is near to it."""
+    rows, back = np.unique(place, return_inverse=True)
+    return np.minimum(SHARE * pool.spacing(rows), pool.reach)[back]
 
 
 def fresh_rate(pool: Pool) -> Fresh:
