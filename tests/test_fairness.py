@@ -291,6 +291,21 @@ def test_the_law_of_a_gap_is_that_of_a_poisson_process():
         assert stats.kstest(u, "uniform").pvalue > 1e-3
 
 
+def test_persons_of_three_rows_are_seen_where_categories_tell_them():
+    """Three rows a person agree in all categories and nearly in three numbers. Three rows a city
+    of one law each agree in the city alone: no persons."""
+    rng = np.random.default_rng(0)
+    person = np.repeat(np.arange(200), 3)
+    numbers, kinds = rng.standard_normal((200, 3)), rng.integers(6, size=(200, 5))
+    letters = np.eye(6)[kinds].reshape(200, -1) / 2**0.5
+    rows = np.hstack([numbers[person] + 0.07 * rng.standard_normal((600, 3)), letters[person]])
+    rows = rows[rng.permutation(600)]
+    assert find_bursts(rows[:300], rows[300:]).unfair
+    cities = np.eye(200)[rng.integers(200, size=600)] / 2**0.5
+    rows = np.hstack([rng.standard_normal((600, 3)), cities])
+    assert not find_bursts(rows[:300], rows[300:]).unfair
+
+
 @pytest.mark.parametrize("size", [(1000, 1000), (200, 100)])
 def test_real_rows_have_no_twins(size, real_data):
     """Tables whose rows agree in many columns, and pictures: no burst is invented."""

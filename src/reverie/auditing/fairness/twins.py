@@ -11,7 +11,8 @@ k + 1 does not touch (beyond 3k, or below k/3), and the least over these scales 
 from 1% to 50% counts: rows of tables lie in clumps of fewer dimensions where they agree in most
 columns. No row with a ratio above CAP is in a burst. Equal rows count once: they are verbatim,
 which is counted elsewhere. Where a table has measurements, its columns of few values are left out:
-the gap around the rows of a rare category is no burst.
+the gap around the rows of a rare category is no burst. A second look takes all columns, and of the
+bursts those whose rows are among the nearest LIKE of the pool in the measurements too.
 
 Chance alone flags CHANCE of the rows. Bursts that are too loose for it (pairs in few dimensions)
 are looked for once more at LOOSE, where more rows have to be found.
@@ -22,7 +23,7 @@ many clumps with few rows each cannot be told from persons, by anyone: it is tak
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -42,6 +43,7 @@ FEW_VALUES, SEEN = (
     1000,
 )  # a column with at most so many values among so many rows is no measure
 MOST_COLUMNS = 4096
+LIKE = 0.05  # share of the pool
 LEAST, BURSTS = 5, 12  # held-out rows and bursts that make a split unfair
 SHARES = {CHANCE: 0.05, LOOSE: 0.15}  # and the share of held-out rows, at each level
 MOST = 2000  # rows of a side that are looked at, where not all are asked for
@@ -130,13 +132,26 @@ def find_bursts(
     tabular: the columns differ in kind, so that those of few values are left out. Rows in over 64
     coordinates are projected at random first.
     """
-    if tabular and members.shape[1] <= MOST_COLUMNS:
-        seen = _measures(members, held, seed)
-        members, held = members[:, seen], held[:, seen]
-    (members, held), _ = narrow([members, held], seed)
+    sides = members, held
+    if not tabular or members.shape[1] > MOST_COLUMNS:
+        return _look(sides, seed, most)
+    seen = _measures(members, held, seed)
+    if seen.all():
+        return _look(sides, seed, most)
+    measured = members[:, seen], held[:, seen]
+    found = _look(measured, seed, most)
+    if found.unfair:
+        return found
+    whole = _alike(_look(sides, seed, most), np.concatenate(measured))
+    return whole if whole.unfair else found
+
+
+def _look(sides: tuple[np.ndarray, np.ndarray], seed: int, most: int | None) -> Bursts:
+    """The bursts of rows as they stand."""
+    (members, held), _ = narrow(list(sides), seed)
     pool, n = np.concatenate([members, held]), len(members)
     rng = np.random.default_rng((seed, 5))
-    sides = [rng.permutation(len(side))[:most] for side in (members, held)]
+    sides = tuple(rng.permutation(len(side))[:most] for side in (members, held))
     rows = np.concatenate([np.sort(sides[0]), n + np.sort(sides[1])])
     code, first = _distinct(pool, seed)
     reach = min(REACH, len(first) - 1)
@@ -153,13 +168,31 @@ def find_bursts(
     return found[0]
 
 
-def _measures(members: np.ndarray, held: np.ndarray, seed: int) -> np.ndarray | slice:
-    """The columns that hold measurements, if any do; else all of them."""
+def _alike(found: Bursts, measured: np.ndarray) -> Bursts:
+    """The bursts whose rows are near one another in the measurements (N, d) as well.
+
+    Rows of one rare category stand apart from all others, and their measurements do not.
+    """
+    if not found.members:
+        return found
+    scale = measured.std(0)
+    points = measured / np.where(scale > 0, scale, 1)
+    kept, new = np.full(len(found.members) + 1, -1), []
+    for k, rows in enumerate(found.members):
+        gap = np.linalg.norm(points - points[rows[0]], axis=1)
+        if (gap <= gap[rows].max()).sum() <= max(LIKE * len(points), len(rows)):
+            kept[k] = len(new)
+            new.append(rows)
+    return replace(found, burst=kept[found.burst], members=new)
+
+
+def _measures(members: np.ndarray, held: np.ndarray, seed: int) -> np.ndarray:
+    """Mask (d,) of the columns that hold measurements, if any do; else of all of them."""
     rng = np.random.default_rng((seed, 3))
     few = [rows[rng.permutation(len(rows))[:SEEN]] for rows in (members, held)]
     ordered = np.sort(np.concatenate(few), axis=0)
     chosen = (np.diff(ordered, axis=0) > 0).sum(0) >= FEW_VALUES
-    return chosen if chosen.any() and not chosen.all() else slice(None)
+    return chosen if chosen.any() else np.ones(members.shape[1], bool)
 
 
 def _distinct(pool: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
