@@ -166,6 +166,14 @@ def test_a_file_beside_the_rows(tmp_path):
     assert np.array_equal(with_condition(data, tmp_path / "values.npy").conditions, values)
 
 
+def test_labels_that_a_reader_found_are_asked_for_by_name():
+    pictures = Dataset(np.zeros((4, 1, 2, 2)), "images", "pictures/")
+    pictures = pictures.told(np.array([0, 1, 1, 0]), ("cat", "dog"), "folder")
+    assert with_condition(pictures, "folder") is pictures
+    with pytest.raises(InputError, match="has no columns, and there is no file"):
+        with_condition(pictures, "animal")
+
+
 def test_bad_conditions_say_what_is_wrong(tmp_path):
     path, _ = table(tmp_path / "t.csv", 20)
     with pytest.raises(InputError, match=r"no column 'sort' \(it has x, kind, y\), and there is"):

@@ -70,6 +70,23 @@ def test_ten_lines_of_python(tmp_path):
     assert curve.area() < measure(run.denoiser, 3 * held).area()
 
 
+def test_a_run_speaks_in_the_units_of_the_data():
+    """Whole numbers of thousands go in, and come out of every array that a run gives."""
+    data = (np.random.default_rng(0).normal(size=(120, 2)) * [50, 900] + [7000, -20000]).round()
+    data = data.astype(np.int32)
+    run = fit(data, rows=(np.arange(80), np.arange(80, 120)), **SMALL)
+    assert np.array_equal(run.train_values, data[:80])
+    assert np.array_equal(run.holdout_values, data[80:])
+    drawn = run.sample(30, 5)
+    assert drawn.dtype == np.int32
+    assert (np.abs(drawn.mean(0) - data.mean(0)) < 2 * data.std(0)).all()
+    assert np.array_equal(run.scaler.to_user(run.train_points()), run.train_values)
+    verdict = run.audit(30, sampling_steps=5)
+    assert verdict.sizes == {"train": 80, "holdout": 40, "samples": 30}
+    same = audit(run.train_values, run.holdout_values, drawn, metrics=False, power=False)
+    assert same.row("share").value == verdict.row("share").value  # the same thirty samples
+
+
 def test_run_directory_holds_what_the_design_says(tmp_path):
     fit(points(), out=tmp_path / "run", **SMALL)
     names = {p.name for p in (tmp_path / "run").iterdir()}

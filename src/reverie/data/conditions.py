@@ -21,8 +21,11 @@ MOST_CLASSES, EACH = 20, 5  # whole numbers are labels up to so many, each of so
 def with_condition(data: Dataset, wanted: str | Path) -> Dataset:
     """The rows with what is told about each: a column by its name, taken out, or a file.
 
-    Raises InputError where there is neither, or as many rows as here are not in the file.
+    A reader's own labels, as of folders of pictures, are asked for by what they are called. Raises
+    InputError where there is none of these, or the file has another number of rows.
     """
+    if data.conditions is not None and str(wanted) == data.condition:
+        return data
     place = column_place(data, str(wanted))
     if place is not None:
         values, labels = _told(data.values[:, place], _field(data, place))

@@ -280,10 +280,10 @@ def audit_run(
 
 def _classes(run: Fitted, told: Tensor | None, n: int) -> Classes | None:
     """The labels of training, held-out and sampled rows, where the run is told labels."""
-    sides = run.train.conditions, run.holdout.conditions
-    if told is None or sides[0] is None or sides[1] is None or sides[0].dtype.kind != "i":
+    train, held = run.train.conditions, run.holdout.conditions
+    if told is None or train is None or held is None or train.dtype.kind != "i":
         return None
-    return Classes((*sides, told.expand(n).cpu().numpy()), run.train.condition)
+    return Classes((train, held, told.expand(n).cpu().numpy()), run.train.condition)
 
 
 def _membership_rows(run: Fitted) -> int:

@@ -61,11 +61,11 @@ class ConvolutionalUNet(nn.Module):
             FourierTime(), nn.Linear(32, TIME_WIDTH), nn.SiLU(), nn.Linear(TIME_WIDTH, TIME_WIDTH)
         )
         self.enter = _convolution(dim, shape[0] + stacked, widths[0])
-        self.down = nn.ModuleList(_blocks(dim, w, w, depth) for w in widths[:-1])
+        self.down = nn.ModuleList(Blocks(dim, w, w, depth) for w in widths[:-1])
         self.shrink = nn.ModuleList(
             _convolution(dim, fine, coarse, stride=2) for fine, coarse in pairwise(widths)
         )
-        self.middle = nn.ModuleList(Block(dim, widths[-1], widths[-1]) for _ in range(2 * depth))
+        self.before, self.after = (Blocks(dim, widths[-1], widths[-1], depth) for _ in range(2))
         cells = [
             math.prod(-(-side // 2**level) for side in shape[1:]) for level in range(len(widths))
         ]
@@ -73,10 +73,13 @@ class ConvolutionalUNet(nn.Module):
         self.grow = nn.ModuleList(
             _convolution(dim, coarse, fine, size=1) for fine, coarse in pairwise(widths)
         )
-        self.up = nn.ModuleList(_blocks(dim, 2 * w, w, depth) for w in widths[:-1])
+        self.up = nn.ModuleList(Blocks(dim, 2 * w, w, depth) for w in widths[:-1])
         self.norm = nn.GroupNorm(_groups(widths[0]), widths[0])
         self.leave = _zero(_convolution(dim, widths[0], shape[0]))
-        weights = [*map(_weights, zip(self.down, self.up, strict=True)), _weights([self.middle])]
+        weights = [
+            *map(_weights, zip(self.down, self.up, strict=True)),
+            _weights([self.before, self.after]),
+        ]
         self.operations = sum(w * c for w, c in zip(weights, cells, strict=True))
 
     def _told(self, condition: Encoder | None) -> int:
@@ -111,16 +114,14 @@ class ConvolutionalUNet(nn.Module):
         h = self.enter(x.contiguous(memory_format=LAST[self.dim]))
         skips = []
         for blocks, shrink in zip(self.down, self.shrink, strict=True):
-            h = _through(blocks, h, time)
+            h = blocks(h, time)
             skips.append(h)
             h = shrink(h)
-        half = len(self.middle) // 2
-        h = _through(self.middle[:half], h, time)
-        h = _through(self.middle[half:], self.attention(h), time)
+        h = self.after(self.attention(self.before(h, time)), time)
         for blocks, grow in zip(reversed(self.up), reversed(self.grow), strict=True):
             skip = skips.pop()
             h = torch.cat([skip, _doubled(grow(h), skip.shape[2:])], 1)
-            h = _through(blocks, h, time)
+            h = blocks(h, time)
         return self.leave(nn.functional.silu(self.norm(h)))
 
 
@@ -143,6 +144,21 @@ class Block(nn.Module):
         h = self.first(nn.functional.silu(self.before(x)))
         h = torch.addcmul(shift, self.between(h), 1 + scale)
         return self.skip(x) + self.second(nn.functional.silu(h))
+
+
+class Blocks(nn.Module):
+    """The `depth` blocks of a level; the first goes from `channels` to `width`."""
+
+    def __init__(self, dim: int, channels: int, width: int, depth: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            Block(dim, width if k else channels, width) for k in range(depth)
+        )
+
+    def forward(self, h: Tensor, time: Tensor) -> Tensor:
+        for block in self.blocks:
+            h = block(h, time)
+        return h
 
 
 class Attention(nn.Module):
@@ -176,16 +192,6 @@ def level_widths(sides: tuple[int, ...], width: int) -> list[int]:
     ratio = 2 ** (len(sides) - 1)
     fine = [width // ratio**k for k in range(count, 0, -1)]
     return [max(w - w % LEAST_WIDTH, LEAST_WIDTH) for w in fine] + [width]
-
-
-def _blocks(dim: int, channels: int, width: int, depth: int) -> nn.ModuleList:
-    return nn.ModuleList(Block(dim, width if k else channels, width) for k in range(depth))
-
-
-def _through(blocks: nn.ModuleList, h: Tensor, time: Tensor) -> Tensor:
-    for block in blocks:
-        h = block(h, time)
-    return h
 
 
 def _doubled(h: Tensor, sides: torch.Size) -> Tensor:
