@@ -162,8 +162,8 @@ def main() -> None:
         f"{total} cases.",
         f"Tools: {', '.join(versions())}, and C_T of Meehan et al. (ours).",
         "Rules by which numbers become accusations: benchmarks/bench_verdicts.py.",
-        "One seed a case. The cases were written for this package and with its answers in view, so",
-        "that its column flatters it; other tools were not made to say `unfair` or to refuse units.",
+        "One seed a case. The cases were written for this package and with its answers in view:",
+        "its column flatters it. Other tools were not made to say `unfair` or to refuse units.",
         "",
     ]
     text = [*head, *summary(found, columns), "", "Case by case (* wrong):", "",
