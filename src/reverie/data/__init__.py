@@ -17,7 +17,8 @@ from reverie.data.identifiers import Identifier as Identifier
 from reverie.data.identifiers import identifier_columns as identifier_columns
 from reverie.data.identifiers import identifier_sentence as identifier_sentence
 from reverie.data.identifiers import set_apart as set_apart
-from reverie.data.pictures import FASHION as FASHION
+from reverie.data.idx import FASHION as FASHION
+from reverie.data.options import Reading as Reading
 from reverie.data.reading import BUILT_IN as BUILT_IN
 from reverie.data.reading import load as load
 from reverie.data.rows import row_codes as row_codes

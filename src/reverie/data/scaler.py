@@ -32,6 +32,8 @@ class Scaler:
     decimals: list[int | None] | None = None  # of the columns of a CSV
     types: list[str] | None = None  # of the columns of a table, as Arrow names them
     categories: list[list[str]] | None = None  # of the columns; empty for a column of numbers
+    fields: list[dict[str, Any]] | None = None  # the columns of a table in full
+    table: dict[str, Any] | None = None  # the form of a table of text
 
     @classmethod
     def fit(cls, data: Dataset) -> Scaler:
@@ -100,4 +102,6 @@ def form_of(data: Dataset) -> dict[str, Any]:
         decimals=[f.decimals for f in data.fields] or None,
         types=[f.dtype for f in data.fields] or None,
         categories=[list(f.categories) for f in data.fields] or None,
+        fields=[asdict(f) for f in data.fields] or None,
+        table=None if data.form is None else asdict(data.form),
     )
