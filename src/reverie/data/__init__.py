@@ -26,6 +26,9 @@ from reverie.data.rows import shared_rows as shared_rows
 from reverie.data.rows import some_rows as some_rows
 from reverie.data.rows import split as split
 from reverie.data.scaler import Scaler as Scaler
+from reverie.data.understood import Understanding as Understanding
+from reverie.data.understood import describe as describe
+from reverie.data.understood import understanding as understanding
 from reverie.data.writing import ending_of as ending_of
 from reverie.data.writing import in_user_layout as in_user_layout
 from reverie.data.writing import save as save

@@ -56,7 +56,7 @@ class Cells:
         return int(np.argmax(self.codes == list(self.texts).index(text)))
 
 
-class Typo(ValueError):
+class TypoError(ValueError):
     """A cell that is no number in a column of numbers: the text of it."""
 
 
@@ -77,7 +77,7 @@ def is_number(cell: str, decimal: str = ".") -> bool:
 def column_of(
     name: str, cells: Cells, reading: Reading, decimal: str = "."
 ) -> tuple[Column, np.ndarray]:
-    """One column and its values (n,); Typo where a cell is no number and nearly all others are."""
+    """One column and its values (n,); TypoError where one cell is no number, the others are."""
     texts = [text.strip() for text in cells.texts]
     absent = [is_missing(text, reading.missing) for text in texts]
     absent = [gone or _is_code(text, reading) for gone, text in zip(absent, texts, strict=True)]
@@ -133,7 +133,7 @@ def _understood(
     if found is None:
         odd = [text for text in texts if not is_number(text, decimal)]
         if role == "" and len(odd) <= TYPOS * len(texts):
-            raise Typo(odd[0])
+            raise TypoError(odd[0])
         found = _category(name, texts, role)
     return replace(found[0], role=found[0].role or role), found[1]
 
@@ -243,7 +243,7 @@ def _said_times(
     odd = [text for text in texts if read_times([text], form) is None]
     found = None if form else _numbers(name, texts, decimal, "time")
     if found is None:
-        raise Typo(odd[0] if odd else texts[0])
+        raise TypoError(odd[0] if odd else texts[0])
     return replace(found[0], role="time"), found[1]
 
 

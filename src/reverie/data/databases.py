@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from reverie.data.cells import Cells, Typo, column_of
+from reverie.data.cells import Cells, TypoError, column_of
 from reverie.data.dataset import Dataset
 from reverie.data.frames import from_arrow
 from reverie.data.options import Reading
@@ -48,7 +48,7 @@ def table_of_values(
         cells = Cells.of([_text(value) for value in column])
         try:
             field, numbers = column_of(name, cells, reading)
-        except Typo as typo:
+        except TypoError as typo:
             row = cells.first_row(str(typo)) if str(typo) in cells.texts else 0
             raise InputError(
                 f"{source}: row {row}, column {name!r} is {str(typo)!r}, not a number like nearly "

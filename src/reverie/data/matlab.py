@@ -1,4 +1,4 @@
-"""MATLAB files of versions 4 to 7: one array of numbers, dense or sparse, or pictures (h, w, c, n)."""
+"""MATLAB files of versions 4 to 7: one array of numbers, or of pictures (h, w, c, n)."""
 
 from __future__ import annotations
 

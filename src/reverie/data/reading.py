@@ -51,12 +51,9 @@ def load(
     said = reading or Reading()
     if isinstance(source, Dataset):
         data = source if reading is None else _as_said(source, said)
-    elif mixed:
-        data = _as_said(_load(source, True, said), said)
-    else:
-        data = _numbers(source, said)
-    keep = mixed if keys is None else keys
-    return data if keep or isinstance(source, Dataset) else without_keys(data)
+        return data if mixed or data.reading is None else _loaded_numbers(data)
+    data = _as_said(_load(source, True, said), said) if mixed else _numbers(source, said)
+    return data if (mixed if keys is None else keys) else without_keys(data)
 
 
 def without_keys(data: Dataset) -> Dataset:
@@ -73,8 +70,20 @@ def without_keys(data: Dataset) -> Dataset:
     return replace(kept, notes=(*data.notes, note), reading=replace(said, ignore=ignored))
 
 
-def _numbers(source: Any, said: Reading) -> Dataset:
+def _loaded_numbers(data: Dataset) -> Dataset:
+    """A table that was loaded with its categories, as one of numbers; InputError where it is none.
+
+    Its file is read again where it is refused, for the line of the cell.
+    """
+    kept = without_keys(data)
+    if any(f.kind == "categorical" or f.has_missing for f in kept.fields) and kept.kind == "table":
+        return only_numbers(kept) if data.in_memory else _numbers(data.source, data.reading)
+    return kept
+
+
+def _numbers(source: Any, said: Reading | None) -> Dataset:
     """A source as numbers: what is text is set apart if it names rows, else refused."""
+    said = said or Reading()
     try:
         return _as_said(_load(source, False, said), said)
     except InputError:
@@ -151,7 +160,7 @@ def _load(source: Any, mixed: bool, said: Reading) -> Dataset:
         return from_sparse(source, "the array")
     if not isinstance(source, str | Path):
         raise InputError(
-            f"the data are a {type(source).__name__}; give an array, a tensor, a DataFrame or a path"
+            f"the data are a {type(source).__name__}; give an array, tensor, DataFrame or path"
         )
     text = str(source)
     return _built_in(text) if text in BUILT_IN else _from_path(text, mixed, said)

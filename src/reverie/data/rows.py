@@ -67,7 +67,7 @@ def row_codes(*sets: np.ndarray) -> list[np.ndarray]:
 
 
 def _exact(values: np.ndarray) -> np.ndarray:
-    """Whole numbers of any width as their bits (n, 2d) of uint64, and whether they are negative."""
+    """Whole numbers of any width as bits (n, 2d) of uint64, and whether they are negative."""
     flat = values.reshape(len(values), -1)
     bits = flat.astype(np.uint64) if flat.dtype.kind == "u" else flat.astype(np.int64).view("u8")
     return np.concatenate([bits, (flat < 0).astype(np.uint64)], 1)

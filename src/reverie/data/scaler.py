@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reverie.data.dataset import Dataset
+from reverie.data.dataset import Dataset, column_from_json
 from reverie.errors import InputError
 from reverie.spaces import Euclidean, Space
 
@@ -39,6 +39,11 @@ class Scaler:
     def fit(cls, data: Dataset) -> Scaler:
         """Read mean, deviation, range and integer columns off the training rows."""
         return cls(**form_of(data))
+
+    def of_table(self) -> dict[str, Any]:
+        """Names and columns of the table that it was fitted on, as a Dataset has them."""
+        names = None if self.columns is None else tuple(self.columns)
+        return dict(columns=names, fields=tuple(map(column_from_json, self.fields or [])))
 
     @property
     def space(self) -> Space:

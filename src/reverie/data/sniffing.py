@@ -226,7 +226,7 @@ def _kind(cells: Sequence[str], decimal: str) -> str:
 
 
 def _unlike(values: np.ndarray, below: list[np.ndarray]) -> np.ndarray:
-    """Which numbers lie outside their columns by more than the range, or are whole above others."""
+    """Which numbers lie outside of their columns by more than these reach."""
     found = []
     for value, column in zip(values, below, strict=True):
         if len(column) == 0:

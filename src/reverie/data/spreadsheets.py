@@ -1,4 +1,4 @@
-"""Excel workbooks (extra `excel`): the first sheet, or FILE.xlsx:SHEET, its first row the header."""
+"""Excel workbooks (extra `excel`): the first sheet, or FILE.xlsx:SHEET."""
 
 from __future__ import annotations
 
@@ -41,8 +41,7 @@ def read_excel(path: Path, sheet: str, reading: Reading) -> Dataset:
     body = rows[int(header) :]
     if not body:
         raise InputError(f"{path} has a header but no rows")
-    data = table_of_values(names, list(zip(*body, strict=True)), str(path), reading)
-    return data
+    return table_of_values(names, list(zip(*body, strict=True)), str(path), reading)
 
 
 def _plain(value: object) -> object:

@@ -17,7 +17,15 @@ from pathlib import Path
 
 import numpy as np
 
-from reverie.data.cells import EXACT, Cells, Typo, column_of, is_missing, is_number, number_column
+from reverie.data.cells import (
+    EXACT,
+    Cells,
+    TypoError,
+    column_of,
+    is_missing,
+    is_number,
+    number_column,
+)
 from reverie.data.dataset import Column, Dataset, TableForm
 from reverie.data.fast_tables import arrow_columns
 from reverie.data.options import Reading
@@ -83,7 +91,7 @@ def _read(path: Path, mixed: bool, reading: Reading) -> Dataset:
     for j, column in enumerate(columns):
         try:
             field, cells = _column(named[j], j, column, body, reading, form)
-        except Typo as typo:
+        except TypoError as typo:
             raise InputError(_typo(path, form, named, j, str(typo), reading)) from typo
         fields.append(field)
         values.append(cells)

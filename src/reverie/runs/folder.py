@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from reverie.curve import LossCurve
-from reverie.data import Dataset, Scaler, SymbolCoder, coder_from_json, load
+from reverie.data import Dataset, Reading, Scaler, SymbolCoder, coder_from_json, load
 from reverie.denoisers import Denoiser, Network, condition_of, network_for
 from reverie.errors import InputError
 from reverie.files import read_json, write_bytes, write_json
@@ -181,8 +181,9 @@ def start(path: Path, config: FitConfig, data: Dataset, scaler: Scaler, rows: An
         "holdout": holdout.tolist(),
         "shared_duplicates": shared,
         "scaler": scaler.to_json(),
+        "reading": None if data.reading is None else data.reading.to_json(),
     })  # fmt: skip
-    if not data.source or data.source == "the array":
+    if data.in_memory:
         write_bytes(path / "data.npy", lambda file: np.save(file, data.values))
     if data.conditions is not None:
         told = data.conditions
@@ -209,11 +210,12 @@ def whole_data(path: Path) -> tuple[FitConfig, Scaler, Dataset]:
         raise InputError(f"{path / 'data.json'} is damaged: its scaler is incomplete") from error
     stored = path / "data.npy"
     symbols = isinstance(scaler, SymbolCoder)
-    data = load(stored if stored.exists() else info["source"], mixed=symbols)
+    said = None if info.get("reading") is None else Reading.from_json(info["reading"])
     if stored.exists():
-        data = Dataset(
-            data.values.reshape(info["shape"]), scaler.kind, info["source"], scaler.layout
-        )
+        values = load(stored).values.reshape(info["shape"])
+        data = Dataset(values, scaler.kind, info["source"], scaler.layout, **scaler.of_table())
+    else:
+        data = load(info["source"], mixed=symbols, reading=said, keys=True)
     if data.sha256() != info["sha256"]:
         raise InputError(f"{info['source']} has changed since {path} was fitted on it")
     if (path / CONDITIONS).exists():
