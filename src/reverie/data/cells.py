@@ -26,6 +26,7 @@ TRUTHS = (("false", "true"), ("no", "yes"), ("n", "y"), ("f", "t"), ("off", "on"
 LETTERS = 2  # words shorter than this tell a truth only beside their opposite
 FILLED = 2  # digits of a number that is filled up with zeros; longer ones are codes
 MOST_DECIMALS = 10
+CHUNK = 2**14  # numbers that are rounded at a time
 TYPOS = 0.05  # a column with at most this share of distinct cells that are no numbers is numeric
 EXACT = 2**53  # beyond, a double no longer holds every whole number
 NUMBER = re.compile(
@@ -62,6 +63,8 @@ class TypoError(ValueError):
 
 def is_missing(cell: str, words: Sequence[str] = ()) -> bool:
     """Whether a cell is empty, or holds a word for missing, of pandas' or of the user's."""
+    if cell[-1:].isdigit():
+        return cell in words
     return cell.lower() in MISSING_ANY_CASE or cell in MISSING or cell in words
 
 
@@ -93,7 +96,8 @@ def column_of(
 
 def number_column(name: str, values: np.ndarray, texts: Sequence[str]) -> Column:
     """A column whose cells are numbers; texts: some of them, as they are written, with a point."""
-    here = values[np.isfinite(values)]
+    finite = np.isfinite(values)
+    here = values if finite.all() else values[finite]
     least, most = _decimals(here, texts)
     missing = "nan" if np.isnan(values).any() else None  # a reader of numbers takes it for one
     return Column(
@@ -252,7 +256,11 @@ def _decimals(values: np.ndarray, texts: Sequence[str]) -> tuple[int | None, int
     written = [len(text.partition(".")[2]) for text in texts]
     if not written or any("e" in text.lower() for text in texts):
         return None, None
-    for decimals in range(max(written), MOST_DECIMALS + 1):
-        if np.array_equal(np.round(values, decimals), values):
-            return min(written), decimals
-    return None, None
+    most = max(written)
+    for start in range(0, len(values), CHUNK):
+        part = values[start : start + CHUNK]
+        while not np.array_equal(np.round(part, most), part):
+            most += 1
+            if most > MOST_DECIMALS:
+                return None, None
+    return (min(written), most) if most <= MOST_DECIMALS else (None, None)

@@ -14,6 +14,8 @@ from reverie.data.options import Reading
 from reverie.data.stamps import ISO_DAY, ISO_TIME, write_times
 from reverie.errors import InputError
 
+LARGE = 2**22  # numbers of a table whose rows are slow to put together
+
 
 @dataclass(frozen=True)
 class TableForm:
@@ -101,6 +103,20 @@ class Column:
         whole, _, digits = text.partition(".")
         digits = digits[: self.least_decimals] + digits[self.least_decimals :].rstrip("0")
         return f"{whole}.{digits}" if digits else whole
+
+
+def side_by_side(columns: Sequence[np.ndarray], room: np.ndarray | None = None) -> np.ndarray:
+    """Columns (n,) as rows (n, d): new ones, or `room`, in which some of them stand already."""
+    rows = empty_rows(len(columns[0]), len(columns)) if room is None else room
+    for j, column in enumerate(columns):
+        if room is None or column.base is not room:
+            rows[:, j] = column
+    return rows
+
+
+def empty_rows(count: int, width: int) -> np.ndarray:
+    """Room for rows (n, d); a large table keeps a column's numbers together in memory."""
+    return np.empty((count, width), order="F" if count * width > LARGE else "C")
 
 
 def column_from_json(values: dict[str, Any]) -> Column:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from reverie.data.cells import EXACT, Cells, column_of
-from reverie.data.dataset import Column, Dataset
+from reverie.data.dataset import Column, Dataset, side_by_side
 from reverie.data.options import Reading
 from reverie.data.stamps import DAY_SECONDS
 from reverie.errors import InputError
@@ -46,7 +46,7 @@ def from_arrow(table: Any, source: str, reading: Reading) -> Dataset:
         for name, column in zip(table.column_names, table.columns, strict=True)
     ]
     fields = tuple(field for field, _ in parts)
-    stack = np.stack([values for _, values in parts], 1)
+    stack = side_by_side([values for _, values in parts])
     notes = tuple(f"column {f.name!r}: {f.note}" for f in fields if f.note)
     names = tuple(field.name for field in fields)
     return Dataset(stack, "table", source, columns=names, fields=fields, notes=notes)

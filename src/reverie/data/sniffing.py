@@ -29,6 +29,11 @@ from reverie.errors import InputError
 SAMPLE_LINES, SAMPLE_BYTES = 1000, 2**20
 MARKS = ("\t", ";", "|", ",")  # in this order where several part all lines alike
 BLANK = re.compile(r"[ \t]+")
+PLAIN = {mark: re.compile(rf"[+-]?\d+{re.escape(mark)}\d+([eE][+-]?\d+)?") for mark in (",", ".")}
+WITH_GROUPS = {
+    mark: re.compile(rf"[+-]?\d{{1,3}}({re.escape(other)}\d{{3}})+{re.escape(mark)}\d+")
+    for mark, other in ((",", "."), (".", ","))
+}
 LONG_ROW = 5  # counting numbers that are no chance
 LEAST_ROWS = 3  # below a first line of numbers, or nothing is known of it
 ENCODINGS = (
@@ -86,7 +91,8 @@ def _encoding(path: Path) -> str:
         try:
             decoder.decode(head)
             while block := file.read(2**22):
-                decoder.decode(block)
+                if decoder.getstate()[0] or not block.isascii():
+                    decoder.decode(block)
             decoder.decode(b"", final=True)
         except UnicodeDecodeError:
             return _latin(path)
@@ -152,23 +158,23 @@ def _mostly_numbers(text: str) -> bool:
 
 def _decimal(rows: list[list[str]], sep: str) -> str:
     """The decimal mark: a comma where cells tell it and none tells a point."""
-    cells = {cell.strip() for row in rows for cell in row if "," in cell or "." in cell}
-    told = {mark: any(_tells(cell, mark) for cell in cells) for mark in (",", ".")}
+    commas = {cell.strip() for row in rows for cell in row if "," in cell}
+    points = (cell.strip() for row in rows for cell in row if "." in cell)
+    if not commas:
+        return "."
+    told = {",": any(_tells(c, ",") for c in commas), ".": any(_tells(c, ".") for c in points)}
     if told[","] != told["."]:
         return "," if told[","] else "."
     # 1,234 alone: a decimal comma where commas do not part the cells
-    unclear = any(re.fullmatch(r"[+-]?\d{1,3},\d{3}", cell) for cell in cells)
+    unclear = any(re.fullmatch(r"[+-]?\d{1,3},\d{3}", cell) for cell in commas)
     return "," if unclear and sep == ";" and not told["."] else "."
 
 
 def _tells(cell: str, mark: str) -> bool:
     """Whether a cell is a number with this decimal mark, and cannot be one with groups."""
-    other = "." if mark == "," else ","
-    number = rf"[+-]?\d+{re.escape(mark)}\d+([eE][+-]?\d+)?"
-    if re.fullmatch(number, cell):
+    if PLAIN[mark].fullmatch(cell):
         return GROUPED[mark].fullmatch(cell) is None or not _may_be_groups(cell, mark)
-    grouped = rf"[+-]?\d{{1,3}}({re.escape(other)}\d{{3}})+{re.escape(mark)}\d+"
-    return re.fullmatch(grouped, cell) is not None
+    return WITH_GROUPS[mark].fullmatch(cell) is not None
 
 
 def _may_be_groups(cell: str, mark: str) -> bool:

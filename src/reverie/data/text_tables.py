@@ -11,6 +11,7 @@ import gzip
 import io
 import warnings
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +27,7 @@ from reverie.data.cells import (
     is_number,
     number_column,
 )
-from reverie.data.dataset import Column, Dataset, TableForm
+from reverie.data.dataset import Column, Dataset, TableForm, side_by_side
 from reverie.data.fast_tables import arrow_columns
 from reverie.data.options import Reading
 from reverie.data.sniffing import open_text, rows_of, sniff
@@ -85,9 +86,10 @@ def _read(path: Path, mixed: bool, reading: Reading) -> Dataset:
     columns: Sequence[np.ndarray | Cells] | None = None
     even = all(len(row) == len(named) for row in sample)
     if even:
-        columns = _numbers(path, form, len(named)) or arrow_columns(path, form, len(named), sample)
+        columns = _numbers(path, form, len(named)) or arrow_columns(path, form, len(named), body)
     columns = columns or _cells(path, form, len(named))
     fields, values = [], []
+    room = next((c.base for c in columns if isinstance(c, np.ndarray)), None)
     for j, column in enumerate(columns):
         try:
             field, cells = _column(named[j], j, column, body, reading, form)
@@ -96,7 +98,7 @@ def _read(path: Path, mixed: bool, reading: Reading) -> Dataset:
         fields.append(field)
         values.append(cells)
     data = Dataset(
-        np.stack(values, 1), "table", str(path), columns=None if names is None else tuple(names),
+        side_by_side(values, room), "table", str(path), columns=None if names is None else tuple(names),
         fields=tuple(fields), notes=_notes(form, fields), form=form,
     )  # fmt: skip
     if not mixed:
@@ -114,10 +116,13 @@ def _column(
 ) -> tuple[Column, np.ndarray]:
     if isinstance(column, Cells):
         return column_of(name, column, reading, form.decimal)
-    texts = [row[place].strip().replace(form.decimal, ".") for row in body]
+    texts = [row[place].strip() for row in body]
+    texts = [text.replace(form.decimal, ".") for text in texts] if form.decimal != "." else texts
     field = number_column(name, column, [t for t in texts if not is_missing(t)])
+    gaps = Counter(text for text in texts if is_missing(text))
+    missing = gaps.most_common(1)[0][0] if gaps and field.has_missing else field.missing
     role = "identifier" if name in reading.names("id") else ""
-    return replace(field, decimal=form.decimal, role=role), column
+    return replace(field, decimal=form.decimal, role=role, missing=missing), column
 
 
 def _notes(form: TableForm, fields: list[Column]) -> tuple[str, ...]:
