@@ -68,6 +68,16 @@ def is_missing(cell: str, words: Sequence[str] = ()) -> bool:
     return cell.lower() in MISSING_ANY_CASE or cell in MISSING or cell in words
 
 
+def is_gap(cell: str, reading: Reading) -> bool:
+    """Whether a cell is missing, also by a number that the user says stands for that."""
+    return is_missing(cell, reading.missing) or _is_code(cell, reading)
+
+
+def codes_of(reading: Reading) -> dict[float, str]:
+    """The numbers that the user says stand for a missing cell, as he writes them."""
+    return {float(word): word for word in reading.missing if NUMBER.fullmatch(word)}
+
+
 def is_number(cell: str, decimal: str = ".") -> bool:
     """Whether a cell is a number as it stands, without groups."""
     if decimal == ",":
@@ -82,8 +92,7 @@ def column_of(
 ) -> tuple[Column, np.ndarray]:
     """One column and its values (n,); TypoError where one cell is no number, the others are."""
     texts = [text.strip() for text in cells.texts]
-    absent = [is_missing(text, reading.missing) for text in texts]
-    absent = [gone or _is_code(text, reading) for gone, text in zip(absent, texts, strict=True)]
+    absent = [is_gap(text, reading) for text in texts]
     present = [text for text, gone in zip(texts, absent, strict=True) if not gone]
     missing = _missing_word(texts, absent, cells)
     field, known = _understood(name, list(dict.fromkeys(present)), reading, decimal)
@@ -110,8 +119,7 @@ def _is_code(text: str, reading: Reading) -> bool:
     """Whether a number is one that the user says stands for a missing cell."""
     if not reading.missing or NUMBER.fullmatch(text) is None:
         return False
-    codes = [float(word) for word in reading.missing if NUMBER.fullmatch(word)]
-    return float(text) in codes
+    return float(text) in codes_of(reading)
 
 
 def _missing_word(texts: list[str], absent: list[bool], cells: Cells) -> str | None:
@@ -259,8 +267,13 @@ def _decimals(values: np.ndarray, texts: Sequence[str]) -> tuple[int | None, int
     most = max(written)
     for start in range(0, len(values), CHUNK):
         part = values[start : start + CHUNK]
-        while not np.array_equal(np.round(part, most), part):
+        while not np.array_equal(_rounded(part, most), part):
             most += 1
             if most > MOST_DECIMALS:
                 return None, None
     return (min(written), most) if most <= MOST_DECIMALS else (None, None)
+
+
+def _rounded(values: np.ndarray, decimals: int) -> np.ndarray:
+    with np.errstate(over="ignore", invalid="ignore"):  # no-data values near the largest double
+        return np.round(values, decimals)

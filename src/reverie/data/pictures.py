@@ -20,7 +20,8 @@ from reverie.errors import InputError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 LUMA = (0.299, 0.587, 0.114)  # grey of colour, as ITU-R BT.601 has it
-SHOWN = 3
+ORIENTATION = 0x0112  # the EXIF tag
+SHOWN = 3  # names of files that are left out
 
 
 @dataclass
@@ -111,9 +112,8 @@ def _pixels(file: Path, changes: Changes) -> np.ndarray:
         with Image.open(file) as image:
             image.load()
             turned = ImageOps.exif_transpose(image)
-            changes.done["are turned as their EXIF tag says"] += turned.size != image.size or (
-                image.getexif().get(0x0112, 1) != 1
-            )
+            if image.getexif().get(ORIENTATION, 1) != 1:
+                changes.done["are turned as their EXIF tag says"] += 1
             if getattr(image, "n_frames", 1) > 1:
                 changes.done["have several frames, of which the first is taken"] += 1
             return _flat(turned, changes)

@@ -20,6 +20,7 @@ from reverie.data.options import Reading
 from reverie.data.parquet import ENDINGS as ARROW
 from reverie.data.parquet import only_numbers, read_parquet
 from reverie.data.pictures import read_folder
+from reverie.data.said import as_said
 from reverie.data.spreadsheets import read_excel
 from reverie.data.text_tables import ENDINGS, read_csv
 from reverie.data.words import read_words
@@ -50,9 +51,9 @@ def load(
     """
     said = reading or Reading()
     if isinstance(source, Dataset):
-        data = source if reading is None else _as_said(source, said)
+        data = source if reading is None else as_said(source, said)
         return data if mixed or data.reading is None else _loaded_numbers(data)
-    data = _as_said(_load(source, True, said), said) if mixed else _numbers(source, said)
+    data = as_said(_load(source, True, said), said) if mixed else _numbers(source, said)
     return data if (mixed if keys is None else keys) else without_keys(data)
 
 
@@ -85,10 +86,10 @@ def _numbers(source: Any, said: Reading | None) -> Dataset:
     """A source as numbers: what is text is set apart if it names rows, else refused."""
     said = said or Reading()
     try:
-        return _as_said(_load(source, False, said), said)
+        return as_said(_load(source, False, said), said)
     except InputError:
         try:
-            data = _as_said(_load(source, True, said), said)
+            data = as_said(_load(source, True, said), said)
             kept = without_keys(data)
         except InputError:
             kept = data = None
@@ -98,52 +99,6 @@ def _numbers(source: Any, said: Reading | None) -> Dataset:
         if kept is None or texts or kept.kind != "table":
             raise
         return kept
-
-
-def _as_said(data: Dataset, said: Reading) -> Dataset:
-    """The data as the user says they are: columns left out, numbers that are missing cells."""
-    data = replace(data, reading=said)
-    named = {role: said.names(role) for role in ("ignore", "id", "time", "category")}
-    if data.kind not in ("table", "vectors") or data.values.ndim != 2:
-        if any(named.values()):
-            raise InputError(f"{data.source} is no table: it has no columns to name")
-        return data
-    known = [f.name for f in data.fields] or list(data.columns or map(str, range(data.shape[0])))
-    for role, names in named.items():
-        for name in sorted(names - set(known)):
-            raise InputError(
-                f"{data.source} has no column {name!r} (--{role}); it has {', '.join(known[:20])}"
-            )
-    data = _with_codes(data, said, known)
-    if named["ignore"]:
-        order = [j for j, name in enumerate(known) if name not in named["ignore"]]
-        if not order:
-            raise InputError(f"{data.source}: no column is left, for all are ignored")
-        data = data.with_columns(order)
-    return data
-
-
-def _with_codes(data: Dataset, said: Reading, known: list[str]) -> Dataset:
-    """Numbers that the user says stand for missing cells as NaN, in arrays and typed tables."""
-    codes = [float(word) for word in said.missing if _is_float(word)]
-    if not codes:
-        return data
-    values, fields = data.values.astype(np.float64, copy=True), list(data.fields)
-    for j in range(len(known)):
-        if fields and fields[j].kind == "categorical":
-            continue
-        gone = np.isin(values[:, j], [*codes, *map(np.float32, codes)])
-        values[gone, j] = np.nan
-        if fields and gone.any() and not fields[j].has_missing:
-            fields[j] = replace(fields[j], missing=fields[j].text(codes[0]))
-    return replace(data, values=values, fields=tuple(fields))
-
-
-def _is_float(word: str) -> bool:
-    try:
-        return float(word) == float(word)
-    except ValueError:
-        return False
 
 
 def _load(source: Any, mixed: bool, said: Reading) -> Dataset:

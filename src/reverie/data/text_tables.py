@@ -22,8 +22,9 @@ from reverie.data.cells import (
     EXACT,
     Cells,
     TypoError,
+    codes_of,
     column_of,
-    is_missing,
+    is_gap,
     is_number,
     number_column,
 )
@@ -102,7 +103,7 @@ def _read(path: Path, mixed: bool, reading: Reading) -> Dataset:
         fields=tuple(fields), notes=_notes(form, fields), form=form,
     )  # fmt: skip
     if not mixed:
-        _only_numbers(path, form, data)
+        _only_numbers(path, form, data, reading)
     return data
 
 
@@ -118,8 +119,11 @@ def _column(
         return column_of(name, column, reading, form.decimal)
     texts = [row[place].strip() for row in body]
     texts = [text.replace(form.decimal, ".") for text in texts] if form.decimal != "." else texts
-    field = number_column(name, column, [t for t in texts if not is_missing(t)])
-    gaps = Counter(text for text in texts if is_missing(text))
+    codes = codes_of(reading)
+    if codes:
+        column[np.isin(column, list(codes))] = np.nan
+    field = number_column(name, column, [t for t in texts if not is_gap(t, reading)])
+    gaps = Counter(text for text in texts if is_gap(text, reading)) or Counter(codes.values())
     missing = gaps.most_common(1)[0][0] if gaps and field.has_missing else field.missing
     role = "identifier" if name in reading.names("id") else ""
     return replace(field, decimal=form.decimal, role=role, missing=missing), column
@@ -198,7 +202,7 @@ def _line_of(path: Path, form: TableForm, place: int, cell: str) -> int:
     return 0
 
 
-def _only_numbers(path: Path, form: TableForm, data: Dataset) -> None:
+def _only_numbers(path: Path, form: TableForm, data: Dataset, reading: Reading) -> None:
     """InputError names the first cell that is missing or no number."""
     odd = {
         j: field for j, field in enumerate(data.fields)
@@ -215,7 +219,7 @@ def _only_numbers(path: Path, form: TableForm, data: Dataset) -> None:
         for number, row in rows:
             for j, field in odd.items():
                 cell = row[j]
-                gap = is_missing(cell.strip())
+                gap = is_gap(cell.strip(), reading)
                 if gap or (field.kind == "categorical" and not is_number(cell, form.decimal)):
                     name = repr(field.name) if form.header else str(j)
                     what = f"{cell!r}, not a number" if cell.strip() else "empty"
