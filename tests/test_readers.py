@@ -432,6 +432,13 @@ def test_matlab_files_of_the_usual_layouts(tmp_path):
     assert np.array_equal(out, pictures)
     sio.savemat(tmp_path / "sparse.mat", {"X": sparse.csr_array(np.eye(30))})
     assert np.array_equal(load(tmp_path / "sparse.mat").values, np.eye(30))
+    many = {"s": rng.normal(size=(4, 3, 2)), "i": np.arange(6, dtype="i2").reshape(2, 3),
+            "text": "words", "cell": np.array([1, "a"], object)}  # fmt: skip
+    sio.savemat(tmp_path / "many.mat", many, do_compression=True)
+    for name in "si":
+        assert np.array_equal(load(f"{tmp_path}/many.mat:{name}").values, many[name])
+    with pytest.raises(InputError, match="holds 2 arrays of numbers: s, i; name one"):
+        load(tmp_path / "many.mat")
     sio.savemat(tmp_path / "labelled.mat", {"X": rng.normal(size=(5, 2)), "y": np.arange(5)})
     assert load(tmp_path / "labelled.mat").shape == (2,)
     assert load(f"{tmp_path}/labelled.mat:y").shape == (5,)

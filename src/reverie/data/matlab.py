@@ -1,4 +1,4 @@
-"""MATLAB files of versions 4 to 7: one array of numbers, or of pictures (h, w, c, n)."""
+"""MATLAB files of versions 5 to 7: one array of numbers, or of pictures (h, w, c, n)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from reverie.data.arrays import from_array, from_sparse
 from reverie.data.dataset import Dataset
+from reverie.data.mat5 import DamagedError, arrays_of
 from reverie.errors import InputError
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -19,7 +20,6 @@ V73 = b"MATLAB 7.3"
 def read_mat(path: Path, key: str = "") -> Dataset:
     """The array of a MATLAB file, or the one named `key`; a column of labels beside it is left."""
     from scipy import sparse
-    from scipy.io import loadmat
 
     with path.open("rb") as file:
         head = file.read(520)
@@ -28,10 +28,9 @@ def read_mat(path: Path, key: str = "") -> Dataset:
             f"{path} is a MATLAB 7.3 file (HDF5): save it in MATLAB with save(..., '-v7')"
         )
     try:
-        found = {k: v for k, v in loadmat(path).items() if not k.startswith("__")}
-    except Exception as error:  # its reader fails in many ways on damaged files
-        line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{path} is not a MATLAB 5 file ({line})") from error
+        found = arrays_of(path.read_bytes())
+    except DamagedError as error:
+        raise InputError(f"{path} is not a MATLAB 5 file ({error})") from error
     numbers = {
         k: v
         for k, v in found.items()
