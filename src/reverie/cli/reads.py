@@ -36,5 +36,7 @@ class Reads:
     """Bring pictures to this height and width."""
     mode: Literal["rgb", "grey"] | None = None
     """Bring pictures to colour or to grey."""
+    angles: Literal["degrees", "radians"] | None = None
+    """What angles and places are in, where neither their headers nor their range tell."""
     skip_bad: bool = False
     """Leave out pictures that cannot be read."""

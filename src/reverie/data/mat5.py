@@ -1,6 +1,6 @@
 """Arrays of numbers in MATLAB files of versions 5 to 7: every length is checked before it is used.
 
-A file is a head of 128 bytes and elements, each a type, a size and its bytes up to a multiple of 8;
+A file is a head of 128 bytes and elements: a type, a size and bytes up to a multiple of 8;
 small ones hold size and type in one word. An array is an element of elements: flags, shape, name,
 and its numbers, by columns.
 """
@@ -15,7 +15,18 @@ from typing import Any
 
 import numpy as np
 
-TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
+TYPES = {
+    1: "i1",
+    2: "u1",
+    3: "i2",
+    4: "u2",
+    5: "i4",
+    6: "u4",
+    7: "f4",
+    9: "f8",
+    12: "i8",
+    13: "u8",
+}
 CLASSES = {6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13: "u4", 14: "i8",
            15: "u8"}  # fmt: skip
 SPARSE, MATRIX, PACKED = 5, 14, 15

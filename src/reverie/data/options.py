@@ -20,7 +20,7 @@ class Reading:
     cell, beside those that always do. ignore, id, category: names of columns, or their places from
     0. time: the same, each with its form if need be, as `seen=%d/%m/%Y`. size: pictures are
     brought to this height and width. mode: rgb or grey. skip_bad: leave out pictures that cannot
-    be read. convert: degrees to radians, quaternions to rotations and the like, where asked.
+    be read. angles: degrees or radians.
     """
 
     sep: str | None = None
@@ -35,7 +35,7 @@ class Reading:
     size: int | None = None
     mode: str | None = None
     skip_bad: bool = False
-    convert: bool = False
+    angles: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("missing", "ignore", "id", "time", "category"):
@@ -50,6 +50,8 @@ class Reading:
             raise InputError(f"--decimal {self.decimal!r}: the decimal mark is a point or a comma")
         if self.mode not in (None, "rgb", "grey"):
             raise InputError(f"--mode {self.mode}: pictures are read as rgb or grey")
+        if self.angles not in (None, "degrees", "radians"):
+            raise InputError(f"--angles {self.angles}: angles are in degrees or radians")
         if self.size is not None and self.size < 1:
             raise InputError(f"--size {self.size}: it must be at least 1")
         try:

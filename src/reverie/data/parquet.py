@@ -26,6 +26,7 @@ def read_parquet(path: Path, mixed: bool = False, reading: Reading | None = None
     of_parquet = path.suffix.lower() == ".parquet"
     try:
         table = parquet.read_table(path) if of_parquet else feather.read_table(path)
+        table.validate(full=True)  # a damaged file may point outside of its own memory
         data = from_arrow(table, str(path), reading or Reading())
     except (pyarrow.ArrowException, OSError) as error:
         kind = "parquet" if of_parquet else "feather"

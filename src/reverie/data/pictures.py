@@ -6,6 +6,7 @@ animation the first picture counts. A folder of folders has a class for each, na
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -109,7 +110,7 @@ def _pixels(file: Path, changes: Changes) -> np.ndarray:
         raw = file.read_bytes()
         if is_deep(raw[:33]):
             return _opaque(decode(raw, str(file)), changes)
-        with Image.open(file) as image:
+        with Image.open(io.BytesIO(raw)) as image:
             image.load()
             turned = ImageOps.exif_transpose(image)
             if image.getexif().get(ORIENTATION, 1) != 1:

@@ -27,6 +27,8 @@ VECTOR = ({"rx", "ry", "rz"}, {"rvec_x", "rvec_y", "rvec_z"}, {"omega_x", "omega
           {"axis_x", "axis_y", "axis_z", "angle"})  # fmt: skip
 FULL_TURN = 2 * math.pi * 1.001
 UNIT_LENGTH = 1e-3
+DEGREES = re.compile(r"(^|[_ .(\[-])(deg|degrees?)[)\]]?$|°", re.IGNORECASE)
+RADIANS = re.compile(r"(^|[_ .(\[-])(rad|radians?)[)\]]?$", re.IGNORECASE)
 
 
 def is_longitude_first(names: Sequence[str] | None) -> bool | None:
@@ -57,9 +59,15 @@ def form_of_rotation(names: Sequence[str] | None, values: np.ndarray) -> str:
     return "Euler angles" if width == 3 and known in EULER else ""
 
 
-def are_degrees(values: np.ndarray) -> bool:
-    """Whether angles leave a full turn in radians."""
-    return bool(np.abs(values).max(initial=0) > FULL_TURN)
+def unit_of(names: Sequence[str] | None) -> str:
+    """`degrees` or `radians` where the headers say so, all of them alike; else nothing."""
+    found = {
+        unit
+        for name in names or ()
+        for unit, ending in (("degrees", DEGREES), ("radians", RADIANS))
+        if ending.search(name)
+    }
+    return found.pop() if len(found) == 1 else ""
 
 
 def place_notes(data: Dataset) -> tuple[str, ...]:

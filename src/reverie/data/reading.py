@@ -187,7 +187,8 @@ def _built_in(name: str) -> Dataset:
 
 def _read_npy(path: Path) -> Dataset:
     try:
-        array = np.load(path, allow_pickle=False)
+        with path.open("rb") as file:
+            array = np.load(file, allow_pickle=False)
     except Exception as error:  # damaged headers fail in many ways
         raise InputError(f"{path} is not a plain NumPy array ({_first_line(error)})") from error
     if not isinstance(array, np.ndarray):
@@ -197,7 +198,7 @@ def _read_npy(path: Path) -> Dataset:
 
 def _read_npz(path: Path, key: str) -> Dataset:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             names = list(archive.files)
             if not key and len(names) != 1:
                 raise InputError(f"{path} holds {', '.join(names)}: name one as {path}:NAME")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import io
 from pathlib import Path
 
 from reverie.data.databases import table_of_values
@@ -18,7 +19,9 @@ def read_excel(path: Path, sheet: str, reading: Reading) -> Dataset:
     except ImportError as error:
         raise InputError("reading .xlsx needs the extra: pip install 'reverie[excel]'") from error
     try:
-        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+        book = openpyxl.load_workbook(
+            io.BytesIO(path.read_bytes()), read_only=True, data_only=True
+        )
         names = book.sheetnames
         if sheet and sheet not in names:
             raise InputError(f"{path} has no sheet {sheet!r}; it has {', '.join(names)}")

@@ -99,7 +99,8 @@ def _read(path: Path, mixed: bool, reading: Reading) -> Dataset:
         fields.append(field)
         values.append(cells)
     data = Dataset(
-        side_by_side(values, room), "table", str(path), columns=None if names is None else tuple(names),
+        side_by_side(values, room), "table", str(path),
+        columns=None if names is None else tuple(names),
         fields=tuple(fields), notes=_notes(form, fields), form=form,
     )  # fmt: skip
     if not mixed:
