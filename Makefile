@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 WORKERS := -n 2 --dist loadfile
 PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest $(WORKERS)
 
-.PHONY: demo test test-all fuzz bench lint setup clean
+.PHONY: demo test test-all fuzz bench compare lint setup clean
 .DEFAULT_GOAL := help
 
 help:
@@ -16,6 +16,7 @@ help:
 	@echo "make test-all  all of them, the slow ones too"
 	@echo "make fuzz      10,000 mutated files of every format; prints what is not refused in a sentence"
 	@echo "make bench     every benchmark, as ratios against a peer or a limit"
+	@echo "make compare BASE=COMMIT  times and results beside an earlier commit's, bit for bit"
 	@echo "make lint      ruff and pyright"
 
 setup: $(READY)
@@ -40,6 +41,9 @@ fuzz: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/run_all.py
+
+compare: $(READY)
+	$(BIN)/python benchmarks/compare_versions.py $(BASE)
 
 lint: $(READY)
 	$(BIN)/ruff check .

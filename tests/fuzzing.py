@@ -37,7 +37,7 @@ def _table(rng: np.random.Generator, sep: str = ",", decimal: str = ".") -> byte
     return ("\n".join(lines) + "\n").encode()
 
 
-def _saved(write) -> bytes:  # noqa: ANN001
+def _saved(write) -> bytes:
     file = io.BytesIO()
     write(file)
     return file.getvalue()
@@ -66,10 +66,11 @@ def seeds(rng: np.random.Generator) -> dict[str, bytes]:
     pixels = rng.integers(0, 255, (ROWS, 4, 5)).astype(np.uint8)
     plain = "\n".join(",".join(map(str, row)) for row in numbers.tolist()).encode() + b"\n"
     found = {
-        "mixed.csv": _table(rng), "tabs.tsv": _table(rng, "\t"), "german.csv": _table(rng, ";", ","),
+        "mixed.csv": _table(rng), "tabs.tsv": _table(rng, "\t"),
+        "german.csv": _table(rng, ";", ","),
         "numbers.csv": b"a,b,c\n" + plain, "blanks.data": plain.replace(b",", b"  "),
         "packed.csv.gz": gzip.compress(_table(rng), mtime=0),
-        "latin.csv": "ort,x\n".encode() + "München,1\nKöln,2\n".encode("cp1252") * 9,
+        "latin.csv": b"ort,x\n" + "München,1\nKöln,2\n".encode("cp1252") * 9,
         "words.txt": b"abc\nabd\nbcd\n" * 9,
         "rows.npy": _saved(lambda f: np.save(f, numbers)),
         "rows.npz": _saved(lambda f: np.savez_compressed(f, x=numbers)),

@@ -583,6 +583,19 @@ def test_loading_refuses_another_schedule_and_damage(tmp_path, generator):
         Calibrated.from_pretrained(tmp_path / "b", model)
 
 
+def test_a_reference_that_is_never_saved_needs_no_tensors():
+    class Bare(Reference):
+        kind = "bare"
+
+    try:
+        with pytest.raises(InputError, match="'bare' cannot be saved"):
+            Bare().tensors()
+        with pytest.raises(InputError, match="'bare' cannot be loaded"):
+            Bare.from_tensors(VP(), {})
+    finally:
+        Reference.kinds.pop("bare")
+
+
 def test_a_process_of_ones_own_joins(generator):
     """A subclass with a reference and a rule of mixing registered for it."""
 

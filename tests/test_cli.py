@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import reverie
 from reverie.auditing.finding import FINDINGS
 from reverie.cli import main
 from reverie.data.coders import EUCLIDEAN, SHARES, SHORT_NAMES, SYMBOLS
@@ -44,6 +45,11 @@ def test_fit_writes_curves_and_says_what_next(tmp_path, capsys):
     assert "reverie audit" in out
     assert json.loads((tmp_path / "w" / "curves.json").read_text()).keys() >= {"train", "holdout"}
     assert list((tmp_path / "w" / "previews").glob("*.csv"))
+
+
+def test_the_version_is_told(capsys):
+    assert call("--version") == 0
+    assert capsys.readouterr().out == f"reverie {reverie.__version__}\n"
 
 
 def test_fit_twice_refuses_and_resume_of_a_finished_run_is_done(run, capsys):

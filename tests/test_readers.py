@@ -100,8 +100,11 @@ def test_headers_among_text_and_rows_that_are_none(tmp_path):
     assert (named.columns, len(named)) == (("1", "2", "3"), 4)
 
 
-@pytest.mark.parametrize(("sep", "ending"), [(",", "csv"), ("\t", "csv"), ("\t", "tsv"), (";", "csv"),
-                                             ("|", "csv"), ("  ", "data"), (" ", "csv")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("sep", "ending"),
+    [(",", "csv"), ("\t", "csv"), ("\t", "tsv"), (";", "csv"), ("|", "csv"), ("  ", "data"),
+     (" ", "csv")],
+)  # fmt: skip
 @pytest.mark.parametrize("header", [True, False])
 def test_every_mark_between_cells(tmp_path, sep, ending, header):
     values = np.random.default_rng(0).normal(size=(40, 4)).round(3)
@@ -213,7 +216,7 @@ def test_marks_of_no_data_are_said_and_missing_when_asked(tmp_path, word, capsys
     assert "may stand for a missing cell" in made.columns[2].note
     assert "--missing" in made.line()
     if float(word) != -9999:
-        with pytest.raises(InputError, match="row 7, column 'c' is .* no measurement"):
+        with pytest.raises(InputError, match=r"row 7, column 'c' is .* no measurement"):
             predict(path)
     asked = load(path, mixed=True, reading=Reading(missing=(word,)))
     assert np.isnan(asked.values[7, 2])
@@ -405,7 +408,8 @@ def test_arrays_of_every_sort():
     for tensor in (torch.eye(30).to_sparse(), torch.eye(30, dtype=torch.bfloat16),
                    torch.eye(30, dtype=torch.half), torch.eye(30, requires_grad=True)):  # fmt: skip
         assert np.array_equal(load(tensor).values, dense)
-    for bad, words in (([[1], [1, 2]], "unequal lengths"), ([["a"]], "other things"), (3.5, "a float"),
+    for bad, words in (([[1], [1, 2]], "unequal lengths"), ([["a"]], "other things"),
+                       (3.5, "a float"),
                        (torch.zeros(2, 2, dtype=torch.cfloat), "complex"),
                        (np.zeros((30, 0)), "no column"), ({1: 2}, "a dict")):  # fmt: skip
         with pytest.raises(InputError, match=words):
@@ -602,9 +606,9 @@ def test_folders_of_classes(tmp_path):
         (tmp_path / "in").mkdir(exist_ok=True)
         picture_folder(tmp_path / "in" / name, **parts)
     data = load(tmp_path / "in")
-    assert data.classes == ("cat", "dog")
-    assert data.labels.tolist() == [0, 0, 0, 1, 1]
-    assert data.take(np.array([0, 4])).labels.tolist() == [0, 1]
+    assert data.folders == ("cat", "dog")
+    assert data.folder_of.tolist() == [0, 0, 0, 1, 1]
+    assert data.take(np.array([0, 4])).folder_of.tolist() == [0, 1]
 
 
 def test_a_column_without_a_value_and_a_spread_beyond_all(tmp_path):

@@ -1,5 +1,6 @@
 import html.parser
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -83,16 +84,26 @@ def test_a_browser_draws_the_page(page, tmp_path):
     browser = shutil.which("chromium") or shutil.which("chromium-browser")
     if browser is None:
         pytest.skip("no Chromium on this machine")
-    picture = tmp_path / "page.png"
+    picture, narrow = tmp_path / "page.png", tmp_path / "narrow.html"
     flags = (
         "--headless --no-sandbox --disable-gpu --no-first-run --disable-sync "
         "--disable-background-networking --disable-component-update --window-size=420,1600"
     )
-    subprocess.run(
-        [browser, *flags.split(), f"--user-data-dir={tmp_path / 'profile'}",
-         f"--screenshot={picture}", (page / "report.html").as_uri()],
-        check=True, capture_output=True, timeout=120,
-    )  # fmt: skip
+    told = "document.title = document.documentElement.scrollWidth + ' of ' + innerWidth"
+    html = (page / "report.html").read_text()
+    narrow.write_text(html.replace("</body>", f"<script>{told}</script></body>"))
+
+    def browse(path, flag):
+        return subprocess.run(
+            [browser, *flags.split(), f"--user-data-dir={tmp_path / 'profile'}", flag,
+             path.as_uri()],
+            check=True, capture_output=True, timeout=120, text=True,
+        ).stdout  # fmt: skip
+
+    browse(page / "report.html", f"--screenshot={picture}")
+    found = re.search(r"<title>(\d+) of (\d+)</title>", browse(narrow, "--dump-dom"))
+    assert found is not None
+    assert int(found[1]) <= int(found[2]) <= 600  # nothing is wider than a small screen
     from PIL import Image
 
     pixels = np.asarray(Image.open(picture).convert("L"))

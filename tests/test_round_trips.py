@@ -182,7 +182,7 @@ def frames(rng, n=40):
         "flag": (rng.random(n) < 0.5).tolist(),
         "day": [
             dt.datetime(2020, 1, 1) + dt.timedelta(hours=int(k)) for k in rng.integers(0, 9999, n)
-        ],  # noqa: E501
+        ],
     }
     values["whole"][3] = values["word"][4] = values["day"][5] = None
     return values
@@ -215,12 +215,11 @@ def test_frames_of_every_library_are_one(library):
 
 def test_samples_of_a_run_are_written_as_the_table_was(tmp_path):
     """Through the scaler alone, as `reverie sample` has it."""
-    lines = ["tag;betrag;ok"] + [
-        f"{1 + k % 28:02d}.{1 + k % 12:02d}.2021;{1000 + 37.5 * k:,.2f};{'ja' if k % 3 else 'nein'}"
-        .replace(",", "_").replace(".", ",", 9).replace(",2021", ".2021").replace("_", ".")
-        for k in range(40)
-    ]  # fmt: skip
-    lines = [line if k == 0 else line[:2] + "." + line[3:] for k, line in enumerate(lines)]
+    lines = ["tag;betrag;ok"]
+    for k in range(40):
+        money = f"{1000 + 37.5 * k:,.2f}".replace(",", "_").replace(".", ",").replace("_", ".")
+        day = f"{1 + k % 28:02d}.{1 + k % 12:02d}.2021"
+        lines.append(f"{day};{money};{'ja' if k % 3 else 'nein'}")
     path = tmp_path / "a.csv"
     path.write_text("\n".join(lines) + "\n")
     data = load(path)

@@ -19,6 +19,7 @@ from reverie.processes import EDM, VP, Custom
 from reverie.runs.config import FitConfig
 from reverie.runs.readings import draw, standard_curves
 from reverie.runs.trainer import CHECK_LEVELS, CHECK_ROWS, Trainer
+from reverie.sampling.ends import choose_ends
 
 SMALL = dict(width=16, depth=1, steps=40, check_every=20, batch_size=16)
 
@@ -28,6 +29,22 @@ def points(n=120, seed=0):
     angle = rng.uniform(0, 2 * math.pi, n)
     noise = rng.normal(0, 0.1, (n, 2))
     return np.column_stack([np.cos(angle), np.sin(angle)]) * 3 + noise
+
+
+def test_edm_alone_takes_its_levels_from_the_rows(tmp_path):
+    """Rows on a grid of step 1/4 of a deviation or so; what is chosen is kept, and resumed."""
+    rows = np.random.default_rng(0).integers(0, 12, (400, 3)).astype(float)
+    run = fit(rows, process="edm", out=tmp_path / "run", steps=3, width=8, holdout=50, seed=1)
+    ends = choose_ends(run.train_points())
+    low, high = run.process.scales(torch.tensor([0.0, 1.0]), torch.zeros(2, 3))[1].flatten()
+    assert float(low) == pytest.approx(ends.sigma_min, rel=1e-3)
+    assert float(high) == pytest.approx(ends.sigma_max, rel=1e-3)
+    assert run.config.bump == (ends.p_mean, ends.p_std)
+    assert ends.sigma_min == pytest.approx(1 / rows.std() / math.sqrt(12), rel=0.1)
+    again = Run.load(tmp_path / "run")
+    assert again.config == run.config
+    given = fit(rows, process="edm:sigma_max=9", steps=3, width=8, holdout=50).config
+    assert (given.process, given.bump) == ("edm:sigma_max=9", (-0.5, 1.2))
 
 
 def weights(path):

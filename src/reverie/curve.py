@@ -96,7 +96,7 @@ class LossCurve:
     def columns(self) -> int:
         return 1 if self.u.ndim == 1 else self.u.shape[1]
 
-    @property
+    @cached_property
     def is_log(self) -> bool:
         """Whether the curve is read on a logarithmic axis of u (all clocks positive)."""
         return bool((self.u > 0).all())
@@ -117,9 +117,8 @@ class LossCurve:
         """Clock (M, J) and rate (M, J) at positions of `axis`; constant beyond the ends."""
         clock, rate = self._interpolants
         inside = np.clip(axis, self.axis[0], self.axis[-1])
-        u = clock(inside)
-        if self.columns == 1:
-            u = np.asarray(axis, dtype=np.float64)[:, None]
+        one = self.columns == 1  # the axis is its clock
+        u = np.asarray(axis, dtype=np.float64)[:, None] if one else clock(inside)
         return (np.exp(u) if self.is_log else u), rate(inside)
 
     def __call__(self, u: np.ndarray | float) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from scipy import stats
 
+from reverie.auditing.classes import Classes, within_classes
 from reverie.auditing.common_space import CommonSpace, common_space
 from reverie.auditing.facts.closeness import FEW_CELLS, Closeness, closeness
 from reverie.auditing.facts.counted import count_facts
@@ -51,6 +52,7 @@ def audit(
     features: Features | None = None,
     groups: Groups | None = None,
     space: str | Scaler | None = None,
+    classes: Classes | None = None,
     extra: Sequence[Row] = (),
     judging: Judging | None = None,
     **settings: Any,
@@ -64,8 +66,10 @@ def audit(
     these instead of the rows (see `features_of`). groups: the column, or the two arrays, that name
     each row's group; rows of one group (a person) count as one, and no group may stand on both
     sides. space: where the rows live, if they are no vectors (see `reverie.data.coder_for`), or a
-    run's coder; distances are then the space's own. extra: further lines of the table (see
-    `weigh`). judging: levels and thresholds; settings: single fields of it, as alpha=.01.
+    run's coder; distances are then the space's own. classes: labels of all rows; each sample is
+    then compared with rows of its own class (see `auditing.classes`). extra: further lines of the
+    table (see `weigh`). judging: levels and thresholds; settings: single fields of it, as
+    alpha=.01.
 
     Returns a Verdict, whose `finding` is unfair, copies, exposes, leans, none or inconclusive (see
     `auditing.finding`). Raises InputError on shapes, columns or units that differ, too few rows or
@@ -79,13 +83,14 @@ def audit(
         points = _points(common)
         lines += membership_rows(denoiser, *points, seed=judging.seed, conditions=conditions)
     leak = _leak(denoiser, common, curves, conditions, judging.seed)
-    return weigh(common, leak=leak, extra=lines, judging=judging)
+    return weigh(common, leak=leak, classes=classes, extra=lines, judging=judging)
 
 
 def weigh(
     space: CommonSpace,
     *,
     leak: Leak | None = None,
+    classes: Classes | None = None,
     extra: Sequence[Row] = (),
     judging: Judging | None = None,
     **settings: Any,
@@ -102,8 +107,10 @@ def weigh(
     facts = count_facts(_compared(space), products=judging.products)
     facts = facts if fairness.fair else facts.without_yardstick()
     facts = facts if _counted(space) is None else facts.of_few_cells()
-    joint = _tested(space, close, leak, extra, judging)
-    effect = share_effect(close.counts, close.is_member, judging.tol)
+    inside = space if classes is None else within_classes(space, classes)
+    near = close if inside is space else closeness(inside)
+    joint = _tested(inside, near, leak, extra, judging)
+    effect = share_effect(near.counts, near.is_member, judging.tol)
     power = planted_power(space, judging.seed) if judging.power else []
     found = records(close, judging.seed)
     members, others = int(close.is_member.sum()), int((~close.is_member).sum())
@@ -130,7 +137,7 @@ def weigh(
         flagged_samples=sorted({*flagged, *facts.sample_rows.tolist()}),
         leak=leak,
         fidelity=fidelity_sentence(likeness) if likeness else None,
-        notes=[*space.notes, *close.notes, *_group_notes(close)],
+        notes=[*inside.notes, *close.notes, *_group_notes(close)],
     )
 
 

@@ -42,12 +42,13 @@ class Reference(Denoiser):
         Reference.kinds[cls.kind] = cls
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that `from_tensors` needs."""
-        raise NotImplementedError
+        """All that `from_tensors` needs; InputError where a subclass does not give it."""
+        raise InputError(f"the reference {self.kind!r} cannot be saved: give it tensors()")
 
     @classmethod
     def from_tensors(cls, process: Process, tensors: dict[str, Tensor]) -> Reference:
-        raise NotImplementedError
+        """The reference that `tensors` was of; InputError where a subclass does not read them."""
+        raise InputError(f"the reference {cls.kind!r} cannot be loaded: give it from_tensors()")
 
 
 class LinearReference(Reference):

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from reverie.auditing.model.holes import Hole
 from reverie.cli import flags
 from reverie.cli.console import Console, again, open_run
 from reverie.cli.demo import run_demo
@@ -29,8 +30,10 @@ from reverie.report import report_plans, write_forecast, write_plans, write_swee
 from reverie.reproduce import reproduce as make_again
 from reverie.runs.config import FitConfig
 from reverie.runs.export import SCALER
+from reverie.runs.fitting import FROM_ROWS
 from reverie.runs.fitting import fit as fit_run
 from reverie.runs.folder import conditions_of
+from reverie.runs.given import condition_given, told_sentence
 from reverie.runs.readings import (
     COSTLY_ROWS,
     draw,
@@ -38,7 +41,7 @@ from reverie.runs.readings import (
     standard_curves,
     step_charges,
 )
-from reverie.runs.rejection import draw_without_copies
+from reverie.runs.rejection import draw_without_copies, hole_of
 from reverie.runs.run import Run
 from reverie.runs.sweeps import sweep as run_sweep
 from reverie.runs.trust import Trusted, trusted, trusted_run
@@ -66,7 +69,7 @@ def fit(command: flags.Fit, console: Console) -> int:
     try:
         run = fit_run(
             source, config=config, out=out, resume=command.resume, on_event=bar,
-            process=process,
+            process=process, conditions=command.condition,
         )  # fmt: skip
     except KeyboardInterrupt:
         print(f"reverie: stopped and saved; continue with: reverie fit --out {out} --resume",
@@ -82,8 +85,11 @@ def fit(command: flags.Fit, console: Console) -> int:
         f"{out}: {len(run.train):,} training and {len(run.holdout):,} held-out rows, "
         f"{run.step:,} steps ({run.stopped})"
     ]
+    lines += told_sentence(run.train)
     if leak is not None:
         lines.append(f"leak: {leak}")
+    if config.process == FROM_ROWS:
+        lines += choose_ends(run.train_points()).sentences()
     lines.append(f"next: reverie audit {out}    reverie plan {out}    reverie sample {out}")
     data = {"run": str(out), "step": run.step, "stopped": run.stopped,
             "leak": None if leak is None else leak.nats,
@@ -100,19 +106,35 @@ def sample(command: flags.Sample, console: Console) -> int:
     options: dict[str, Any] = dict(
         clock=command.clock, seed=command.seed, progress=console.ticker("samples")
     )
-    refused = None
+    if command.given is not None:
+        options["condition"] = condition_given(run, command.given)
+    refused, hole, fill = None, None, command.fill_holes
+    if fill and not command.reject_copies:
+        raise InputError("--fill-holes says how --reject-copies refuses: give both")
     if command.reject_copies:
-        values, plan, refused = draw_without_copies(run, *drawing, **options)
+        values, plan, refused = draw_without_copies(run, *drawing, fill=fill, **options)
+        hole = hole_of(run, values, fill=fill)
     else:
         values, plan = draw(run, *drawing, **options)
     written = save(command.out, values, run.scaler)
-    data = {"written": str(written), "n": command.n, "refused": refused, "plan": plan.to_json()}
+    data = {"written": str(written), "n": command.n, "refused": refused,
+            "hole": None if hole is None else hole.to_json(), "plan": plan.to_json()}  # fmt: skip
     at_own_times = sampler_named(run.process, command.sampler).own_times
     how = command.sampler if at_own_times else f"{command.steps} steps, {plan.name} plan"
     text = f"{written}: {command.n:,} samples, {how}"
-    text += "" if refused is None else f"; {refused:,} near-copies of training rows were refused"
+    text += "" if refused is None else "; " + _refusal(refused, hole, fill)
     flags.print_result(command, text, data)
     return 0
+
+
+def _refusal(refused: int, hole: Hole | None, fill: bool) -> str:
+    """What was refused, and the hole that it leaves."""
+    text = f"{refused:,} near-copies of training rows were refused"
+    text += " as more than chance gives" if fill else ""
+    if hole is None:
+        return f"{text}; without held-out rows nobody knows the hole that this leaves"
+    remedy = "; --fill-holes leaves none" if hole.seen and hole.auc > 0.5 and not fill else ""
+    return f"{text}; {hole.sentence()}{remedy}"
 
 
 def plan(command: flags.PlanSteps, console: Console) -> int:

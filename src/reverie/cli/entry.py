@@ -17,17 +17,22 @@ import tyro
 # runs ten times slower. This must stand before torch is first imported.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
+from reverie import __version__
 from reverie.cli import flags
 from reverie.errors import InputError
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of `reverie`; raises SystemExit with the documented codes."""
+    typed = sys.argv[1:] if arguments is None else arguments
+    if typed in (["--version"], ["-V"]):
+        print(f"reverie {__version__}")
+        sys.exit(0)
     command: Any = tyro.cli(
         flags.Command,  # type: ignore[arg-type]
         prog="reverie",
         description="Diffusion models, and the loss curve that tells whether they copy their "
-        "training data, and how many steps they need.",
+        "training data, and how many steps they need. `reverie --version` tells which this is.",
         args=_joined(sys.argv[1:] if arguments is None else arguments),
         config=(tyro.conf.FlagCreatePairsOff,),
     )
@@ -47,7 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
         flags.Demo: commands.demo,
         flags.Reproduce: commands.reproduce,
     }[type(command)]
-    console.TYPED[:] = ["reverie", *(sys.argv[1:] if arguments is None else arguments)]
+    console.TYPED[:] = ["reverie", *typed]
     try:
         if getattr(command, "seed", 0) < 0:
             raise InputError(f"--seed is {command.seed}; it must not be negative")

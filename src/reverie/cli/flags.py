@@ -51,6 +51,9 @@ class Fit:
     breast-cancer, fashion-mnist."""
     out: Path = Path("run")
     """The run directory to create."""
+    condition: str | None = None
+    """What the model is told about each row: a column, which is taken out of the rows, or a file
+    with a row for each (.npy, .csv, .txt). Categories, and few whole numbers, are labels."""
     resume: bool = False
     """Continue the run in --out, with the settings it was started with."""
     config: tyro.conf.OmitArgPrefixes[FitConfig] = field(default_factory=FitConfig)
@@ -87,9 +90,17 @@ class Sample:
     sscs, sscs-midpoint or euler-maruyama."""
     out: Path = Path("samples.npy")
     """Where to: .npy, .npz, .csv, .parquet, .txt (text), or a folder of PNGs (no ending)."""
+    given: str | None = None
+    """What the model is told, of a run with a condition: a label by its name, or numbers joined by
+    commas; NAME=VALUE is understood too. Without it the samples follow the conditions of the
+    training rows."""
     reject_copies: bool = False
     """Refuse samples that nearly reproduce a training row (they lie within a third of the way to
-    its nearest other), and draw anew, up to 20 times as many as asked for."""
+    its nearest other), and draw anew, up to 20 times as many as asked for. The hole that this
+    leaves around training rows is measured and said."""
+    fill_holes: bool = False
+    """With --reject-copies: refuse only near-copies beyond what held-out rows have by chance, so
+    that no hole around a training row gives it away."""
     seed: int = 0
     """The same seed draws the same samples."""
     of_run: tyro.conf.OmitArgPrefixes[OfRun] = OfRun()

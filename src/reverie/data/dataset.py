@@ -141,9 +141,11 @@ class Dataset:
     """Rows as the user has them: `values` (n, *shape), images as (n, channels, height, width).
 
     fields: the columns of a table that came from a file, also where the file names none.
-    conditions: what a model is told about each row, labels (n,) or values (n, ...). notes: what a
+    conditions: what a model is told about each row, labels (n,) or values (n, ...). labels: the
+    names of the labels, where they have some. condition: what the whole is called. notes: what a
     reader decided, changed or skipped, a sentence each. form: of a table of text. reading: what
-    the user said about the file, so that it can be read again.
+    the user said about the file, so that it can be read again. folder_of, folders: of pictures in
+    folders of classes, the place (n,) of each one's folder among these.
     """
 
     values: np.ndarray
@@ -153,11 +155,13 @@ class Dataset:
     columns: tuple[str, ...] | None = None
     fields: tuple[Column, ...] = ()
     conditions: np.ndarray | None = None
+    labels: tuple[str, ...] = ()
+    condition: str = ""
     notes: tuple[str, ...] = ()
     form: TableForm | None = None
     reading: Reading | None = None
-    labels: np.ndarray | None = None  # the class (n,) of each picture, by its folder
-    classes: tuple[str, ...] = ()
+    folder_of: np.ndarray | None = None
+    folders: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.values)
@@ -224,10 +228,10 @@ class Dataset:
     def take(self, rows: np.ndarray) -> Dataset:
         """The same data with only these rows."""
         told = None if self.conditions is None else self.conditions[rows]
-        labels = None if self.labels is None else self.labels[rows]
-        return replace(self, values=self.values[rows], conditions=told, labels=labels)
+        places = None if self.folder_of is None else self.folder_of[rows]
+        return replace(self, values=self.values[rows], conditions=told, folder_of=places)
 
-    def told(self, conditions: Any) -> Dataset:
+    def told(self, conditions: Any, labels: tuple[str, ...] = (), condition: str = "") -> Dataset:
         """The same rows with what a model is told about each; InputError on another number."""
         values = np.asarray(conditions)
         if values.dtype.kind not in "fiu" or len(values) != len(self):
@@ -236,11 +240,12 @@ class Dataset:
                 f"one row for each of the {len(self)} of {self.source}"
             )
         kind = np.float32 if values.dtype.kind == "f" else np.int64
-        return replace(self, conditions=values.astype(kind))
+        return replace(self, conditions=values.astype(kind), labels=labels, condition=condition)
 
     def with_values(self, values: np.ndarray, source: str) -> Dataset:
         """Other rows of the same kind, layout and columns."""
-        return replace(self, values=values, source=source, conditions=None, notes=(), labels=None)
+        fresh = replace(self, values=values, source=source, conditions=None, labels=())
+        return replace(fresh, notes=(), folder_of=None)
 
     def with_columns(self, order: Sequence[int]) -> Dataset:
         """A table with these columns only, in this order."""

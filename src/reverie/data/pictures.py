@@ -76,8 +76,8 @@ def read_folder(path: Path, reading: Reading | None = None) -> Dataset:
     if classes:
         notes += (f"{len(classes)} classes by folder: {', '.join(classes[:8])}",)
     return Dataset(
-        stack, "images", str(path), "hwc", notes=notes, classes=tuple(classes),
-        labels=np.array(labels) if classes else None,
+        stack, "images", str(path), "hwc", notes=notes, folders=tuple(classes),
+        folder_of=np.array(labels) if classes else None,
     )  # fmt: skip
 
 

@@ -90,7 +90,7 @@ class Scaler:
 def form_of(data: Dataset) -> dict[str, Any]:
     """How the rows of a dataset look: the arguments of a `Scaler`."""
     flat = data.values.reshape(len(data), -1).astype(np.float64)
-    images = data.kind == "images"
+    images = data.kind == "images" or data.values.ndim == 5  # volumes too
     mean, std = (flat.mean(), flat.std()) if images else (flat.mean(0), flat.std(0))
     whole = np.equal(flat, np.round(flat)).all(0)
     return dict(

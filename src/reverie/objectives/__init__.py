@@ -23,6 +23,7 @@ from reverie.objectives.functional import FunctionLoss as FunctionLoss
 from reverie.objectives.functional import cameron_martin as cameron_martin
 from reverie.objectives.functional import sobolev as sobolev
 from reverie.objectives.gap import GapNoise as GapNoise
+from reverie.objectives.noise_law import BUMP
 from reverie.objectives.variational import VariationalFit as VariationalFit
 from reverie.objectives.weights import WEIGHTS
 
@@ -35,12 +36,14 @@ def build_objective(
     *,
     conditions: Tensor | None = None,
     weight: str = "edm",
+    bump: tuple[float, float] = BUMP,
 ) -> Objective:
     """The objective called `name` (config.OBJECTIVES) on training points (n, *shape).
 
     conditions: (n, ...) of the same rows, for a network that is told them; a `MaskedNetwork` is
-    told its own points. weight: one of `WEIGHTS`. Raises InputError on an unknown name, and on the
-    gap's, conditions and weights where the noise is not Gaussian.
+    told its own points. weight: one of `WEIGHTS`. bump: the levels that Gaussian noise trains at
+    most, see `NoiseLaw`. Raises InputError on an unknown name, and on the gap's, conditions and
+    weights where the noise is not Gaussian.
     """
     if name not in ("standard", "gap", "gap-fixed"):
         raise InputError(f"no objective is called {name!r}; choose standard, gap or gap-fixed")
@@ -60,4 +63,4 @@ def build_objective(
         noising = Masked(noising)
     elif conditions is not None:
         noising = Conditional(noising, conditions)
-    return Denoising(denoiser, noising, weight)
+    return Denoising(denoiser, noising, weight, bump)

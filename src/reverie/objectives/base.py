@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from reverie.denoisers import Denoiser, Network
-from reverie.objectives.noise_law import NoiseLaw
+from reverie.objectives.noise_law import BUMP, NoiseLaw
 from reverie.objectives.weights import loss_weight
 from reverie.processes import GaussianProcess
 from reverie.processes.times import low_discrepancy
@@ -98,12 +98,18 @@ class Denoising:
     """Regression at noise levels that are drawn by importance.
 
     weight: one of `WEIGHTS`. "edm" weighs the levels as the law of times does; the others as their
-    own loss for uniform times, of which each loss is then an estimate.
+    own loss for uniform times, of which each loss is then an estimate. bump: see `NoiseLaw`.
     """
 
-    def __init__(self, network: Network, noising: Noising, weight: str = "edm") -> None:
+    def __init__(
+        self,
+        network: Network,
+        noising: Noising,
+        weight: str = "edm",
+        bump: tuple[float, float] = BUMP,
+    ) -> None:
         self.network, self.noising, self.weight = network, noising, weight
-        self.law = NoiseLaw(network.process, network.data_std)
+        self.law = NoiseLaw(network.process, network.data_std, bump)
 
     def losses(self, rows: Tensor, x: Tensor, generator: torch.Generator) -> Tensor:
         t, weight, bins = self.law.draw(len(x), generator)

@@ -17,22 +17,29 @@ from torch import Tensor
 from reverie.processes import GaussianProcess
 
 BINS = 32
-BUMP_CENTRE, BUMP_WIDTH, UNIFORM_SHARE = -0.5, 1.2, 0.25  # of log(sigma / data deviation)
+BUMP = (-0.5, 1.2)  # centre and deviation of log(sigma / data deviation)
+UNIFORM_SHARE = 0.25
 MEMORY, TEMPER = 0.99, 0.5
 
 
 class NoiseLaw:
-    """Draws times (B,) with importance weights of mean 1; learns from the losses it is told."""
+    """Draws times (B,) with importance weights of mean 1; learns from the losses it is told.
 
-    def __init__(self, process: GaussianProcess, data_std: float = 1.0) -> None:
+    bump: centre and deviation of the bump, in log(sigma / data_std).
+    """
+
+    def __init__(
+        self, process: GaussianProcess, data_std: float = 1.0, bump: tuple[float, float] = BUMP
+    ) -> None:
         self.process = process
+        centre, width = bump
         ends = process.clock(torch.tensor(process.t_range[::-1], dtype=torch.float64)).log()
         low, high = ends.reshape(2, -1).mean(1).tolist()
         self.edges = torch.linspace(low, high, BINS + 1, dtype=torch.float64)
         middle = 0.5 * (self.edges[1:] + self.edges[:-1])
         level = -0.5 * middle - math.log(data_std)  # log of sigma in units of the data
-        bump = torch.exp(-0.5 * ((level - BUMP_CENTRE) / BUMP_WIDTH) ** 2)
-        target = (1 - UNIFORM_SHARE) * bump / bump.sum() + UNIFORM_SHARE / BINS
+        shape = torch.exp(-0.5 * ((level - centre) / width) ** 2)
+        target = (1 - UNIFORM_SHARE) * shape / shape.sum() + UNIFORM_SHARE / BINS
         self.target = target / target.sum()
         self.square = torch.ones(BINS, dtype=torch.float64)
 

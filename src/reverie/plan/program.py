@@ -4,7 +4,8 @@ Knots on fixed nodes are late or early by up to half a node. That costs little w
 nodes a step, and more than the plan itself when there are few: on 2,001 nodes the optimum of a
 Gaussian was missed by .5% at K = 250 and by 57% at K = 2,000. Beyond `FEW` steps the nodes are
 joined by those that cut each step of the density plan, the limit of many steps, into `PARTS`; and
-the density plan itself is polished beside it, so that it never is the cheaper one.
+where nodes are few the density plan itself is polished beside it, so that it never is the cheaper
+one.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from reverie.plan.staircase import Staircase, best_knots, least_areas, polish
 
 FEW = 20  # steps that the uniform nodes serve
 PARTS = 8
+MANY = 32  # nodes a step, from which sliding starts close enough to the optimum
 
 
 def adaptive(
@@ -31,7 +33,7 @@ def adaptive(
     knots = axis[best_knots(u if warp is None else warp(u), rate, steps)]
     cost = Staircase(curve, warp)
     found = polish(knots, cost)
-    if steps <= FEW or curve.columns > 1:
+    if steps <= FEW or curve.columns > 1 or len(axis) > MANY * steps:
         return found
     rival = polish(_dense(curve, steps, warp, low, high), cost)
     return min((found, rival), key=lambda places: float(cost(places[:-1], places[1:]).sum()))

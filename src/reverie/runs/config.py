@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from reverie.errors import InputError
 
-NETWORKS = ("mlp", "unet", "fno", "transformer", "kernel")
+NETWORKS = ("mlp", "convolutional", "unet", "fno", "transformer", "kernel")
 OBJECTIVES = ("standard", "gap", "gap-fixed")
 
 
@@ -27,21 +28,24 @@ class FitConfig:
     hyperbolic, a manifold spelled out, as Sphere(2), or shares (rows that sum to 1)."""
     process: str | None = None
     """How noise enters, with settings after a colon. Vectors: vp, sub-vp, cosine, ve, edm,
-    rectified or log-linear (default edm:sigma_min=0.02,sigma_max=40; sigmas in units of the data's
-    standard deviation), damped (with a velocity), modes:basis=haar or another basis, or
-    functions:kernel=matern-3/2,length=0.1. Symbols: masking (default), uniform, ordinal, or
-    rates:FILE.npy, a rate matrix. Manifolds: brownian. Shares: wright-fisher or log-ratios. One of
-    your own: package.module:Class[a=1]."""
-    network: str = "mlp"
-    """mlp (all spaces), unet (images; needs the extra diffusers), fno (functions), transformer
-    (symbols) or kernel (manifolds: corrects a kernel estimate of the training rows)."""
+    rectified or log-linear (default edm:sigma_min=0.02,sigma_max=40; sigmas in units of the
+    data's standard deviation; edm alone reads both off the rows and says why), damped (with a
+    velocity), modes:basis=haar or another basis, or functions:kernel=matern-3/2,length=0.1.
+    Symbols: masking (default), uniform, ordinal, or rates:FILE.npy, a rate matrix. Manifolds:
+    brownian. Shares: wright-fisher or log-ratios. One of your own:
+    package.module:Class[a=1]."""
+    network: str | None = None
+    """mlp (all spaces; the default), convolutional (a U-Net; the default for pictures of 16 x 16
+    and more and for volumes), unet (images; that of the extra diffusers), fno (functions),
+    transformer (symbols) or kernel (manifolds: corrects a kernel estimate of the rows)."""
     objective: str = "standard"
     """standard (guess the clean point), gap (guess the noise of a step of random length) or
     gap-fixed (the same from one fixed noisy version of every row)."""
-    width: int = 256
-    """Hidden units of the MLP, or channels of the U-Net's first level."""
+    width: int | None = None
+    """Hidden units of the MLP (default 256), channels of the convolutional network's coarsest
+    level (default 64), or of the first level of unet."""
     depth: int = 3
-    """Residual blocks of the MLP."""
+    """Residual blocks of the MLP; a level of the convolutional network has a third as many."""
     batch_size: int = 128
     """Rows per optimiser step, over all accumulated parts."""
     lr: float = 1e-3
@@ -58,6 +62,12 @@ class FitConfig:
     """Split each batch into this many parts, to save memory."""
     augment: str = "none"
     """none, flip (mirror images) or shift (by up to one pixel); joined by commas."""
+    p_mean: float = -0.5
+    """Mean of log sigma, in units of the data's deviation, where Gaussian noise trains most (three
+    quarters normal, one quarter uniform). With --process edm, ends and this law are read off the
+    rows."""
+    p_std: float = 1.2
+    """Deviation of that law."""
     check_every: int = 500
     """Steps between measurements of the training and held-out curves."""
     patience: int = 4
@@ -74,19 +84,27 @@ class FitConfig:
     init: str | None = None
     """A run whose weights to start from (fine-tuning)."""
 
+    @property
+    def bump(self) -> tuple[float, float]:
+        """Centre and deviation of the levels that Gaussian noise trains at most."""
+        return self.p_mean, self.p_std
+
     def check(self) -> FitConfig:
         """Return self, or raise InputError that names the first bad setting."""
         least = dict(
             steps=1, width=1, depth=1, batch_size=1, accumulate=1, check_every=1, patience=1
         )
         for name, value in least.items():
-            if getattr(self, name) < value:
-                raise InputError(f"{name} is {getattr(self, name)}; it must be at least {value}")
+            given = getattr(self, name)
+            if given is not None and given < value:
+                raise InputError(f"{name} is {given}; it must be at least {value}")
         if not (self.lr > 0 and self.clip > 0 and 0 <= self.ema < 1 and self.weight_decay >= 0):
             raise InputError("lr and clip must be positive, ema in [0, 1), weight_decay >= 0")
         if self.seed < 0 or not self.leak_budget >= 0 or self.warmup < 0:
             raise InputError("seed, warmup and leak_budget must not be negative")
-        if self.network not in (*NETWORKS, "custom"):
+        if not (math.isfinite(self.p_mean) and self.p_std > 0):
+            raise InputError("p_mean must be finite and p_std positive")
+        if self.network not in (None, *NETWORKS, "custom"):
             raise InputError(f"network {self.network!r}: choose one of {', '.join(NETWORKS)}")
         if self.objective not in OBJECTIVES:
             raise InputError(

@@ -17,7 +17,10 @@ from torch import nn
 
 from reverie.data import Dataset, Scaler, coder_for, coder_on, load, shared_rows, split
 from reverie.data.coders import EUCLIDEAN, SHARES, SYMBOLS, space_word
+from reverie.data.conditions import numbers_only, with_condition
+from reverie.data.reading import without_keys
 from reverie.denoisers import Denoiser
+from reverie.denoisers.networks.choice import default_name, default_width
 from reverie.errors import InputError
 from reverie.files import write_json, write_text
 from reverie.processes import Process, default_process, name_of, process_typed
@@ -30,6 +33,7 @@ from reverie.runs.folder import (
     load_tensors,
     load_weights,
     open_data,
+    process_of,
     save_tensors,
     split_rows,
     start,
@@ -37,9 +41,11 @@ from reverie.runs.folder import (
 from reverie.runs.previews import write_preview
 from reverie.runs.run import Run
 from reverie.runs.trainer import CHECK_ROWS, Event, Trainer
+from reverie.sampling.ends import choose_ends
 from reverie.spaces import FiniteSet, Simplex
 
 SAVE_SECONDS = 20.0
+FROM_ROWS = "edm"  # the process whose levels are read off the rows where none are given
 COLUMNS = ("step", "loss", "train_nats", "holdout_nats", "leak", "leak_low", "leak_high", "lr")
 
 
@@ -66,8 +72,9 @@ def fit(
     None keeps everything in memory. resume: continue the run in `out` with its own settings.
     settings: fields of FitConfig. on_event: called after every step. rows: indices of the training
     and of the held-out rows, instead of a random split. conditions: what the model is told about
-    each row of data, labels (n,) or values (n, ...) with NaN for what is missing; a tenth of them
-    is lost in training, so that None is the unconditional model. Ctrl-C saves and re-raises.
+    each row of data: labels (n,) or values (n, ...) with NaN for what is missing, the name of a
+    column (which is taken out of the rows), or a file. A tenth of them is lost in training, so
+    that None is the unconditional model. Ctrl-C saves and re-raises.
     Raises InputError on bad data, settings, or an `out` that already holds a run.
     """
     path = None if out is None else Path(out)
@@ -135,9 +142,8 @@ def _begin(
     if path is not None and (path / "config.json").exists():
         raise InputError(f"{path} already holds a run: add --resume, or choose another --out")
     space = _space(config, data) if own.process is None else space_word(own.process.space)
-    dataset = load(data, mixed=space == SYMBOLS).check(rows=2, constants=space == SYMBOLS)
-    if conditions is not None:
-        dataset = dataset.told(conditions)
+    dataset = _conditioned(data, conditions, symbols=space == SYMBOLS)
+    dataset.check(rows=2, constants=space == SYMBOLS)
     if given is None:
         rows = split(dataset, config.n, config.holdout, config.seed)
     else:
@@ -150,10 +156,14 @@ def _begin(
         scaler = coder_for(space, fitted_on)
         named = config.process or default_process(scaler.space)
         config = replace(config, space=space, process=named)
+        if named == FROM_ROWS:
+            config = with_ends(config, scaler, train)
     else:
         scaler = coder_on(own.process.space, dataset, fitted_on)
         config = replace(config, space=space)
-    _check_labels(train.conditions, holdout.conditions)
+    config = _sized(config, scaler, own)
+    if not dataset.labels:
+        _check_labels(train.conditions, holdout.conditions)
     few = train.take(np.arange(min(len(train), CHECK_ROWS)))  # enough to see that they fit
     config, own = _fixed(config, own, build_denoiser(config, scaler, own, few), scaler, train)
     if config.augment != "none" and (dataset.kind != "images" or space != EUCLIDEAN):
@@ -163,6 +173,29 @@ def _begin(
     if path is not None:
         start(path, config, dataset, scaler, rows)
     return config, own, scaler, train, holdout
+
+
+def with_ends(config: FitConfig, scaler: Scaler, train: Dataset) -> FitConfig:
+    """The config with the noise levels that the training rows ask for (`choose_ends`)."""
+    ends = choose_ends(scaler.to_model(train.values))
+    process = f"{FROM_ROWS}:sigma_min={ends.sigma_min:.4g},sigma_max={ends.sigma_max:.4g}"
+    return replace(config, process=process, p_mean=ends.p_mean, p_std=ends.p_std)
+
+
+def _conditioned(data: Any, conditions: Any, *, symbols: bool) -> Dataset:
+    """The rows, with what the model is told about each, if anything."""
+    if not isinstance(conditions, str | Path):
+        dataset = load(data, mixed=symbols)
+        return dataset if conditions is None else dataset.told(conditions)
+    dataset = with_condition(load(data, mixed=True), conditions)
+    return dataset if symbols else numbers_only(without_keys(dataset))
+
+
+def _sized(config: FitConfig, scaler: Scaler, own: Own) -> FitConfig:
+    """The config with its network and width, where these go with the data."""
+    process = process_of(config, scaler, own.process)
+    name = config.network or default_name(process, scaler.point_shape)
+    return replace(config, network=name, width=config.width or default_width(name))
 
 
 def _space(config: FitConfig, data: Any) -> str:

@@ -22,7 +22,9 @@ from torch import Tensor, nn
 
 from reverie.curve import LossCurve
 from reverie.data import Dataset, Reading, Scaler, SymbolCoder, coder_from_json, load
+from reverie.data.conditions import column_place, without_column
 from reverie.denoisers import Denoiser, Network, condition_of, network_for
+from reverie.denoisers.networks.conditions import Encoder, Labels
 from reverie.errors import InputError
 from reverie.files import read_json, write_bytes, write_json
 from reverie.plan import StepCharges
@@ -127,12 +129,19 @@ def build_denoiser(
             "this run was fitted with a module of your own: pass body=YourModule(...)"
         )
     rows = None if train is None else scaler.to_model(train.values)
-    told = None if train is None else conditions_of(train)
     return network_for(
         process_of(config, scaler, own.process), scaler.point_shape, config.network,
         config.width, config.depth, body=own.body, train=rows,
-        condition=None if told is None else condition_of(told),
+        condition=None if train is None else encoder_of(train),
     )  # fmt: skip
+
+
+def encoder_of(train: Dataset) -> Encoder | None:
+    """How a network takes the conditions of the training rows; as many labels as have names."""
+    told = conditions_of(train)
+    if told is None:
+        return None
+    return Labels(len(train.labels)) if train.labels else condition_of(told)
 
 
 def process_of(config: FitConfig, scaler: Scaler, own: Process | None = None) -> Process:
@@ -182,6 +191,7 @@ def start(path: Path, config: FitConfig, data: Dataset, scaler: Scaler, rows: An
         "shared_duplicates": shared,
         "scaler": scaler.to_json(),
         "reading": None if data.reading is None else data.reading.to_json(),
+        "condition": {"name": data.condition, "labels": list(data.labels)},
     })  # fmt: skip
     if data.in_memory:
         write_bytes(path / "data.npy", lambda file: np.save(file, data.values))
@@ -211,15 +221,19 @@ def whole_data(path: Path) -> tuple[FitConfig, Scaler, Dataset]:
     stored = path / "data.npy"
     symbols = isinstance(scaler, SymbolCoder)
     said = None if info.get("reading") is None else Reading.from_json(info["reading"])
+    known = info.get("condition", {})
+    name, labels = str(known.get("name", "")), tuple(known.get("labels", ()))
     if stored.exists():
         values = load(stored).values.reshape(info["shape"])
         data = Dataset(values, scaler.kind, info["source"], scaler.layout, **scaler.of_table())
     else:
-        data = load(info["source"], mixed=symbols, reading=said, keys=True)
+        data = load(info["source"], mixed=symbols or bool(name), reading=said, keys=True)
+        if column_place(data, name) is not None and list(data.values.shape) != info["shape"]:
+            data = without_column(data, name)
     if data.sha256() != info["sha256"]:
         raise InputError(f"{info['source']} has changed since {path} was fitted on it")
     if (path / CONDITIONS).exists():
-        data = data.told(np.load(path / CONDITIONS, allow_pickle=False))
+        data = data.told(np.load(path / CONDITIONS, allow_pickle=False), labels, name)
     return config, scaler, data
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from reverie.auditing import Verdict, audit
+from reverie.auditing.classes import Classes
 from reverie.auditing.judging import Judging
 from reverie.auditing.model.membership import membership_rows
 from reverie.auditing.row import Row
@@ -26,6 +27,7 @@ SAMPLE_STEPS = 20
 PAIRED_STEPS = 18  # of Heun's solver (Karras et al. 2022)
 CURVE_ROWS, MEMBERSHIP_ROWS = 2000, 1000
 COSTLY_ROWS = 400  # a U-Net takes minutes on thousands
+COSTLY = ("unet", "convolutional")
 PAIRS, LEAST_PAIRED = 1_000_000, 16  # of the memoriser on a manifold: a heat kernel for each
 STEP_NODES, STEP_ROWS = 33, 128
 
@@ -41,7 +43,7 @@ def standard_curves(
     noise is not Gaussian, since pairs of rows cost more there).
     """
     if rows is None:
-        costly = run.config.network == "unet" or run.process.gaussian is None
+        costly = run.config.network in COSTLY or run.process.gaussian is None
         rows = COSTLY_ROWS if costly else CURVE_ROWS
     train, held = run.train_points(), run.holdout_points()
     process = run.process
@@ -165,6 +167,27 @@ def draw(
     model is told, one row for all or one for each; by default a run with conditions draws them
     from its training rows', so that the samples follow the law of the data.
     """
+    values, chosen, _ = draw_told(
+        run, n, steps, plan, sampler, clock=clock, condition=condition, seed=seed,
+        batch_size=batch_size, progress=progress,
+    )  # fmt: skip
+    return values, chosen
+
+
+def draw_told(
+    run: Fitted,
+    n: int,
+    steps: int = SAMPLE_STEPS,
+    plan: str = "loss-adaptive",
+    sampler: str = "ancestral",
+    *,
+    clock: str | None = None,
+    condition: Tensor | None = None,
+    seed: int = 0,
+    batch_size: int = 4096,
+    progress: Ticker | None = None,
+) -> tuple[np.ndarray, AnyPlan, Tensor | None]:
+    """As `draw`, and what the model was told about each sample: (n, ...), or (1, ...) for all."""
     chosen = sampling_plan(run, steps, plan, clock, sampler)
     generator = torch.Generator().manual_seed(seed)
     known, parts = conditions_of(run.train), []
@@ -179,7 +202,7 @@ def draw(
         parts.append(run.scaler.to_user(points))
         if progress is not None:
             progress(start + count, n)
-    return np.concatenate(parts), chosen
+    return np.concatenate(parts), chosen, condition
 
 
 def _points(
@@ -224,10 +247,11 @@ def audit_run(
 ) -> tuple[Verdict, np.ndarray]:
     """Audit a run: `n` samples of it, its splits, its leak and its membership tests.
 
-    judging: as in `audit`; its seed is `seed`. extra: further lines of the table. Returns
-    the verdict and the samples (n, *shape) in the data's own units.
+    A run that is told labels is audited within its classes: samples are compared with rows of
+    their own. judging: as in `audit`; its seed is `seed`. extra: further lines of the table.
+    Returns the verdict and the samples (n, *shape) in the data's own units.
     """
-    drawn, _ = draw(run, n, sampling_steps, seed=seed, **drawing)
+    drawn, _, told_samples = draw_told(run, n, sampling_steps, seed=seed, **drawing)
     samples = run.train.with_values(drawn, "the samples")
     points = run.train_points(), run.holdout_points()
     lines = []
@@ -239,8 +263,8 @@ def audit_run(
         )  # fmt: skip
     verdict = audit(
         run.train, run.holdout, samples, curves=(run.curves["train"], run.curves["holdout"]),
-        space=run.scaler, extra=[*lines, *extra], judging=judging or Judging(), units=False,
-        seed=seed,
+        space=run.scaler, classes=_classes(run, told_samples, len(drawn)),
+        extra=[*lines, *extra], judging=judging or Judging(), units=False, seed=seed,
     )  # fmt: skip
     if run.rows is not None:
         train_rows = run.rows[0]
@@ -254,5 +278,13 @@ def audit_run(
     return verdict, drawn
 
 
+def _classes(run: Fitted, told: Tensor | None, n: int) -> Classes | None:
+    """The labels of training, held-out and sampled rows, where the run is told labels."""
+    sides = run.train.conditions, run.holdout.conditions
+    if told is None or sides[0] is None or sides[1] is None or sides[0].dtype.kind != "i":
+        return None
+    return Classes((*sides, told.expand(n).cpu().numpy()), run.train.condition)
+
+
 def _membership_rows(run: Fitted) -> int:
-    return COSTLY_ROWS if run.config.network == "unet" else MEMBERSHIP_ROWS
+    return COSTLY_ROWS if run.config.network in COSTLY else MEMBERSHIP_ROWS

@@ -12,6 +12,7 @@ from reverie.auditing import Verdict
 from reverie.plan import AnyPlan
 from reverie.runs.export import export
 from reverie.runs.folder import Fitted
+from reverie.runs.given import condition_given
 from reverie.runs.readings import SAMPLE_STEPS, audit_run, draw, sampling_plan, standard_curves
 
 
@@ -24,8 +25,20 @@ class Run(Fitted):
         """Training rows (n, *shape) in the data's own units."""
         return self.train.values
 
-    def sample(self, n: int, steps: int = SAMPLE_STEPS, **options: Any) -> np.ndarray:
-        """Draw `n` samples (n, *shape) in the data's own units; options as in `readings.draw`."""
+    @property
+    def holdout_values(self) -> np.ndarray:
+        """Held-out rows (m, *shape) in the data's own units."""
+        return self.holdout.values
+
+    def sample(
+        self, n: int, steps: int = SAMPLE_STEPS, *, given: Any = None, **options: Any
+    ) -> np.ndarray:
+        """Draw `n` samples (n, *shape) in the data's own units; options as in `readings.draw`.
+
+        given: what the model is told, in words (see `runs.given`), as the name of a label.
+        """
+        if given is not None:
+            options["condition"] = condition_given(self, str(given))
         return draw(self, n, steps, **options)[0]
 
     def plan(self, steps: int = SAMPLE_STEPS, **options: Any) -> AnyPlan:

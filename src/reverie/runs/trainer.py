@@ -25,7 +25,7 @@ from reverie.objectives.averaging import Average, Averaged, learning_rate
 from reverie.runs.config import FitConfig
 
 CHECK_LEVELS, CHECK_ROWS = 24, 512
-SMALL_WORK = 2e8  # weights x batch: about 20 ms a step on one core
+SMALL_WORK = 2e8  # multiplications of a batch, one way: about 20 ms a step on one core
 
 
 @dataclass
@@ -73,11 +73,12 @@ class Trainer:
         self.generator = torch.Generator(device).manual_seed(config.seed)
         self.conditions = tuple(None if c is None else c.to(device) for c in conditions)
         self.objective = build_objective(
-            config.objective, network, self.train, config.seed + 2, conditions=self.conditions[0]
-        )
+            config.objective, network, self.train, config.seed + 2,
+            conditions=self.conditions[0], bump=config.bump,
+        )  # fmt: skip
         self.progress = Progress()
         self.started = 0
-        self.work = sum(p.numel() for p in network.parameters()) * config.batch_size
+        self.work = _operations(network) * config.batch_size
         self.optimiser = torch.optim.AdamW(
             network.parameters(),
             lr=config.lr,
@@ -257,6 +258,12 @@ class Trainer:
         self.objective.restore(groups.get("law", {}))
         self.progress = Progress(**{k: _number(v) for k, v in note.items()})
         self.started = self.progress.step
+
+
+def _operations(network: nn.Module) -> int:
+    """Multiplications a point takes, about: one for each weight, unless the network says more."""
+    said = sum(getattr(module, "operations", 0) for module in network.modules())
+    return said or sum(p.numel() for p in network.parameters())
 
 
 def _number(value: Any) -> Any:

@@ -12,18 +12,28 @@ would be by chance between independent sets of n with one law. That law is read 
 their pairs dealt anew: exchanging a pair turns the sign of its rows of h, and random signs give
 the standard error and the share that lies as high.
 
+New draws are to agree as well, and the fewest steps that pass are those that were lucky. So K is
+taken only where the distance, with KEPT standard errors of its own from one set of pairs to the
+next, stays below what chance reaches at LEVEL.
+
+Beside it stands a classifier, of what a distance of whole points misses: boosted trees learn K
+from 4K on half of the pairs and judge the rest. Where the law is one, a pair (a, b) of which just
+one is called 4K is as likely to be called so in a as in b, so that a coin counts them exactly.
+
 Steps are doubled until the draws agree, then halved between the last two; a run at 4K steps serves
 twice.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from scipy import stats
 from torch import Tensor
 
 from reverie.curve import LossCurve
@@ -37,10 +47,21 @@ from reverie.sampling.samplers import sampler_named
 
 MORE = 4
 MOST = 64  # steps whose draws are compared with four times as many
-SIGNS = 500
+DEALS, SIGNS = 8, 250  # of the same draws to other pairs, and of signs to these
 LEVEL = 0.05
+KEPT = 1.6449  # standard errors that 19 new draws in 20 stay below
 LEAST_DRAWS = 20
 BLOCK = 1024
+COLUMNS, TREES = 64, 50
+
+
+@dataclass(frozen=True)
+class Called:
+    """How many of `count` unseen draws a classifier called by their right number of steps."""
+
+    accuracy: float
+    p_value: float
+    count: int
 
 
 @dataclass(frozen=True)
@@ -51,11 +72,19 @@ class Compared:
     energy: float
     stderr: float
     p_value: float
+    error: float = 0.0  # of the distance and of `critical`, from one set of pairs to the next
+    critical: float = math.inf  # what chance reaches at LEVEL
+    classifier: Called | None = None
 
     @property
     def told(self) -> bool:
         """Whether the draws at K steps can be told from those at 4K."""
         return self.p_value < LEVEL
+
+    @property
+    def settled(self) -> bool:
+        """Whether they cannot, and new draws most likely neither."""
+        return not self.told and self.energy + KEPT * self.error <= self.critical
 
 
 @dataclass(frozen=True)
@@ -74,32 +103,90 @@ class DrawnSteps:
     def __str__(self) -> str:
         cost = f"{self.evaluations:,} evaluations of single states"
         if self.steps is None:
+            last = self.tried[-1]
+            word = "can" if last.told else "may"
             return (
-                f"{self.sampler}: {self.n:,} draws at {self.tried[-1].steps} steps can still be "
-                f"told from as many at {MORE * self.tried[-1].steps} (found with {cost})"
+                f"{self.sampler}: {self.n:,} draws at {last.steps} steps {word} still be told "
+                f"from as many at {MORE * last.steps} (found with {cost})"
             )
         here = next(c for c in self.tried if c.steps == self.steps)
         return (
             f"{self.sampler}: {self.steps} steps; {self.n:,} draws cannot be told from as many at "
             f"{MORE * self.steps} (energy distance {here.energy:.2g}, standard error "
-            f"{here.stderr:.2g}; found with {cost})"
+            f"{here.stderr:.2g}{_beside(here.classifier)}; found with {cost})"
         )
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers and the sentence."""
-        tried = [vars(c) | {"told": c.told} for c in self.tried]
+        tried = [asdict(c) | {"told": c.told, "settled": c.settled} for c in self.tried]
         plain = {k: getattr(self, k) for k in ("sampler", "n", "steps", "evaluations")}
         return plain | {"tried": tried, "sentence": str(self)}
 
 
+def _beside(found: Called | None) -> str:
+    if found is None:
+        return ""
+    return (
+        f"; boosted trees call {found.accuracy:.0%} of the draws rightly, p = {found.p_value:.2g}"
+    )
+
+
+def paired_classifier(first: Tensor, second: Tensor, seed: int = 0) -> Called:
+    """How well boosted trees tell draws (n, *shape) from others that were paired with them.
+
+    p is exact and one-sided (McNemar's test; see the module). Over 64 columns of numbers are seen
+    in 64 principal coordinates of both sets together. Raises InputError on sets of two shapes.
+    """
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    if first.shape != second.shape:
+        raise InputError(f"two sets of one shape are compared, not {first.shape}, {second.shape}")
+    n, half = len(first), len(first) // 2
+    rows = torch.cat([first, second]).detach().flatten(1).cpu().double()
+    rows = (_principal(rows) if first.is_floating_point() else rows).numpy()
+    deal = np.random.default_rng(seed).permutation(n)
+    learnt, rest = deal[:half], deal[half:]
+    model = HistGradientBoostingClassifier(max_iter=TREES, random_state=seed)
+    model.fit(rows[np.r_[learnt, n + learnt]], np.repeat([0, 1], half))
+    called = model.predict(rows[np.r_[rest, n + rest]]).reshape(2, -1)  # 1: the second set
+    right, wrong = int((called[1] > called[0]).sum()), int((called[1] < called[0]).sum())
+    p_value = float(stats.binom.sf(right - 1, right + wrong, 0.5)) if right + wrong else 1.0
+    return Called(0.5 + (right - wrong) / called.size, p_value, called.size)
+
+
+def _principal(rows: Tensor) -> Tensor:
+    """Rows (n, d), or where d is larger their COLUMNS principal coordinates."""
+    if rows.shape[1] <= COLUMNS:
+        return rows
+    centred = rows - rows.mean(0)
+    some = centred[:: -(-len(rows) // BLOCK)]
+    values, vectors = torch.linalg.eigh(some @ some.T)
+    keep = values[-COLUMNS:].clamp(min=values[-1] * 1e-12).sqrt()
+    return centred @ (some.T @ (vectors[:, -COLUMNS:] / keep))
+
+
+class Energy(NamedTuple):
+    """A distance of two sets of pairs, and what chance would give.
+
+    stderr, critical, p_value: of independent sets of n with one law, their standard error, the
+    value that one in twenty passes, and the share that lies as high. error: the standard error of
+    the distance from one set of pairs to the next, and of that value from one deal to the next.
+    """
+
+    energy: float
+    stderr: float
+    p_value: float
+    error: float
+    critical: float
+
+
 def paired_energy(
     first: Tensor, second: Tensor, signs: int = SIGNS, generator: torch.Generator | None = None
-) -> tuple[float, float, float]:
-    """Energy distance of draws (n, *shape) that were paired by their noise, and two of chance.
+) -> Energy:
+    """Energy distance of draws (n, *shape) that were paired by their noise, held against chance.
 
-    Unbiased, so that it may be negative. Then its standard error between independent sets of n
-    with one law, and p, the share of such that lies as high: exact where the sets are independent,
-    cautious where pairs share noise. Integers are symbols and stand a share of their sites apart,
+    Unbiased, so that it may be negative. p is exact where the sets are independent, cautious where
+    pairs share noise. Integers are symbols and stand a share of their sites apart,
     other points Euclid's distance. Raises InputError on sets of two shapes.
     """
     if first.shape != second.shape:
@@ -109,14 +196,22 @@ def paired_energy(
     across, own, other = apart(a, b), apart(a, a), apart(b, b)
     n = len(a)
     device = "cpu" if generator is None else generator.device
-    energy = float(_kernel(across, own, other).sum() / (n * (n - 1)))
-    deal = torch.randperm(n, generator=generator, device=device).cpu()
-    chance = _kernel(across[:, deal], own, other[deal][:, deal])
-    coins = torch.randint(2, (n, signs), generator=generator, device=device)
-    turned = (2 * coins - 1).to(chance)
-    drawn = (turned * (chance @ turned)).sum(0) / (n * (n - 1))
+    found = _kernel(across, own, other)
+    energy, rows = float(found.sum() / (n * (n - 1))), found.sum(1) / (n - 1)
+    noise = float(found.square().mean()) / (n - 1)  # of a row's mean where its law is one
+    error = math.sqrt((4 * max(float(rows.var()) - noise, 0.0) + 2 * noise) / n)
+    drawn = torch.empty(DEALS, signs, dtype=torch.float64)
+    for row in drawn:
+        deal = torch.randperm(n, generator=generator, device=device).cpu()
+        chance = _kernel(across[:, deal], own, other[deal][:, deal])
+        coins = torch.randint(2, (n, signs), generator=generator, device=device)
+        turned = (2 * coins - 1).to(chance)
+        row.copy_((turned * (chance @ turned)).sum(0) / (n * (n - 1)))
     as_high = int((drawn >= energy - 1e-12 * abs(energy)).sum())
-    return energy, float(drawn.std()), (1 + as_high) / (1 + signs)
+    p_value = (1 + as_high) / (1 + drawn.numel())
+    error = math.hypot(error, float(drawn.quantile(1 - LEVEL, dim=1).std()))
+    critical = float(drawn.quantile(1 - LEVEL))
+    return Energy(energy, float(drawn.std()), p_value, error, critical)
 
 
 def _kernel(across: Tensor, own: Tensor, other: Tensor) -> Tensor:
@@ -225,6 +320,11 @@ class _Draws:
         found = paired_energy(self(steps), self(MORE * steps), generator=signs)
         return Compared(steps, *found)
 
+    def classified(self, found: Compared) -> Compared:
+        """The same with what a classifier says of these draws."""
+        first, second = self(found.steps), self(MORE * found.steps)
+        return replace(found, classifier=paired_classifier(first, second, self.seed % 2**32))
+
 
 def _search(draws: _Draws, most: int) -> DrawnSteps:
     """Doubling until the draws agree, then halving between the last two numbers of steps."""
@@ -233,15 +333,17 @@ def _search(draws: _Draws, most: int) -> DrawnSteps:
         steps, below = 1, 0
         while True:
             tried[steps] = draws.compare(steps)
-            if not tried[steps].told or steps >= most:
+            if tried[steps].settled or steps >= most:
                 break
             below, steps = steps, min(2 * steps, most)
-        found = None if tried[steps].told else steps
+        found = steps if tried[steps].settled else None
         while found is not None and found - below > 1:
             middle = (below + found) // 2
             tried[middle] = draws.compare(middle)
-            below, found = (middle, found) if tried[middle].told else (below, middle)
+            below, found = (below, middle) if tried[middle].settled else (middle, found)
     finally:
         draws.counter.remove()
+    if found is not None:
+        tried[found] = draws.classified(tried[found])
     order = tuple(tried[k] for k in sorted(tried))
     return DrawnSteps(draws.sampler, draws.n, found, order, draws.evaluations)

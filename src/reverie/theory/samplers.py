@@ -77,8 +77,10 @@ def variance_path(
         spread = sigma[:-1] ** 2 - (alpha[:-1] / alpha[1:] * sigma[1:]) ** 2
     path = np.empty_like(gain, dtype=np.float64)
     path[0] = sigma[0] ** 2 if start is None else start
-    for k in range(len(kept)):
-        path[k + 1] = (kept[k] + clean[k] * gain[k]) ** 2 * path[k] + spread[k]
+    factor = (kept[:, None] + clean[:, None] * gain[:-1]) ** 2
+    for k, added in enumerate(spread):
+        np.multiply(factor[k], path[k], out=path[k + 1])
+        path[k + 1] += added
     return path
 
 

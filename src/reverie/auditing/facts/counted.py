@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,7 +17,7 @@ from reverie.auditing.facts.near import Closest, Pool, near
 from reverie.auditing.facts.row_keys import Keys
 from reverie.auditing.facts.rows_of import Rows
 from reverie.auditing.facts.spikes import spikes
-from reverie.auditing.facts.verbatim import Repeats, agreement, repeats, verbatim
+from reverie.auditing.facts.verbatim import Repeats, agreement, distinct_share, repeats, verbatim
 from reverie.auditing.facts.words import sentences
 from reverie.errors import InputError
 
@@ -143,7 +144,8 @@ def count_facts(
     """Count samples that are, or nearly are, training rows, with the same for held-out rows.
 
     space: from `common_space`, with samples. products: also search pairs of changes of pictures.
-    total: how many samples were drawn, where these are some of them; chance is reckoned with all.
+    total: how many samples were drawn, where these are some of them; chance is reckoned with all
+    that differ: a sample that is given many times has one chance to be a training row.
     pool: what is known of the training and held-out rows, where they were asked before.
     density: count spikes, which cost most.
     progress: called with the kinds of facts done and their number. Needs no null: it holds with a
@@ -153,7 +155,7 @@ def count_facts(
     if len(space.drawn) == 0:
         raise InputError("there are no samples whose copies could be counted")
     rows, space = Rows.of(space), _varying(space)
-    count = len(rows.drawn) if total is None else total
+    count = math.ceil((len(rows.drawn) if total is None else total) * distinct_share(rows))
     if pool is not None:
         rows.__dict__["keys"] = pool.keys
     tell = progress or (lambda done, total: None)

@@ -8,7 +8,9 @@ The rows that fresh draws would come so near to are counted on the pool itself: 
 is taken out and asked whether it is near another. Within a smaller share q of the third, fresh
 draws are fewer by q^D, and rows are counted within several q. D is half the dimension that the two
 nearest distances of the pool show (Facco, d'Errico, Rodriguez, Laio 2017), at least 1, so that the
-expectation is too high rather than too low.
+expectation is too high rather than too low. Where a row and its nearest agree in all but c
+columns, as on tables with categories, only those are free: such pairs are counted by their c, and
+have D = c.
 """
 
 from __future__ import annotations
@@ -27,8 +29,32 @@ SHARE = 1 / 3  # of the distance to the nearest other row
 NOISE = 0.25  # deviations per column
 SHARES = tuple(2.0**-k for k in range(8))  # of SHARE
 LOOKS = 1e10  # products that may be spent on asking rows of the pool
+NUMBERS = 2**22  # compared at a time
 COLUMNS = 64  # columns in which cells of other rows are sought
 SPARE = 16  # neighbours among which one of another group is sought
+OUTWARDS = 65  # pool rows within a radius that are told apart, and the row itself
+
+
+@dataclass(frozen=True, eq=False)
+class Fresh:
+    """How near fresh draws come: the share that is near a row, and the pool's dimension.
+
+    agreeing: (c, share) of those near rows that differ from the draw in c columns, fewer than D.
+    """
+
+    share: float
+    dimension: float
+    agreeing: tuple[tuple[int, float], ...] = ()
+
+    @property
+    def slow(self) -> float:
+        """D, half the dimension."""
+        return max(self.dimension / 2, 1.0)
+
+    def within(self, q: float) -> float:
+        """Share of fresh draws within q of the third."""
+        agreeing = sum(share * q**columns for columns, share in self.agreeing)
+        return self.share * q**self.slow + agreeing
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,9 +98,14 @@ class Pool:
         )  # fmt: skip
 
     @cached_property
-    def fresh(self) -> tuple[float, float]:
+    def fresh(self) -> Fresh:
         """See `fresh_rate`; measured once."""
         return fresh_rate(self)
+
+    @cached_property
+    def outwards(self) -> np.ndarray:
+        """Distances (N, OUTWARDS) from every row to the nearest rows, itself the first."""
+        return nearest(self.points, self.points, OUTWARDS)[0]
 
     def spacing(self, rows: np.ndarray, without: np.ndarray | None = None) -> np.ndarray:
         """Distance (R,) from each row to the nearest of another group, and not of `without`."""
@@ -117,9 +148,7 @@ def near(space: CommonSpace, pool: Pool, closest: Closest, total: int) -> Fact:
     ratio[close[recombined]] = np.inf
     n, m = int((pool.train & ~pool.held).sum()), int((pool.held & ~pool.train).sum())
     per_share = total * n / len(pool.points)  # samples, for each training row
-    share, dimension = pool.fresh
-    slow = max(dimension / 2, 1.0)
-    expected = {q: per_share * (share * q**slow + pool.atoms) for q in SHARES}
+    expected = {q: per_share * (pool.fresh.within(q) + pool.atoms) for q in SHARES}
     met = {q: _rows_met(pool, place[ratio < q * SHARE]) for q in SHARES}
     sure = [q for q in SHARES if _too_many(*met[q], expected[q], n, m)]
     outnumber = beyond_held(len(met[1.0][0]), n, len(met[1.0][1]), m)
@@ -153,8 +182,8 @@ def ratios_to(pool: Pool, distance: np.ndarray, place: np.ndarray) -> np.ndarray
     return ratio
 
 
-def fresh_rate(pool: Pool) -> tuple[float, float]:
-    """Share of left-out pool rows that are near another (one added), and the pool's dimension."""
+def fresh_rate(pool: Pool) -> Fresh:
+    """How near left-out pool rows are to others (one near row added), and the dimension."""
     total, width = pool.points.shape
     most = int(min(max(LOOKS / (total * width), 200), total))
     asked = np.sort(np.random.default_rng(0).choice(total, most, replace=False))
@@ -163,17 +192,40 @@ def fresh_rate(pool: Pool) -> tuple[float, float]:
     apart = (pool.group[index[:, 0]] != pool.group[asked]) & (distance[:, 0] > 0)
     asked, distance, index = asked[apart], distance[apart], index[apart]
     if len(asked) == 0:
-        return 1.0, 1.0
+        return Fresh(1.0, 1.0)
     place = index[:, 0]
     inside = np.flatnonzero(distance[:, 0] <= pool.reach)
     spacing = pool.spacing(place[inside], without=asked[inside])
-    hits = int((distance[inside, 0] < SHARE * spacing).sum())
+    hits = np.zeros(len(asked), bool)
+    hits[inside] = distance[inside, 0] < SHARE * spacing
     log = np.log(distance[:, 1] / distance[:, 0])
     dimension = min(max(len(log) / max(log.sum(), 1e-9), 1.0), width)
     # ranks leave the pool evenly spaced, which fresh draws are not: no rate below that of a
     # smooth density
-    share = max((hits + 1) / len(asked), SHARE**dimension)
-    return share, float(dimension)
+    share = max((hits.sum() + 1) / len(asked), SHARE**dimension)
+    free = _free_columns(pool.points, asked, place)
+    return Fresh(float(share), float(dimension), _agreeing(free, hits, dimension / 2))
+
+
+def _free_columns(points: np.ndarray, rows: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """(R,) in how many columns each row differs from the other one."""
+    size = max(1, NUMBERS // points.shape[1])
+    return np.concatenate(
+        [
+            (points[rows[k : k + size]] != points[others[k : k + size]]).sum(1)
+            for k in range(0, len(rows), size)
+        ]
+    )
+
+
+def _agreeing(free: np.ndarray, hits: np.ndarray, most: float) -> tuple[tuple[int, float], ...]:
+    """(c, share) of the rows that are near and differ in c < `most` columns; one row is added,
+    which differs in c columns as often as all nearest rows do."""
+    return tuple(
+        (c, float((hits[free == c].sum() + (free == c).mean()) / len(free)))
+        for c in range(1, int(np.ceil(most)))
+        if (free == c).any()
+    )
 
 
 def _recombined(members: np.ndarray, drawn: np.ndarray, rows: np.ndarray) -> np.ndarray:

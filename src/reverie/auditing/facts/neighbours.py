@@ -181,10 +181,18 @@ def _merge(best: Tensor, found: Tensor, score: Tensor, minima: Tensor, start: in
     """
     width, groups = best.shape[1], minima.shape[1]
     rows = (minima.amin(1) < best[:, -1]).nonzero()[:, 0]
-    chosen = minima[rows].topk(min(width, groups), dim=1, largest=False).indices
-    near = score.unflatten(1, (-1, GROUP))[rows[:, None], chosen].flatten(1)
-    value, place = near.topk(min(width, near.shape[1]), dim=1, largest=False)
-    place = start + chosen.gather(1, place // GROUP) * GROUP + place % GROUP
+    if groups <= width:  # every group may hold one of the smallest
+        near = score if len(rows) == len(score) else score[rows]
+        value, place = near.topk(min(width, near.shape[1]), dim=1, largest=False)
+        place = start + place
+    else:
+        chosen = minima[rows].topk(width, dim=1, largest=False, sorted=False).indices
+        near = score.unflatten(1, (-1, GROUP))[rows[:, None], chosen].flatten(1)
+        value, place = near.topk(min(width, near.shape[1]), dim=1, largest=False)
+        place = start + chosen.gather(1, place // GROUP) * GROUP + place % GROUP
+    if start == 0 and value.shape[1] == width:  # nothing was found before
+        best[rows], found[rows] = value, place
+        return
     value, keep = torch.cat([best[rows], value], 1).topk(width, dim=1, largest=False)
     best[rows], found[rows] = value, torch.cat([found[rows], place], 1).gather(1, keep)
 

@@ -24,11 +24,10 @@ from scipy import stats
 
 from reverie.auditing.common_space import CommonSpace
 from reverie.auditing.facts.fact import Fact, Match, beyond_held
-from reverie.auditing.facts.near import Closest, Pool
+from reverie.auditing.facts.near import OUTWARDS, Closest, Pool
 from reverie.auditing.facts.neighbours import nearest
 
 SAMPLES = (8, 16, 32, 64)  # counted outwards from every row
-ROWS = 64  # pool rows within the radius that are told apart
 GROWTH = 1.5 ** np.arange(-2, 7)  # radii that are then tried around a flagged row
 LEVEL, FLAGGED, NARROW = 1e-3, 1e-5, 1e-5
 WORK = 2e10  # products that may be spent
@@ -80,7 +79,12 @@ def clumps(pool: Pool, drawn: np.ndarray, closest: Closest) -> list[Clump]:
     left = left[_some(len(left), width, rng)]
     most = int(max(WORK / (width * (len(rows) + len(left))), 64))
     queries = np.argsort(-count, kind="stable")[: min(most, int((count > 0).sum()))]
-    surprise, radius = _surprise(pool.points[queries], pool.points[rows], drawn[left])
+    known = 2 * len(queries) > len(rows) == len(pool.points)  # worth its while, and kept
+    others = pool.points[rows]
+    to_pool = (
+        pool.outwards[queries] if known else nearest(pool.points[queries], others, OUTWARDS)[0]
+    )
+    surprise, radius = _surprise(pool.points[queries], to_pool, len(rows), drawn[left])
     order = np.argsort(surprise, kind="stable")
     order = order[(surprise[order] < FLAGGED) & (radius[order] <= pool.reach)]
     found: list[Clump] = []
@@ -113,20 +117,23 @@ def _some(count: int, width: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _surprise(
-    queries: np.ndarray, pool: np.ndarray, drawn: np.ndarray
+    queries: np.ndarray, to_pool: np.ndarray, count: int, drawn: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Least probability (Q,) over the radii, and the radius (Q,) at which it is least."""
+    """Least probability (Q,) over the radii, and the radius (Q,) at which it is least.
+
+    to_pool: distances (Q, OUTWARDS) to the nearest of `count` pool rows.
+    """
     to_samples = nearest(queries, drawn, SAMPLES[-1])[0]
-    to_pool = nearest(queries, pool, ROWS + 1)[0]
     own = to_pool[:, 0] == 0  # a query that is a row of the pool is not its own neighbour
     least, radius = np.ones(len(queries)), np.zeros(len(queries))
-    total = len(drawn) + len(pool)
+    total = len(drawn) + count
     for k in SAMPLES:
         if k > to_samples.shape[1]:
             break
         reach = to_samples[:, k - 1]
         inside = (to_pool <= reach[:, None]).sum(1) - own
-        p = stats.hypergeom.sf(k - 1, total, len(drawn), np.minimum(k + inside, total))
+        seen, which = np.unique(inside, return_inverse=True)  # few counts, a costly law
+        p = stats.hypergeom.sf(k - 1, total, len(drawn), np.minimum(k + seen, total))[which]
         p[inside >= to_pool.shape[1] - 1] = 1.0
         better = (p < least) & (reach > 0)
         least[better], radius[better] = p[better], reach[better]
@@ -139,7 +146,7 @@ def _around(pool: Pool, samples: np.ndarray, row: int, radius: float) -> Clump:
     for _ in range(STEPS):
         gap = np.linalg.norm(samples - centre, axis=1)
         others = np.linalg.norm(pool.points - centre, axis=1)
-        p = [_width(gap, others, size, pool.fresh[1]) for size in sizes]
+        p = [_width(gap, others, size, pool.fresh.dimension) for size in sizes]
         radius = float(sizes[int(np.argmin(p))])
         inside = gap <= radius
         if not inside.any():
@@ -196,7 +203,7 @@ def _stands(pool: Pool, samples: np.ndarray, clump: Clump) -> bool:
     others = np.delete(np.linalg.norm(pool.points - point, axis=1), clump.place)
     if _chance(gap, others, clump.radius) > np.log(LEVEL / len(pool.points)):
         return False
-    return _width(gap, others, clump.radius, pool.fresh[1]) <= np.log(NARROW)
+    return _width(gap, others, clump.radius, pool.fresh.dimension) <= np.log(NARROW)
 
 
 def _records(found: list[Clump], pool: Pool) -> list[Match]:

@@ -54,7 +54,8 @@ def agreement(pool: Keys, queries: np.ndarray, k: int) -> Agreement:
 def verbatim(rows: Rows, equal: Agreement, total: int) -> list[Fact]:
     """Equal rows: of unique values, and of values that rows share (never a copy by itself).
 
-    equal: `agreement` of the samples at k = 0. total: samples that were drawn.
+    equal: `agreement` of the samples at k = 0. total: samples that were drawn, equal ones
+    as one.
     """
     unique = _unique_fact(rows, equal, total)
     shared = equal.met & (equal.row < 0)
@@ -65,6 +66,11 @@ def repeats(rows: Rows) -> Repeats:
     """Samples that stand several times: a collapsed generator."""
     count = np.unique(rows.drawn_keys, return_counts=True)[1]
     return Repeats(len(rows.drawn), len(count), int(count.max(initial=0)))
+
+
+def distinct_share(rows: Rows) -> float:
+    """Share of the samples that differ from one another."""
+    return len(np.unique(rows.drawn_keys)) / len(rows.drawn)
 
 
 def _unique_fact(rows: Rows, equal: Agreement, total: int) -> Fact:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from reverie.denoisers.base import Denoiser
 from reverie.denoisers.exact.adaptive_mixture import AdaptiveMixture
 from reverie.denoisers.networks.conditions import Encoder, Values
+from reverie.denoisers.networks.convolutional_unet import ConvolutionalUNet
 from reverie.denoisers.networks.linear_sde import StateNetwork
 from reverie.denoisers.networks.network import MaskedNetwork, Network, ResidualMLP
 from reverie.denoisers.networks.operator import FourierNeuralOperator
@@ -37,6 +38,9 @@ from reverie.processes import (
 from reverie.spaces import Functions
 
 HEADS = 4
+WIDTH, CONVOLUTIONAL_WIDTH = 256, 64
+CHANNELS, PICTURE_SIDE, VOLUME_SIDE = 4, 16, 4  # of pictures and volumes that get convolutions
+MLP_BLOCKS = 3  # `depth` for which a level of the convolutional network has one block
 WAVES = 12  # of a Fourier neural operator, along each axis
 BANDWIDTHS, WIDEST = 5, 0.1  # of the kernel estimate, from tau_min on
 
@@ -73,8 +77,8 @@ class Wanted:
 def network_for(
     process: Process,
     shape: tuple[int, ...],
-    name: str = "mlp",
-    width: int = 256,
+    name: str | None = "mlp",
+    width: int | None = None,
     depth: int = 3,
     *,
     body: nn.Module | None = None,
@@ -84,14 +88,29 @@ def network_for(
 ) -> Denoiser:
     """A fresh network for points of `shape`, or around a `body` of the user's own.
 
-    name: mlp; unet (images); fno (functions); transformer (symbols); kernel (manifolds: a kernel
-    estimate of `train` (n, *shape) that a network corrects). condition: what it is told, for
+    name: mlp; convolutional (pictures and volumes); unet (images, of diffusers); fno (functions);
+    transformer (symbols); kernel (manifolds: a kernel estimate of `train` (n, *shape) that a
+    network corrects); None is `default_name`'s. width: None is `default_width`'s. condition: what
+    it is told, for
     Gaussian noise (see `condition_of`). masked: told its own points, where they are observed.
     A process that nobody registered gets a network on its state, and needs `train`, whose noised
     states and targets give it its units. Raises InputError where these do not fit.
     """
+    name = default_name(process, tuple(shape)) if name is None else name
+    width = default_width(name) if width is None else width
     wanted = Wanted(tuple(shape), name, width, depth, body, train, condition, masked)
     return network_of(process, wanted)
+
+
+@singledispatch
+def default_name(process: Process, shape: tuple[int, ...]) -> str:
+    """The network for points of `shape` where none is named; register one for other processes."""
+    return "mlp"
+
+
+def default_width(name: str) -> int:
+    """The width of a network where none is said."""
+    return CONVOLUTIONAL_WIDTH if name == "convolutional" else WIDTH
 
 
 @singledispatch
@@ -104,6 +123,14 @@ def network_of(process: Process, wanted: Wanted) -> Denoiser:
             "train="
         )
     return PlainNetwork(process, wanted.train, wanted.width, wanted.depth, wanted.body)
+
+
+@default_name.register(GaussianProcess)
+def _grid_or_vector(process: GaussianProcess, shape: tuple[int, ...]) -> str:
+    on_functions = isinstance(process.space, Functions)
+    is_picture = len(shape) == 3 and shape[0] <= CHANNELS and min(shape[1:]) >= PICTURE_SIDE
+    is_volume = len(shape) == 4 and min(shape[1:]) >= VOLUME_SIDE
+    return "convolutional" if (is_picture or is_volume) and not on_functions else "mlp"
 
 
 @network_of.register(GaussianProcess)
@@ -119,8 +146,14 @@ def _body(process: GaussianProcess, wanted: Wanted, told: Encoder | None) -> nn.
         return _operator(process, wanted, told)
     if wanted.name == "unet":
         return UNet(wanted.shape, wanted.width, told)
+    if wanted.name == "convolutional":
+        depth = max(1, wanted.depth // MLP_BLOCKS)
+        return ConvolutionalUNet(wanted.shape, wanted.width, depth, told)
     if wanted.name != "mlp":
-        raise InputError(f"network {wanted.name!r} is not for vectors and images: use mlp or unet")
+        raise InputError(
+            f"network {wanted.name!r} is not for vectors and images: use mlp, convolutional or "
+            "unet"
+        )
     return ResidualMLP(wanted.shape, wanted.width, wanted.depth, condition=told)
 
 

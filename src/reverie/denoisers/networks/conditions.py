@@ -52,7 +52,7 @@ class Labels(nn.Module):
 class Values(nn.Module):
     """Numbers of `shape`, any of them missing; standardised by the moments of the training set.
 
-    Vectors are standardised per coordinate, images (C, H, W) per channel.
+    Vectors are standardised per coordinate, images (C, H, W) and volumes per channel.
     """
 
     mean: Tensor
@@ -61,7 +61,7 @@ class Values(nn.Module):
     def __init__(self, shape: tuple[int, ...]) -> None:
         super().__init__()
         self.shape = tuple(shape)
-        per = (shape[0], *(1,) * (len(shape) - 1)) if len(shape) == 3 else self.shape
+        per = (shape[0], *(1,) * (len(shape) - 1)) if len(shape) >= 3 else self.shape
         self.register_buffer("mean", torch.zeros(per))
         self.register_buffer("std", torch.ones(per))
 
@@ -72,7 +72,7 @@ class Values(nn.Module):
     def learn(self, conditions: Tensor) -> Values:
         """Take the moments of training conditions (n, *shape); what is missing does not count."""
         seen = ~conditions.isnan()
-        axes = [0, 2, 3] if len(self.shape) == 3 else [0]
+        axes = [0, *range(2, conditions.ndim)] if len(self.shape) >= 3 else [0]
         count = seen.sum(axes, keepdim=True).clamp(min=1)
         mean = conditions.nan_to_num().sum(axes, keepdim=True) / count
         square = ((conditions - mean).nan_to_num() * seen).square().sum(axes, keepdim=True)
