@@ -33,7 +33,8 @@ def from_tensor(tensor: Tensor, source: str = "the array") -> Dataset:
 def from_array(array: np.ndarray, source: str) -> Dataset:
     """Rows of an array: vectors, or pictures by their shape; a masked cell is missing."""
     if isinstance(array, np.ma.MaskedArray):
-        array = array.astype(np.float64).filled(np.nan) if array.mask.any() else array.data
+        gone, array = np.ma.getmaskarray(array), array.data
+        array = np.where(gone, np.nan, array.astype(np.float64)) if gone.any() else array
     if array.dtype.names:
         return _structured(array, source)
     if array.dtype.kind not in "fiub":

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from reverie.data.dataset import Dataset
+from reverie.data.manifold_coder import SHORT_NAMES as SHORT_NAMES
 from reverie.data.manifold_coder import ManifoldCoder as ManifoldCoder
 from reverie.data.scaler import Scaler, form_of
 from reverie.errors import InputError

@@ -122,8 +122,9 @@ def empty_rows(count: int, width: int) -> np.ndarray:
 def column_from_json(values: dict[str, Any]) -> Column:
     """The column that `asdict` made; fields of a later release are left out."""
     known = {f.name for f in fields(Column)}
-    tuples = {"categories", "words"}
-    return Column(**{k: tuple(v) if k in tuples else v for k, v in values.items() if k in known})
+    given: dict[str, Any] = {k: v for k, v in values.items() if k in known}
+    given |= {k: tuple(given[k]) for k in ("categories", "words") if k in given}
+    return Column(**given)
 
 
 TIMES = ("timestamp", "date", "duration", "time")

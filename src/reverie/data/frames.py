@@ -6,6 +6,7 @@ arrays, as pandas does, is read through these.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -93,7 +94,7 @@ def _role(name: str, reading: Reading) -> str:
 
 def _gaps(field: Column, values: np.ndarray) -> tuple[Column, np.ndarray]:
     missing = "" if np.isnan(values).any() else None
-    return Column(**(field.__dict__ | {"missing": missing})), values
+    return replace(field, missing=missing), values
 
 
 def _whole_texts(name: str, column: Any) -> tuple[Column, np.ndarray]:
@@ -143,7 +144,7 @@ def _times(name: str, column: Any) -> tuple[Column, np.ndarray]:
     if not np.array_equal(np.round(seconds * per).astype(np.int64), ints):
         field, codes = _whole_texts(name, column.cast(pyarrow.string()))
         note = "times to the nanosecond are kept as text"
-        return Column(**(field.__dict__ | {"dtype": dtype, "note": note})), codes
+        return replace(field, dtype=dtype, note=note), codes
     field = Column(name, dtype=dtype, form=_form(dtype, unit), role="time")
     return _gaps(field, np.where(absent, np.nan, seconds))
 

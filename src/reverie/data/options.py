@@ -83,16 +83,16 @@ class Reading:
         columns = values.pop("columns", [])
         known = {f.name for f in fields(cls)}
         try:
-            said = cls(**{
-                k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known
-            })  # fmt: skip
+            given: dict[str, Any] = {k: v for k, v in values.items() if k in known}
+            given = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+            said = cls(**given)
             return replace(said, **_roles(columns, said))
         except (TypeError, KeyError, AttributeError) as error:
             raise InputError(f"what was understood of columns is damaged: {error}") from error
 
     def over(self, other: Reading) -> Reading:
         """What stands here, and where nothing does, what `other` says."""
-        joined = {
+        joined: dict[str, Any] = {
             f.name: getattr(self, f.name) or getattr(other, f.name)
             for f in fields(self)
             if f.name not in ("header", "missing")

@@ -9,6 +9,7 @@ day and month fit every cell, the month comes first after a slash, the day after
 
 from __future__ import annotations
 
+import datetime
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from functools import cache
 import numpy as np
 
 DAY_SECONDS = 86_400
+EPOCH = datetime.date(1970, 1, 1).toordinal()
 ISO_DAY, ISO_TIME = "%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"
 CENTURY = 69  # two digits below it are of this century, as POSIX has it
 MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September",
@@ -287,9 +289,8 @@ def _write(step: int, digits: int, form: str, kinds: set[str]) -> str:
     days, rest = divmod(whole, DAY_SECONDS)
     dated = bool(kinds & {"Y", "y"})
     hour = rest // 3600 if dated or "D" in kinds else whole // 3600
-    day = np.datetime64(days, "D").item() if dated else None
-    if dated and not hasattr(day, "year"):  # beyond the years that a date has
-        day = np.datetime64(0 if days > 0 else -719_162, "D").item()
+    first, last = datetime.date.min.toordinal(), datetime.date.max.toordinal()
+    day = datetime.date.fromordinal(min(max(EPOCH + days if dated else EPOCH, first), last))
 
     def one(token: re.Match[str]) -> str:
         bare, size, kind = token[1], token[2], token[3]

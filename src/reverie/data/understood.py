@@ -136,7 +136,7 @@ def describe(source: Any, reading: Reading | None = None) -> Understanding:
 def understanding(data: Dataset) -> Understanding:
     """What was made of data that are loaded."""
     form = data.form
-    decided = {} if form is None else dict(
+    decided: dict[str, Any] = {} if form is None else dict(
         sep=form.sep, decimal=form.decimal, encoding=form.encoding, header=form.header
     )  # fmt: skip
     tabular = data.kind in ("table", "vectors") and data.values.ndim == 2
@@ -171,7 +171,8 @@ def _kind(data: Dataset, j: int, why: str | None) -> ColumnKind:
     if field.kind == "numeric" and len(distinct):
         known |= dict(zip(("low", "high"), _ends(field, distinct), strict=True))
     if why is not None:
-        return ColumnKind(kind="identifier", **known | {"note": field.note or why})
+        known["note"] = field.note or why
+        return ColumnKind(kind="identifier", **known)
     if len(distinct) < 2:
         return ColumnKind(kind="constant", **known)
     if field.kind == "categorical":
