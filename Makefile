@@ -7,13 +7,14 @@ READY := $(VENV)/.ready
 WORKERS := -n 2 --dist loadfile
 PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest $(WORKERS)
 
-.PHONY: demo test test-all bench compare lint setup clean
+.PHONY: demo test test-all fuzz bench compare lint setup clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo      fit, audit and plan three models on real digits; writes demo/report.html"
 	@echo "make test      the tests, on two workers (about 5 minutes on 2 free cores)"
 	@echo "make test-all  all of them, the slow ones too"
+	@echo "make fuzz      10,000 mutated files of every format; prints what is not refused in a sentence"
 	@echo "make bench     every benchmark, as ratios against a peer or a limit"
 	@echo "make compare BASE=COMMIT  times and results beside an earlier commit's, bit for bit"
 	@echo "make lint      ruff and pyright"
@@ -34,6 +35,9 @@ test: $(READY)
 
 test-all: $(READY)
 	$(PYTEST)
+
+fuzz: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzzing.py 10000
 
 bench: $(READY)
 	$(BIN)/python benchmarks/run_all.py

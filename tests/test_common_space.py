@@ -10,7 +10,6 @@ import pytest
 from scipy import linalg, stats
 
 from reverie.auditing import audit, common_space, nearest
-from reverie.auditing.encoding.numbers import without_no_data
 from reverie.auditing.encoding.texts import BITS, LEVELS, profiles
 from reverie.auditing.facts import surroundings
 from reverie.auditing.facts.closeness import closeness
@@ -21,6 +20,7 @@ from reverie.auditing.model.detection import auc_interval, placements
 from reverie.auditing.nulls.saddlepoint import permutation_p, permutation_tail, saddlepoint_p
 from reverie.auditing.nulls.subset_sums import exact_tail, simulated_tail
 from reverie.data import Column, Dataset
+from reverie.data.no_data import without_no_data
 from reverie.data.times import date_numbers, dates_as_numbers, seconds_of
 from reverie.errors import InputError
 

@@ -151,7 +151,7 @@ BAD_FILES = [
     ("a.csv", b"x,y\n1,2\n3,hello\n", "line 3, column 'y' is 'hello', not a number"),
     ("a.csv", b"x,y\n1,2\n3\n", "line 3 has 1 cells"),
     ("a.csv", b"x,y\n1,2\n,4\n", "line 3, column 'x' is empty"),
-    ("a.csv", b"\xff\xfe\x00", "not UTF-8"),
+    ("a.csv", b"\xff\x01\x00", "not UTF-8"),
     ("a.npy", b"not numpy at all", "not a plain NumPy array"),
     ("a.npz", b"PK not a zip", "not a NumPy archive"),
     ("a.parquet", b"nope", "not a parquet file"),
@@ -250,17 +250,10 @@ def test_headers_are_not_guessed_at(tmp_path):
     assert len(load(write(tmp_path, "f.csv", b"# source\n1,2\n3,4\n"))) == 2
     with pytest.raises(InputError, match="line 3 has 2 cells, the first line 1"):
         load(write(tmp_path, "g.csv", b"# note\nx\n1,2\n3,4\n"))
-    with pytest.raises(InputError, match="semicolons"):
-        load(write(tmp_path, "d.csv", b"a;b\n1;2\n"))
+    assert load(write(tmp_path, "d.csv", b"a;b\n1;2\n")).columns == ("a", "b")
 
 
-def test_deep_images_are_refused_and_dark_ones_come_back_dark(tmp_path):
-    from PIL import Image
-
-    (tmp_path / "deep").mkdir()
-    Image.fromarray(np.full((4, 4), 5000, np.uint16)).save(tmp_path / "deep" / "a.png")
-    with pytest.raises(InputError, match="more than 8 bits"):
-        load(tmp_path / "deep")
+def test_dark_images_come_back_dark(tmp_path):
     dark = np.random.default_rng(0).integers(9, 76, (5, 4, 4)).astype(np.uint8)
     loaded = load(dark)
     out = save(tmp_path / "out", loaded.values, Scaler.fit(loaded))

@@ -99,9 +99,9 @@ def test_parquet_keeps_every_type(tmp_path):
     assert again.to_pydict() == first.to_pydict()
     with pytest.raises(InputError, match="column 'word' holds string, not numbers"):
         load(tmp_path / "a.parquet")
-    dates = pa.table({"when": pa.array([0], pa.timestamp("s"))})
-    pq.write_table(dates, tmp_path / "d.parquet")
-    with pytest.raises(InputError, match="column 'when' holds timestamp"):
+    lists = pa.table({"many": pa.array([[0, 1]])})
+    pq.write_table(lists, tmp_path / "d.parquet")
+    with pytest.raises(InputError, match="column 'many' holds list"):
         load(tmp_path / "d.parquet", mixed=True)
 
 

@@ -28,6 +28,7 @@ _HOMES = {
     "plan_steps": "reverie.plan",
     "plan_at": "reverie.plan",
     "gits_plan": "reverie.plan",
+    "describe": "reverie.data",
     "guard": "reverie.plan.guard",
     "Guard": "reverie.plan.guard",
     "score_optimal_plan": "reverie.plan",
@@ -79,6 +80,7 @@ if TYPE_CHECKING:
     from reverie.calibration import calibrate as calibrate
     from reverie.curve import LossCurve as LossCurve
     from reverie.curve import measure as measure
+    from reverie.data import describe as describe
     from reverie.denoisers import Denoiser as Denoiser
     from reverie.denoisers import as_denoiser as as_denoiser
     from reverie.diffusers import from_diffusers as from_diffusers

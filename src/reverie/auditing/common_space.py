@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from reverie.auditing.encoding.numbers import Told, scaled, with_gaps, without_no_data
+from reverie.auditing.encoding.numbers import Told, scaled, with_gaps
 from reverie.auditing.encoding.texts import LEVELS, as_text, one_hot
 from reverie.auditing.fairness.alignment import (
     LEAST_ROWS,
@@ -52,6 +52,7 @@ from reverie.data import (
     row_codes,
     set_apart,
 )
+from reverie.data.no_data import without_no_data
 from reverie.data.times import (
     date_numbers,
     dates_as_numbers,
@@ -269,9 +270,11 @@ def _blocks(
     """Coordinates of the columns in their order, neighbours that are plain numbers as one block;
     and which blocks are text. No-data values in `flat` become NaN."""
     is_number = np.array([field.kind == "numeric" for field in fields])
-    for j in np.flatnonzero(~is_number | may_be_dates(flat[:2])):
+    is_time = np.array([field.is_time for field in fields])
+    told.times += [field.name for field in fields if field.is_time]
+    for j in np.flatnonzero(~is_number | (may_be_dates(flat[:2]) & ~is_time)):
         is_number[j] |= _as_time(fields[j], int(j), flat, told)
-    for j, codes in without_no_data(flat, np.flatnonzero(is_number)).items():
+    for j, codes in without_no_data(flat, np.flatnonzero(is_number & ~is_time)).items():
         told.no_data.append(f"{fields[j].name} ({', '.join(f'{code:.8g}' for code in codes)})")
     plain = is_number & ~np.any([np.isnan(rows).any(0) for rows in flat], 0)
     blocks, is_text, start = [], [], 0

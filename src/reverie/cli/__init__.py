@@ -11,6 +11,7 @@ __getattr__ = lazily(
         "Command": "reverie.cli.flags:Command",
         "Common": "reverie.cli.flags:Common",
         "Compare": "reverie.cli.flags:Compare",
+        "Describe": "reverie.cli.flags:Describe",
         "Demo": "reverie.cli.flags:Demo",
         "Export": "reverie.cli.flags:Export",
         "Fit": "reverie.cli.flags:Fit",

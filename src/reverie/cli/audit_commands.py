@@ -14,7 +14,8 @@ from reverie.auditing.judging import Judging
 from reverie.auditing.row import Row
 from reverie.cli import flags
 from reverie.cli.console import Console, again, open_run
-from reverie.data import Dataset, Scaler, load, save
+from reverie.cli.describe import read_for, reading_of
+from reverie.data import Dataset, Scaler, Understanding, load, save
 from reverie.errors import InputError
 from reverie.report import ModelReport, describe, write_report, write_split
 from reverie.runs.retraining import retrain_rows, retrain_run
@@ -29,6 +30,7 @@ def audit(command: flags.Audit, console: Console) -> int:
     if command.retrain and (command.run is None or command.retrain < 2):
         raise InputError("--retrain needs a run, and at least two models")
     _judging(command)
+    made = None
     if command.write_clean is not None:
         free_folder(command.write_clean)
     if command.run is not None:
@@ -46,14 +48,15 @@ def audit(command: flags.Audit, console: Console) -> int:
     elif command.samples is None:
         return _audit_split(command, console)
     else:
-        report, cleaning = _audit_sets(command, console)
+        report, cleaning, made = _audit_sets(command, console)
     verdict, split = report.verdict, report.split
     assert verdict is not None
     assert split is not None
     folder = command.out or command.run or Path("audit")
     html, _ = write_report(folder, "audit", f"Audit of {report.name}", [report], [again()])
     lines = [verdict.summary(), "", f"split     {split.sentences()[0]}", "", str(html)]
-    flags.print_result(command, "\n".join(lines), report.to_json())
+    understood = {} if made is None else {"understood": made.to_json()}
+    flags.print_result(command, "\n".join(lines), report.to_json() | understood)
     if command.write_clean is not None:  # last: the verdict stands even if nothing is left
         _clean(command, cleaning, report)
     return int(verdict.finding in fail_on)
@@ -88,7 +91,8 @@ def _audit_split(command: flags.Audit, console: Console) -> int:
     """Without samples: the split alone."""
     if command.fail_on:
         raise InputError("--fail-on needs a verdict: give --samples too")
-    train, holdout = (load(str(s), mixed=True) for s in (command.train, command.holdout))
+    train, made = read_for(str(command.train), command.reads, console)
+    holdout = load(str(command.holdout), mixed=True, reading=reading_of(command.reads))
     console.say("looking for duplicates ...")
     split = audit_split(
         train, holdout, features=command.features, groups=command.group, space=command.space
@@ -98,7 +102,7 @@ def _audit_split(command: flags.Audit, console: Console) -> int:
     lines = [*split.sentences(), "", str(html)]
     if command.write_clean is not None:
         lines += map(str, write_clean(command.write_clean, train, holdout, None, split))
-    flags.print_result(command, "\n".join(lines), split.to_json())
+    flags.print_result(command, "\n".join(lines), split.to_json() | {"understood": made.to_json()})
     return 0
 
 
@@ -137,9 +141,13 @@ def _judging(command: flags.Audit) -> Judging:
     ).check()  # fmt: skip
 
 
-def _audit_sets(command: flags.Audit, console: Console) -> tuple[ModelReport, Cleaning]:
-    train, holdout, samples = (
-        load(str(s), mixed=True) for s in (command.train, command.holdout, command.samples)
+def _audit_sets(
+    command: flags.Audit, console: Console
+) -> tuple[ModelReport, Cleaning, Understanding]:
+    train, made = read_for(str(command.train), command.reads, console)
+    holdout, samples = (
+        load(str(s), mixed=True, reading=reading_of(command.reads))
+        for s in (command.holdout, command.samples)
     )
     compared: dict[str, Any] = dict(
         features=command.features, groups=command.group, space=command.space
@@ -154,4 +162,4 @@ def _audit_sets(command: flags.Audit, console: Console) -> tuple[ModelReport, Cl
         train=space.sets[0], holdout=space.sets[1], samples=space.sets[2].values,
         scaler=Scaler.fit(train) if train.kind == "images" else space.coder,
     )  # fmt: skip
-    return report, (train, holdout, samples)
+    return report, (train, holdout, samples), made

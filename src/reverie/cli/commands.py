@@ -17,6 +17,7 @@ from reverie.auditing.model.holes import Hole
 from reverie.cli import flags
 from reverie.cli.console import Console, again, open_run
 from reverie.cli.demo import run_demo
+from reverie.cli.describe import read_for
 from reverie.curve import LossCurve, measure
 from reverie.data import Scaler, load, save, shared_rows, some_rows
 from reverie.diffusers import from_diffusers
@@ -61,10 +62,13 @@ def fit(command: flags.Fit, console: Console) -> int:
         console.say(f"continuing {out} with its own data and settings; other flags are ignored")
     elif command.data is None:
         raise InputError("fit needs DATA: a file, a folder of images or a built-in name")
+    source, made = command.data, None
+    if source is not None and not (command.resume and started):
+        source, made = read_for(source, command.reads, console)
     bar = console.training("fit", config)
     try:
         run = fit_run(
-            command.data, config=config, out=out, resume=command.resume, on_event=bar,
+            source, config=config, out=out, resume=command.resume, on_event=bar,
             process=process, conditions=command.condition,
         )  # fmt: skip
     except KeyboardInterrupt:
@@ -88,7 +92,8 @@ def fit(command: flags.Fit, console: Console) -> int:
         lines += choose_ends(run.train_points()).sentences()
     lines.append(f"next: reverie audit {out}    reverie plan {out}    reverie sample {out}")
     data = {"run": str(out), "step": run.step, "stopped": run.stopped,
-            "leak": None if leak is None else leak.nats}  # fmt: skip
+            "leak": None if leak is None else leak.nats,
+            "understood": None if made is None else made.to_json()}  # fmt: skip
     flags.print_result(command, "\n".join(lines), data)
     return 0
 
@@ -351,13 +356,15 @@ def demo(command: flags.Demo, console: Console) -> int:
 
 def predict(command: flags.Predict, console: Console) -> int:
     run = None if command.run is None else open_run(command.run, console)
+    source, made = read_for(command.data, command.reads, console)
     console.say("reading the spectrum ...")
     result = forecast(
-        command.data, command.n, budget=command.budget, ridge=command.ridge, run=run,
+        source, command.n, budget=command.budget, ridge=command.ridge, run=run,
         seed=command.seed,
     )  # fmt: skip
     page, _ = write_forecast(command.out, result, again())
-    flags.print_result(command, "\n".join([*result.sentences(), "", str(page)]), result.to_json())
+    flags.print_result(command, "\n".join([*result.sentences(), "", str(page)]),
+                       result.to_json() | {"understood": made.to_json()})  # fmt: skip
     return 0
 
 

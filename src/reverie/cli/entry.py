@@ -7,6 +7,7 @@ Exit codes: 0 done, 1 `audit --fail-on` found what it was told to, 2 bad input,
 from __future__ import annotations
 
 import os
+import re
 import sys
 from typing import Any
 
@@ -32,11 +33,11 @@ def main(arguments: list[str] | None = None) -> None:
         prog="reverie",
         description="Diffusion models, and the loss curve that tells whether they copy their "
         "training data, and how many steps they need. `reverie --version` tells which this is.",
-        args=arguments,
+        args=_joined(sys.argv[1:] if arguments is None else arguments),
         config=(tyro.conf.FlagCreatePairsOff,),
     )
     # here, so that help and a wrong flag need no torch
-    from reverie.cli import audit_commands, commands, console
+    from reverie.cli import audit_commands, commands, console, describe
 
     run = {
         flags.Fit: commands.fit,
@@ -46,6 +47,7 @@ def main(arguments: list[str] | None = None) -> None:
         flags.Compare: commands.compare,
         flags.Predict: commands.predict,
         flags.Sweep: commands.sweep,
+        flags.Describe: describe.describe,
         flags.Export: commands.export,
         flags.Demo: commands.demo,
         flags.Reproduce: commands.reproduce,
@@ -75,3 +77,14 @@ def main(arguments: list[str] | None = None) -> None:
         )
         code = 3
     sys.exit(code)
+
+
+def _joined(arguments: list[str]) -> list[str]:
+    """Arguments with `--missing -9999,None` as one, which would read as a flag otherwise."""
+    result: list[str] = []
+    for argument in arguments:
+        if result and result[-1] == "--missing" and re.match(r"-[\d.]", argument):
+            result[-1] += f"={argument}"
+        else:
+            result.append(argument)
+    return result

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from reverie.cli.reads import Reads
 from reverie.reproduce import RESULTS
 from reverie.runs.config import FitConfig
 
@@ -45,8 +46,9 @@ class Fit:
     """
 
     data: Positional[str | None] = None
-    """A .npy, .npz (FILE.npz:KEY), .csv, .parquet, .txt (every line a row) or idx file, a folder
-    of images, or a built-in set: digits, wine, breast-cancer, fashion-mnist."""
+    """A .npy, .npz (FILE.npz:KEY), .csv, .tsv, .parquet, .feather, .xlsx, .mat, .txt (every line a
+    row) or idx file, FILE.sqlite:SELECT ..., a folder of images, or a built-in set: digits, wine,
+    breast-cancer, fashion-mnist."""
     out: Path = Path("run")
     """The run directory to create."""
     condition: str | None = None
@@ -56,6 +58,7 @@ class Fit:
     """Continue the run in --out, with the settings it was started with."""
     config: tyro.conf.OmitArgPrefixes[FitConfig] = field(default_factory=FitConfig)
     """Settings; they are saved in the run's config.json."""
+    reads: tyro.conf.OmitArgPrefixes[Reads] = field(default_factory=Reads)
     common: tyro.conf.OmitArgPrefixes[Common] = Common()
 
 
@@ -167,6 +170,7 @@ class Audit:
     seed: int = 0
     """Seed of samples, ties and plantings."""
     of_run: tyro.conf.OmitArgPrefixes[OfRun] = OfRun()
+    reads: tyro.conf.OmitArgPrefixes[Reads] = field(default_factory=Reads)
     common: tyro.conf.OmitArgPrefixes[Common] = Common()
 
 
@@ -254,6 +258,22 @@ class Predict:
     """Folder for predict.html and predict.json."""
     seed: int = 0
     """Seed of the split."""
+    reads: tyro.conf.OmitArgPrefixes[Reads] = field(default_factory=Reads)
+    common: tyro.conf.OmitArgPrefixes[Common] = Common()
+
+
+@dataclass(frozen=True)
+class Describe:
+    """Say what is made of DATA: the kind, range, unit and missing cells of every column.
+
+    Example: reverie describe patients.csv --out columns.json
+    """
+
+    data: Positional[str]
+    """Whatever the other commands take; also db.sqlite:SELECT ..."""
+    out: Path | None = None
+    """Where to write it; edit its kinds, and give it to any command with --columns."""
+    reads: tyro.conf.OmitArgPrefixes[Reads] = field(default_factory=Reads)
     common: tyro.conf.OmitArgPrefixes[Common] = Common()
 
 
@@ -344,6 +364,7 @@ Command = (
     | _named(PlanSteps, "plan")
     | _named(Compare, "compare")
     | _named(Predict, "predict")
+    | _named(Describe, "describe")
     | _named(Sweep, "sweep")
     | _named(Export, "export")
     | _named(Demo, "demo")

@@ -17,7 +17,8 @@ from reverie.data.identifiers import Identifier as Identifier
 from reverie.data.identifiers import identifier_columns as identifier_columns
 from reverie.data.identifiers import identifier_sentence as identifier_sentence
 from reverie.data.identifiers import set_apart as set_apart
-from reverie.data.pictures import FASHION as FASHION
+from reverie.data.idx import FASHION as FASHION
+from reverie.data.options import Reading as Reading
 from reverie.data.reading import BUILT_IN as BUILT_IN
 from reverie.data.reading import load as load
 from reverie.data.rows import row_codes as row_codes
@@ -25,6 +26,9 @@ from reverie.data.rows import shared_rows as shared_rows
 from reverie.data.rows import some_rows as some_rows
 from reverie.data.rows import split as split
 from reverie.data.scaler import Scaler as Scaler
+from reverie.data.understood import Understanding as Understanding
+from reverie.data.understood import describe as describe
+from reverie.data.understood import understanding as understanding
 from reverie.data.writing import ending_of as ending_of
 from reverie.data.writing import in_user_layout as in_user_layout
 from reverie.data.writing import save as save

@@ -6,7 +6,6 @@ embeds rows for an audit: in its coordinates Euclidean distances rank as the spa
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from functools import singledispatch
 from typing import Any
@@ -16,6 +15,8 @@ import torch
 from torch import Tensor
 
 from reverie.data.dataset import Dataset
+from reverie.data.manifold_coder import SHORT_NAMES as SHORT_NAMES
+from reverie.data.manifold_coder import ManifoldCoder as ManifoldCoder
 from reverie.data.scaler import Scaler, form_of
 from reverie.errors import InputError
 from reverie.formerly import Formerly
@@ -23,22 +24,13 @@ from reverie.spaces import (
     Euclidean,
     FiniteSet,
     Manifold,
-    Rotations,
     Simplex,
     Space,
-    Sphere,
-    Torus,
-    space_named,
 )
-from reverie.spaces.sphere import from_degrees, to_degrees
 
 EUCLIDEAN, SYMBOLS, SHARES = "euclidean", "symbols", "shares"
 MOST_SYMBOLS = 256
 ONE_HOT = 64  # symbols; beyond, they are the levels of a measurement and lie on a line
-OFF = 1e-3  # by how much rounded rows may miss the manifold before they are put on it
-FULL_TURN = 2 * math.pi * 1.001  # angles that leave it are in degrees
-SHORT_NAMES = {"sphere": "Sphere", "torus": "Torus", "rotations": "Rotations",
-               "hyperbolic": "Hyperbolic"}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,126 +135,6 @@ def _alphabet(values: np.ndarray, name: str) -> list[float]:
     if whole and len(known) > 2 and span <= MOST_SYMBOLS and 2 * len(known) >= span:
         known = np.arange(known[0], known[-1] + 1)
     return known.tolist()
-
-
-@dataclass(frozen=True, kw_only=True)
-class ManifoldCoder(Scaler):
-    """Rows on the manifold of the name `manifold`, in `units`: points, degrees or radians.
-
-    Degrees on Sphere(2) are latitude and longitude; on a torus every column is an angle. Points
-    are ambient coordinates.
-    """
-
-    manifold: str
-    units: str
-
-    @classmethod
-    def fit(cls, data: Dataset, space: str) -> ManifoldCoder:
-        """Read the dimension and the units off the rows; InputError where they do not fit."""
-        width = math.prod(data.shape)
-        manifold = _named(space, data, width)
-        coder = cls(**form_of(data), manifold=repr(manifold), units=_units(manifold, data, width))
-        coder.to_model(data.values, data.source)
-        return coder
-
-    @property
-    def space(self) -> Manifold:
-        return space_named(self.manifold)
-
-    @property
-    def point_shape(self) -> tuple[int, ...]:
-        return self.space.shape
-
-    def to_model(self, values: np.ndarray, source: str = "the data") -> Tensor:
-        """Points (n, *point_shape); InputError names the first row that is not on the manifold."""
-        self._check_shape(values, source)
-        space, rows = self.space, torch.from_numpy(values.astype(np.float64))
-        if self.units != "points" and isinstance(space, Sphere):
-            return _unit_vectors(rows, source).float()
-        if self.units == "degrees":
-            rows = rows.deg2rad()
-        points = rows.reshape(len(rows), *space.shape)
-        if isinstance(space, Torus):  # any angle is one
-            return space.project(points).float()
-        off = space.residual(points)
-        if not (off <= OFF).all():
-            row = int((~(off <= OFF)).nonzero()[0, 0])
-            raise InputError(
-                f"{source}: row {row} is not on {space}: {space.rule} fails by "
-                f"{float(off[row]):.2g}"
-            )
-        return space.project(points).float()
-
-    def to_user(self, points: Tensor) -> np.ndarray:
-        """Back to the user's units and shape; angles in the range that the data keep."""
-        space, rows = self.space, points.detach().cpu().double()
-        if self.units != "points" and isinstance(space, Sphere):
-            rows = to_degrees(rows)
-        elif self.units == "degrees":
-            rows = rows.rad2deg()
-        raw = rows.reshape(len(rows), *self.shape).numpy()
-        if self.units != "points":
-            turn = 2 * math.pi if self.units == "radians" else 360.0
-            first = 1 if isinstance(space, Sphere) else 0
-            start = 0.0 if min(self.low[first:]) >= 0 else -turn / 2
-            raw[:, first:] = start + np.mod(raw[:, first:] - start, turn)
-        return self._as_given(raw)
-
-    def embed(self, values: np.ndarray) -> np.ndarray:
-        """Features (n, F): distances rank as geodesic ones on spheres and rotations, and do so
-        nearby on tori, where a circle's chord stands for its arc."""
-        points = self.to_model(values).double()
-        return self.space.features(points).flatten(1).numpy()
-
-    @property
-    def distances(self) -> str:
-        """What `embed` compares, for the reader."""
-        space = self.space
-        if isinstance(space, Sphere | Rotations):
-            return f"Rows are compared by their distance on {space}."
-        return f"Rows are compared by their distance on {space}, exact for near rows only."
-
-
-def _named(space: str, data: Dataset, width: int) -> Manifold:
-    """The manifold of a short name, with the dimension that rows of `width` numbers have."""
-    if space not in SHORT_NAMES:
-        return space_named(space)
-    if space == "rotations":
-        dim = math.isqrt(width)
-        if dim * dim != width or dim < 2:
-            raise InputError(
-                f"{data.source} has points of shape {data.shape}; rotations are matrices (n, n)"
-            )
-        return space_named(f"Rotations({dim})")
-    angles = space == "torus" or (space == "sphere" and width == 2)
-    dim = 2 if space == "sphere" and width == 2 else width - (not angles)
-    return space_named(f"{SHORT_NAMES[space]}({dim})")
-
-
-def _units(space: Manifold, data: Dataset, width: int) -> str:
-    if isinstance(space, Sphere) and space.dim == 2 and width == 2:
-        return "degrees"
-    if isinstance(space, Torus):
-        return "degrees" if np.abs(data.values).max() > FULL_TURN else "radians"
-    if math.prod(space.shape) != width:
-        raise InputError(
-            f"{data.source} has points of shape {data.shape}; those of {space} have {space.shape}"
-        )
-    return "points"
-
-
-def _unit_vectors(degrees: Tensor, source: str) -> Tensor:
-    """Points (n, 3) of the sphere from latitude and longitude (n, 2) in degrees."""
-    for column, most in ((0, 90.0), (1, 360.0)):
-        odd = ~(degrees[:, column].abs() <= most)
-        if odd.any():
-            row = int(odd.nonzero()[0, 0])
-            name = "latitude" if column == 0 else "longitude"
-            raise InputError(
-                f"{source}: row {row} has {float(degrees[row, column]):g} in column {column}, "
-                f"which is the {name} in degrees, at most {most:g} in size"
-            )
-    return from_degrees(degrees)
 
 
 @dataclass(frozen=True, kw_only=True)

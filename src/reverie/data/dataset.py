@@ -4,19 +4,38 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 
+from reverie.data.no_data import HUGE
+from reverie.data.options import Reading
+from reverie.data.stamps import ISO_DAY, ISO_TIME, write_times
 from reverie.errors import InputError
+
+LARGE = 2**22  # numbers of a table whose rows are slow to put together
+
+
+@dataclass(frozen=True)
+class TableForm:
+    """How a table of text is written: what its file is read by, and written back in."""
+
+    sep: str = ","  # " " for any run of blanks
+    decimal: str = "."
+    encoding: str = "utf-8"  # utf-8-sig keeps its byte order mark
+    above: int = 0  # lines on top that are no part of it
+    header: bool = True
+    why_header: str = ""  # where the decision could have been another
+    quoted: bool = False  # some cell stands in quotes
 
 
 @dataclass(frozen=True)
 class Column:
     """One column of a table, with what is needed to write it back as it came.
 
-    Values are float64: numbers, or indices into `categories`; NaN where the cell is missing.
+    Values are float64: numbers, seconds since 1970 of times (of durations, seconds), or indices
+    into `categories`; NaN where the cell is missing.
     """
 
     name: str
@@ -26,10 +45,22 @@ class Column:
     decimals: int | None = None  # digits after the point in a CSV; None: as many as it takes
     least_decimals: int | None = None  # fewer where zeros at the end are dropped, down to so many
     missing: str | None = None  # the text of a missing cell; None: there is none
+    words: tuple[str, ...] = ()  # how false and true are written
+    form: str = ""  # how a time is written, as `data.stamps` has it
+    decimal: str = "."
+    thousands: str = ""  # between groups of three digits
+    filled: int = 0  # digits up to which zeros stand in front
+    role: str = ""  # what the user or the header says: identifier, time, category, ordered
+    note: str = ""  # a sentence on how it was read, where it could have been read otherwise
 
     @property
     def has_missing(self) -> bool:
         return self.missing is not None
+
+    @property
+    def is_time(self) -> bool:
+        """Whether numbers are seconds of a date, a time or a duration."""
+        return self.kind == "numeric" and self.dtype.startswith(TIMES)
 
     def text(self, value: float) -> str:
         """One cell as it stands in a CSV."""
@@ -37,8 +68,31 @@ class Column:
             return self.missing or ""
         if self.kind == "categorical":
             return self.categories[int(value)]
+        if self.is_time:
+            form = self.form or (ISO_DAY if self.dtype.startswith("date") else ISO_TIME)
+            return write_times([value], form)[0]
         if self.dtype == "bool":
-            return "true" if value else "false"
+            return (self.words or ("false", "true"))[bool(value)]
+        text = self._number(value)
+        if self.thousands:
+            sign, digits, rest = _parts(text)
+            groups = f"{int(digits):,}".replace(",", self.thousands)
+            text = f"{sign}{groups}{rest}"
+        text = text.zfill(self.filled)
+        if self.decimal == ".":
+            return text
+        head, point, tail = text.rpartition(".")
+        return f"{head}{self.decimal}{tail}" if point else text
+
+    def texts(self, values: np.ndarray) -> list[str]:
+        """The cells (n,) as they stand in a CSV."""
+        distinct, place = np.unique(values, return_inverse=True)
+        known = np.array([self.text(v) for v in distinct], dtype=object)
+        return known[place.reshape(-1)].tolist() if len(values) else []
+
+    def _number(self, value: float) -> str:
+        if not np.isfinite(value):
+            return repr(float(value))
         if self.decimals == 0:
             return str(round(value))
         if self.decimals is None:
@@ -51,13 +105,48 @@ class Column:
         return f"{whole}.{digits}" if digits else whole
 
 
+def side_by_side(columns: Sequence[np.ndarray], room: np.ndarray | None = None) -> np.ndarray:
+    """Columns (n,) as rows (n, d): new ones, or `room`, in which some of them stand already."""
+    rows = empty_rows(len(columns[0]), len(columns)) if room is None else room
+    for j, column in enumerate(columns):
+        if room is None or column.base is not room:
+            rows[:, j] = column
+    return rows
+
+
+def empty_rows(count: int, width: int) -> np.ndarray:
+    """Room for rows (n, d); a large table keeps a column's numbers together in memory."""
+    return np.empty((count, width), order="F" if count * width > LARGE else "C")
+
+
+def column_from_json(values: dict[str, Any]) -> Column:
+    """The column that `asdict` made; fields of a later release are left out."""
+    known = {f.name for f in fields(Column)}
+    given: dict[str, Any] = {k: v for k, v in values.items() if k in known}
+    given |= {k: tuple(given[k]) for k in ("categories", "words") if k in given}
+    return Column(**given)
+
+
+TIMES = ("timestamp", "date", "duration", "time")
+
+
+def _parts(number: str) -> tuple[str, str, str]:
+    """Sign, whole digits, and the rest of a number as text."""
+    sign = "-" if number.startswith("-") else ""
+    digits, point, rest = number.removeprefix("-").partition(".")
+    return sign, digits, point + rest
+
+
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """Rows as the user has them: `values` (n, *shape), images as (n, channels, height, width).
 
     fields: the columns of a table that came from a file, also where the file names none.
     conditions: what a model is told about each row, labels (n,) or values (n, ...). labels: the
-    names of the labels, where they have some. condition: what the whole is called.
+    names of the labels, where they have some. condition: what the whole is called. notes: what a
+    reader decided, changed or skipped, a sentence each. form: of a table of text. reading: what
+    the user said about the file, so that it can be read again. folder_of, folders: of pictures in
+    folders of classes, the place (n,) of each one's folder among these.
     """
 
     values: np.ndarray
@@ -69,9 +158,19 @@ class Dataset:
     conditions: np.ndarray | None = None
     labels: tuple[str, ...] = ()
     condition: str = ""
+    notes: tuple[str, ...] = ()
+    form: TableForm | None = None
+    reading: Reading | None = None
+    folder_of: np.ndarray | None = None
+    folders: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.values)
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether there is no file to read the rows from again."""
+        return self.source in ("", "the array", "the table")
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -87,6 +186,8 @@ class Dataset:
 
         constants: a constant column is no mistake, as the corner of a picture.
         """
+        if self.values.size == 0 and len(self):
+            raise InputError(f"{self.source} has rows of no column: shape {self.values.shape}")
         if len(self) < rows:
             raise InputError(f"{self.source} has {len(self)} row(s); at least {rows} are needed")
         flat = self.values.reshape(len(self), -1)
@@ -95,6 +196,13 @@ class Dataset:
             raise InputError(
                 f"{self.source}: row {row}, {self.name(column)} is not a finite number; "
                 "drop or fill missing values first"
+            )
+        if self.kind in ("table", "vectors") and np.abs(flat).max(initial=0) >= HUGE:
+            row, column = np.argwhere(np.abs(flat) >= HUGE)[0]
+            code = f"{flat[row, column]:.8g}"
+            raise InputError(
+                f"{self.source}: row {row}, {self.name(column)} is {code}, no measurement but the "
+                f"mark of a missing cell; --missing={code} reads it so, then drop or fill it"
             )
         constant = (flat == flat[0]).all(0)
         rows_of_numbers = self.values.ndim == 2 and not constants
@@ -121,7 +229,8 @@ class Dataset:
     def take(self, rows: np.ndarray) -> Dataset:
         """The same data with only these rows."""
         told = None if self.conditions is None else self.conditions[rows]
-        return replace(self, values=self.values[rows], conditions=told)
+        places = None if self.folder_of is None else self.folder_of[rows]
+        return replace(self, values=self.values[rows], conditions=told, folder_of=places)
 
     def told(self, conditions: Any, labels: tuple[str, ...] = (), condition: str = "") -> Dataset:
         """The same rows with what a model is told about each; InputError on another number."""
@@ -136,7 +245,8 @@ class Dataset:
 
     def with_values(self, values: np.ndarray, source: str) -> Dataset:
         """Other rows of the same kind, layout and columns."""
-        return replace(self, values=values, source=source, conditions=None, labels=())
+        fresh = replace(self, values=values, source=source, conditions=None, labels=())
+        return replace(fresh, notes=(), folder_of=None)
 
     def with_columns(self, order: Sequence[int]) -> Dataset:
         """A table with these columns only, in this order."""

@@ -32,6 +32,8 @@ def times_of(data: Dataset, column: int) -> np.ndarray | None:
     """
     field = data.fields[column] if data.fields else Column(data.name(column))
     values = data.values[:, column].astype(np.float64)
+    if field.is_time:
+        return values / DAY_SECONDS
     if field.kind == "categorical":
         days = days_of(field.categories)
         if days is None:

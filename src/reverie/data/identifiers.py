@@ -60,6 +60,8 @@ def identifier_columns(*sets: Dataset) -> list[Identifier]:
     first = sets[0]
     if first.kind not in ("table", "vectors") or first.values.ndim != 2:
         return []
+    if min(map(len, sets)) == 0:
+        return []
     if first.shape[0] > MOST_COLUMNS:
         return []
     found = []
@@ -92,6 +94,12 @@ def _why(sets: Sequence[Dataset], place: int) -> str | None:
     field = sets[0].fields[place] if sets[0].fields else Column("")
     name = sets[0].columns[place] if sets[0].columns else field.name
     columns = [data.values[:, place] for data in sets]
+    if field.role == "identifier":
+        return "as said"
+    if field.role or field.is_time:
+        return None
+    if field.kind == "categorical" and field.dtype in ("int64", "uint64"):
+        return _why_text(sets, place, columns) or _why_beyond(columns)
     if field.kind == "categorical":
         return _why_text(sets, place, columns)
     whole = all(_is_whole(column) for column in columns)
@@ -107,6 +115,13 @@ def _why(sets: Sequence[Dataset], place: int) -> str | None:
     if _counted(np.concatenate(columns)) or all(map(_counted, columns)):
         return "a counter: no number of it repeats, as measured ones would"
     return None
+
+
+def _why_beyond(columns: list[np.ndarray]) -> str | None:
+    """Whole numbers beyond 2^53 that hardly repeat: nobody measures to 16 digits."""
+    codes = [column[~np.isnan(column)] for column in columns]
+    once = all(len(np.unique(code)) >= UNIQUE * len(code) for code in codes)
+    return "whole numbers beyond 2^53" if once and min(map(len, codes)) >= LEAST else None
 
 
 def _why_text(sets: Sequence[Dataset], place: int, columns: list[np.ndarray]) -> str | None:

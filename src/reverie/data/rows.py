@@ -48,6 +48,9 @@ def row_codes(*sets: np.ndarray) -> list[np.ndarray]:
     rows. Compared in the coarsest floating type among the sets; missing cells equal one another.
     """
     kinds = {a.dtype for a in sets}
+    if len(kinds) > 1 and all(kind.kind in "iu" for kind in kinds):
+        sets = tuple(_exact(a) for a in sets)
+        kinds = {np.dtype(np.uint64)}
     floats = [kind for kind in kinds if kind.kind == "f"]
     common = min(floats, key=lambda kind: kind.itemsize) if floats else np.dtype(np.float64)
     common = kinds.pop() if len(kinds) == 1 else common
@@ -61,6 +64,13 @@ def row_codes(*sets: np.ndarray) -> list[np.ndarray]:
         (seen.setdefault(line.tobytes(), len(seen)) for line in lines[:, 0]), np.int64, len(lines)
     )
     return np.split(codes, np.cumsum([len(a) for a in sets])[:-1])
+
+
+def _exact(values: np.ndarray) -> np.ndarray:
+    """Whole numbers of any width as bits (n, 2d) of uint64, and whether they are negative."""
+    flat = values.reshape(len(values), -1)
+    bits = flat.astype(np.uint64) if flat.dtype.kind == "u" else flat.astype(np.int64).view("u8")
+    return np.concatenate([bits, (flat < 0).astype(np.uint64)], 1)
 
 
 def shared_rows(rows: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reverie.data.dataset import Dataset
+from reverie.data.dataset import Dataset, column_from_json
 from reverie.errors import InputError
 from reverie.spaces import Euclidean, Space
 
@@ -32,11 +32,18 @@ class Scaler:
     decimals: list[int | None] | None = None  # of the columns of a CSV
     types: list[str] | None = None  # of the columns of a table, as Arrow names them
     categories: list[list[str]] | None = None  # of the columns; empty for a column of numbers
+    fields: list[dict[str, Any]] | None = None  # the columns of a table in full
+    table: dict[str, Any] | None = None  # the form of a table of text
 
     @classmethod
     def fit(cls, data: Dataset) -> Scaler:
         """Read mean, deviation, range and integer columns off the training rows."""
         return cls(**form_of(data))
+
+    def of_table(self) -> dict[str, Any]:
+        """Names and columns of the table that it was fitted on, as a Dataset has them."""
+        names = None if self.columns is None else tuple(self.columns)
+        return dict(columns=names, fields=tuple(map(column_from_json, self.fields or [])))
 
     @property
     def space(self) -> Space:
@@ -100,4 +107,6 @@ def form_of(data: Dataset) -> dict[str, Any]:
         decimals=[f.decimals for f in data.fields] or None,
         types=[f.dtype for f in data.fields] or None,
         categories=[list(f.categories) for f in data.fields] or None,
+        fields=[asdict(f) for f in data.fields] or None,
+        table=None if data.form is None else asdict(data.form),
     )

@@ -1,7 +1,7 @@
-"""Tables as text: commas between cells, quotes where needed, plain or gzipped.
+"""Tables as text, plain or gzipped, whatever parts their cells; see `sniffing` for their form.
 
-A column is numeric when every cell that is present is a number, else categorical. Cells that are
-empty, or `?`, `NA`, `N/A`, `nan` or `null` in any case, are missing.
+A column is numeric when every cell that is present is a number, a truth or a time, else
+categorical (`cells`). Tables of numbers are read by pyarrow where it is installed, else by numpy.
 """
 
 from __future__ import annotations
@@ -11,225 +11,221 @@ import gzip
 import io
 import warnings
 import zlib
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TextIO
 
 import numpy as np
 
-from reverie.data.dataset import Column, Dataset
+from reverie.data.cells import (
+    EXACT,
+    Cells,
+    TypoError,
+    codes_of,
+    column_of,
+    is_gap,
+    is_number,
+    number_column,
+)
+from reverie.data.dataset import Column, Dataset, TableForm, side_by_side
+from reverie.data.fast_tables import arrow_columns
+from reverie.data.options import Reading
+from reverie.data.sniffing import open_text, rows_of, sniff
 from reverie.errors import InputError
 from reverie.files import write_bytes
 
-ENDINGS = (".csv", ".csv.gz", ".data", ".data.gz")
-MISSING = ("", "?", "na", "n/a", "nan", "null")
-MOST_DECIMALS = 10
-SEEN_ROWS = 1000  # of a table of numbers, whose text tells the digits after the point
-TYPOS = 0.05  # a column with at most this share of distinct cells that are no numbers is numeric
+PLAIN = (".csv", ".data", ".tsv", ".tab", ".dat", ".amat")
+ENDINGS = tuple(ending + packed for ending in PLAIN for packed in ("", ".gz"))
+NUMBERS_ONLY = "; only audits and --space symbols take categories"
 
 
-def read_csv(path: Path, mixed: bool = False) -> Dataset:
-    """Read a table; lines that begin with # stand above it and are skipped.
+def read_csv(path: Path, mixed: bool = False, reading: Reading | None = None) -> Dataset:
+    """Read a table of text; lines that begin with # stand above it and are skipped.
 
-    The first line is a header when none of its cells is a number. mixed: take text and missing
-    cells; otherwise the first such cell is an InputError that names its line and column.
+    mixed: take text and missing cells; otherwise the first such cell is an InputError that names
+    its line and column. reading: what is known of the file.
     """
     try:
-        return _read(path, mixed)
+        return _read(path, mixed, reading or Reading())
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text") from error
+        raise InputError(f"{path} is not UTF-8 text; --encoding names another") from error
+    except csv.Error as error:
+        raise InputError(f"{path} cannot be read as a table ({error})") from error
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path} is damaged ({error})") from error
 
 
 def write_csv(
-    path: Path, values: np.ndarray, fields: Sequence[Column], header: bool, gzipped: bool = False
+    path: Path,
+    values: np.ndarray,
+    fields: Sequence[Column],
+    header: bool,
+    gzipped: bool = False,
+    form: TableForm | None = None,
 ) -> Path:
-    """Write rows (n, d) with the columns' categories, decimals and missing cells, atomically."""
+    """Write rows (n, d) as their columns and the form of their table have it, atomically."""
+    form = form or TableForm()
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv.writer(text, delimiter=form.sep, lineterminator="\n")
     if header:
         writer.writerow(f.name for f in fields)
-    cells = [[f.text(v) for v in values[:, j]] for j, f in enumerate(fields)]
+    cells = [f.texts(values[:, j]) for j, f in enumerate(fields)]
     writer.writerows(zip(*cells, strict=True))
-    raw = text.getvalue().encode()
+    raw = text.getvalue().encode(form.encoding, errors="xmlcharrefreplace")
     content = gzip.compress(raw, mtime=0) if gzipped else raw
     return write_bytes(path, lambda file: file.write(content))
 
 
-def _open(path: Path) -> TextIO:
-    if path.suffix.lower() == ".gz":
-        return gzip.open(path, "rt", newline="", encoding="utf-8-sig")
-    return path.open(newline="", encoding="utf-8-sig")
+def _read(path: Path, mixed: bool, reading: Reading) -> Dataset:
+    form, sample = sniff(path, reading)
+    if len(sample) <= int(form.header):
+        raise InputError(f"{path} has a header but no rows" if sample else f"{path} has no rows")
+    names = [cell.strip() for cell in sample[0]] if form.header else None
+    named = names or [str(j) for j in range(len(sample[0]))]
+    body = sample[int(form.header) :]
+    columns: Sequence[np.ndarray | Cells] | None = None
+    even = all(len(row) == len(named) for row in sample)
+    if even:
+        columns = _numbers(path, form, len(named)) or arrow_columns(path, form, len(named), body)
+    columns = columns or _cells(path, form, len(named))
+    fields, values = [], []
+    room = next((c.base for c in columns if isinstance(c, np.ndarray)), None)
+    for j, column in enumerate(columns):
+        try:
+            field, cells = _column(named[j], j, column, body, reading, form)
+        except TypoError as typo:
+            raise InputError(_typo(path, form, named, j, str(typo), reading)) from typo
+        fields.append(field)
+        values.append(cells)
+    data = Dataset(
+        side_by_side(values, room), "table", str(path),
+        columns=None if names is None else tuple(names),
+        fields=tuple(fields), notes=_notes(form, fields), form=form,
+    )  # fmt: skip
+    if not mixed:
+        _only_numbers(path, form, data, reading)
+    return data
 
 
-def _lines(file: TextIO) -> Any:
-    return csv.reader(file, skipinitialspace=True)
+def _column(
+    name: str,
+    place: int,
+    column: np.ndarray | Cells,
+    body: list[list[str]],
+    reading: Reading,
+    form: TableForm,
+) -> tuple[Column, np.ndarray]:
+    if isinstance(column, Cells):
+        return column_of(name, column, reading, form.decimal)
+    texts = [row[place].strip() for row in body]
+    texts = [text.replace(form.decimal, ".") for text in texts] if form.decimal != "." else texts
+    codes = codes_of(reading)
+    if codes:
+        column[np.isin(column, list(codes))] = np.nan
+    field = number_column(name, column, [t for t in texts if not is_gap(t, reading)])
+    gaps = Counter(text for text in texts if is_gap(text, reading)) or Counter(codes.values())
+    missing = gaps.most_common(1)[0][0] if gaps and field.has_missing else field.missing
+    role = "identifier" if name in reading.names("id") else ""
+    return replace(field, decimal=form.decimal, role=role, missing=missing), column
 
 
-def _read(path: Path, mixed: bool) -> Dataset:
-    above, first = _first_row(path)
-    header = not any(_is_number(cell) for cell in first)
-    if header and len(first) == 1 and ";" in first[0]:
-        raise InputError(f"{path} separates its cells by semicolons: use commas")
-    skip = above + int(header)
-    values = _numbers(path, skip, len(first))
-    if values is None and mixed:
-        return _mixed(path, above, header)
-    if values is None:
-        raise InputError(_fault(path, first, skip, header))
-    if values.size == 0:
-        raise InputError(f"{path} has a header but no rows")
-    seen = _seen(path, skip)
-    fields = tuple(
-        _numeric(first[j] if header else str(j), values[:, j], {row[j] for row in seen})
-        for j in range(len(first))
-    )
-    names = tuple(first) if header else None
-    return Dataset(values, "table", str(path), columns=names, fields=fields)
+def _notes(form: TableForm, fields: list[Column]) -> tuple[str, ...]:
+    notes = [f"column {field.name!r}: {field.note}" for field in fields if field.note]
+    if form.why_header:
+        notes.append(f"{form.why_header} (--header says otherwise)")
+    if form.encoding in ("cp1252", "latin-1"):
+        notes.append(f"the file is not UTF-8 and is read as {form.encoding} (--encoding)")
+    return tuple(notes)
 
 
-def _first_row(path: Path) -> tuple[int, list[str]]:
-    """How many comment lines stand on top, and the cells of the first line after them."""
-    with _open(path) as file:
-        for number, row in enumerate(_lines(file)):
-            if row and not row[0].startswith("#"):
-                return number, row
-    return 0, []
+def _numbers(path: Path, form: TableForm, width: int) -> list[np.ndarray] | None:
+    """All columns as numbers, or None where a cell is none or a row has another length.
 
-
-def _numbers(path: Path, skip: int, width: int) -> np.ndarray | None:
-    """All rows as numbers, or None where a cell is none or a row has another length."""
+    Only of what pyarrow does not read: blanks between cells.
+    """
+    if form.sep != " " or form.decimal != ".":
+        return None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # no rows: said better by the caller
-            values = np.loadtxt(
-                path,
-                delimiter=",",
-                skiprows=skip,
-                ndmin=2,
-                quotechar='"',
-                comments=None,
-                encoding="utf-8-sig",
-            )
+            values = np.loadtxt(path, skiprows=form.above + int(form.header), ndmin=2,
+                                comments=None, encoding=form.encoding)  # fmt: skip
     except UnicodeDecodeError:
         raise
     except ValueError:
         return None
-    return values if values.size == 0 or values.shape[1] == width else None
+    if values.size == 0 or values.shape[1] != width or np.abs(values).max() > EXACT:
+        return None
+    return list(values.T)
 
 
-def _seen(path: Path, skip: int) -> list[list[str]]:
-    """The cells of the first rows, as text."""
-    with _open(path) as file:
-        rows = (row for number, row in enumerate(_lines(file)) if number >= skip and row)
-        return [row for row, _ in zip(rows, range(SEEN_ROWS), strict=False)]
+def _cells(path: Path, form: TableForm, width: int) -> list[Cells]:
+    """All columns as text; InputError names the first line of another length."""
+    rows = []
+    with open_text(path, form.encoding) as file:
+        for number, row in _body(file, form):
+            if len(row) != width:
+                raise InputError(
+                    f"{path}: line {number} has {len(row)} cells, the first line {width}"
+                )
+            rows.append(row)
+    return [Cells.of(column) for column in zip(*rows[int(form.header) :], strict=True)]
 
 
-def _mixed(path: Path, above: int, header: bool) -> Dataset:
-    with _open(path) as file:
-        numbered = [(n, row) for n, row in enumerate(_lines(file), start=1) if n > above and row]
-    lines, rows = [n for n, _ in numbered], [row for _, row in numbered]
-    width = len(rows[0])
-    for line, row in zip(lines, rows, strict=True):
-        if len(row) != width:
-            raise InputError(f"{path}: line {line} has {len(row)} cells, the first line {width}")
-    header = header and not _recurs(rows)
-    body = int(header)
-    if len(rows) == body:
-        raise InputError(f"{path} has a header but no rows")
-    parts = []
-    for j, cells in enumerate(zip(*rows[body:], strict=True)):
-        name = rows[0][j].strip() if header else str(j)
-        parts.append(_column(name, cells, lines[body:], path))
-    names = tuple(field.name for field, _ in parts) if header else None
-    values = np.stack([column for _, column in parts], 1)
-    fields = tuple(field for field, _ in parts)
-    return Dataset(values, "table", str(path), columns=names, fields=fields)
+def _body(file: io.TextIOBase | object, form: TableForm):  # noqa: ANN202
+    """Pairs of a line's number, from 1, and its cells, the header among them."""
+    for _ in range(form.above):
+        next(file)  # type: ignore[call-overload]
+    start, reader = form.above + 1, rows_of(file, form.sep)  # type: ignore[arg-type]
+    for number, row in enumerate(reader, start):
+        if row:
+            yield number, row
 
 
-def _recurs(rows: list[list[str]]) -> bool:
-    """Whether every cell of the first row stands again below it: then it is a row of text."""
-    return len(rows) > 1 and all(
-        cell in {row[j] for row in rows[1:]} for j, cell in enumerate(rows[0])
+def _typo(
+    path: Path, form: TableForm, names: list[str], place: int, cell: str, reading: Reading
+) -> str:
+    line = _line_of(path, form, place, cell)
+    if names[place] in reading.names("time"):
+        return f"{path}: line {line}, column {names[place]!r} is {cell!r}, no time like the others"
+    return (
+        f"{path}: line {line}, column {names[place]!r} is {cell!r}, not a number like nearly all "
+        f"others of that column; if it stands for a missing cell, --missing={cell}"
     )
 
 
-def _column(
-    name: str, cells: Sequence[str], lines: list[int], path: Path
-) -> tuple[Column, np.ndarray]:
-    """One column of a mixed table and its values (n,)."""
-    distinct = dict.fromkeys(cells)
-    absent = [cell for cell in distinct if cell.strip().lower() in MISSING]
-    present = [cell for cell in distinct if cell.strip().lower() not in MISSING]
-    odd = [cell for cell in present if not _is_number(cell)]
-    value_of = dict.fromkeys(absent, np.nan)
-    if odd and len(odd) <= TYPOS * len(present):
-        raise InputError(
-            f"{path}: line {lines[cells.index(odd[0])]}, column {name!r} is {odd[0]!r}, not a "
-            "number like nearly all others of that column"
-        )
-    missing = absent[0].strip() if absent else None
-    if not odd:
-        value_of |= {cell: float(cell) for cell in present}
-        values = np.array([value_of[cell] for cell in cells])
-        return _numeric(name, values, present, missing), values
-    categories = sorted({cell.strip() for cell in present})
-    code = {category: float(k) for k, category in enumerate(categories)}
-    value_of |= {cell: code[cell.strip()] for cell in present}
-    values = np.array([value_of[cell] for cell in cells])
-    return Column(name, "categorical", tuple(categories), "string", missing=missing), values
+def _line_of(path: Path, form: TableForm, place: int, cell: str) -> int:
+    with open_text(path, form.encoding) as file:
+        for number, row in _body(file, form):
+            if len(row) > place and row[place].strip() == cell:
+                return number
+    return 0
 
 
-def _numeric(
-    name: str, values: np.ndarray, texts: Collection[str], missing: str | None = None
-) -> Column:
-    here = np.isfinite(values)
-    if missing is None and not here.all() and np.isnan(values).any():
-        missing = "nan"  # numpy reads it as a number
-    least, most = _decimals(values[here], texts)
-    return Column(
-        name,
-        dtype="int64" if most == 0 else "double",
-        decimals=most,
-        least_decimals=least if most != least else None,
-        missing=missing,
-    )
-
-
-def _decimals(values: np.ndarray, texts: Collection[str]) -> tuple[int | None, int | None]:
-    """Fewest and most digits after the point: those written, or more if values need them."""
-    written = [len(text.strip().partition(".")[2]) for text in texts if text.strip()]
-    if not written or any("e" in text.lower() for text in texts):
-        return None, None
-    for decimals in range(max(written), MOST_DECIMALS + 1):
-        if np.array_equal(np.round(values, decimals), values):
-            return min(written), decimals
-    return None, None
-
-
-def _fault(path: Path, first: list[str], skip: int, header: bool) -> str:
-    """Name the first cell that is not a number, or the first row of another length."""
-    with _open(path) as file:
-        for number, row in enumerate(_lines(file), start=1):
-            if number <= skip or not row:
-                continue
-            if len(row) != len(first):
-                return f"{path}: line {number} has {len(row)} cells, the first line {len(first)}"
-            for index, cell in enumerate(row):
-                if not _is_number(cell):
-                    name = repr(first[index]) if header else str(index)
+def _only_numbers(path: Path, form: TableForm, data: Dataset, reading: Reading) -> None:
+    """InputError names the first cell that is missing or no number."""
+    odd = {
+        j: field for j, field in enumerate(data.fields)
+        if field.kind == "categorical" or field.has_missing
+    }  # fmt: skip
+    if not odd or all(
+        field.missing == "nan" and field.kind == "numeric" for field in odd.values()
+    ):
+        return
+    with open_text(path, form.encoding) as file:
+        rows = _body(file, form)
+        if form.header:
+            next(rows)
+        for number, row in rows:
+            for j, field in odd.items():
+                cell = row[j]
+                gap = is_gap(cell.strip(), reading)
+                if gap or (field.kind == "categorical" and not is_number(cell, form.decimal)):
+                    name = repr(field.name) if form.header else str(j)
                     what = f"{cell!r}, not a number" if cell.strip() else "empty"
-                    return (
-                        f"{path}: line {number}, column {name} is {what}; only audits "
-                        "and --space symbols take categories"
+                    raise InputError(
+                        f"{path}: line {number}, column {name} is {what}{NUMBERS_ONLY}"
                     )
-    return f"{path} cannot be read as numbers separated by commas"
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return "_" not in cell
+    field = next(iter(odd.values()))
+    raise InputError(f"{path}: column {field.name!r} holds text: {field.note}{NUMBERS_ONLY}")

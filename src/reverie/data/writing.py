@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from reverie.data.dataset import Column, Dataset
+from reverie.data.dataset import Column, Dataset, TableForm, column_from_json
+from reverie.data.deep_png import encode
+from reverie.data.parquet import ENDINGS as ARROW
 from reverie.data.parquet import write_parquet
 from reverie.data.scaler import Scaler
 from reverie.data.text_tables import ENDINGS, write_csv
@@ -30,9 +34,11 @@ def save(path: str | Path, values: np.ndarray, scaler: Scaler) -> Path:
         if name.endswith(".npy"):
             return write_bytes(path, lambda file: np.save(file, values))
         return write_bytes(path, lambda file: np.savez_compressed(file, samples=values))
-    if name.endswith((*ENDINGS, ".parquet")):
+    if name.endswith((*ENDINGS, *ARROW)):
         flat = values.reshape(len(values), -1)
-        return _save_table(path, flat, _fields(scaler, flat.shape[1]), scaler.columns is not None)
+        form = None if scaler.table is None else TableForm(**scaler.table)
+        fields = _fields(scaler, flat.shape[1])
+        return _save_table(path, flat, fields, scaler.columns is not None, form)
     if name.endswith(".txt"):
         if scaler.kind != "text" or not scaler.categories:
             raise InputError(f"{path}: only text is written as .txt; use .npy, .csv or .parquet")
@@ -49,16 +55,17 @@ def save_rows(path: str | Path, data: Dataset) -> Path:
     if (
         data.kind != "text"
         and data.fields
-        and Path(path).name.lower().endswith((*ENDINGS, ".parquet"))
+        and Path(path).name.lower().endswith((*ENDINGS, *ARROW))
     ):
-        return _save_table(Path(path), data.values, data.fields, data.columns is not None)
+        named = data.columns is not None
+        return _save_table(Path(path), data.values, data.fields, named, data.form)
     return save(path, data.values, Scaler.fit(data))
 
 
 def ending_of(data: Dataset) -> str:
     """The ending under which `save_rows` keeps the form of the data's source; "" is a folder."""
     name = data.source.lower()
-    for ending in (*reversed(ENDINGS), ".parquet", ".npz", ".txt"):
+    for ending in (*sorted(ENDINGS, key=len, reverse=True), *ARROW, ".npz", ".txt"):
         if name.endswith(ending):
             return ending
     if ".npz:" in name:
@@ -76,11 +83,15 @@ def in_user_layout(data: Dataset) -> np.ndarray:
 def _user_layout(values: np.ndarray, layout: str) -> np.ndarray:
     if layout in ("hw", "flat"):
         return values[:, 0]
+    if layout == "hwcn":
+        return np.transpose(values, (2, 3, 1, 0))
     return np.moveaxis(values, 1, 3) if layout == "hwc" else values
 
 
 def _fields(scaler: Scaler, width: int) -> list[Column]:
     """The columns of a table of samples."""
+    if scaler.fields and len(scaler.fields) == width:
+        return [column_from_json(field) for field in scaler.fields]
     names = scaler.columns or [f"x{j}" for j in range(width)]
     whole = np.broadcast_to(np.asarray(scaler.integer), width)
     types = scaler.types or ["int64" if w else "double" for w in whole]
@@ -93,10 +104,19 @@ def _fields(scaler: Scaler, width: int) -> list[Column]:
     ]  # fmt: skip
 
 
-def _save_table(path: Path, values: np.ndarray, fields: Sequence[Column], header: bool) -> Path:
-    if path.suffix.lower() == ".parquet":
+def _save_table(
+    path: Path,
+    values: np.ndarray,
+    fields: Sequence[Column],
+    header: bool,
+    form: TableForm | None,
+) -> Path:
+    name = path.name.lower()
+    if name.endswith(ARROW):
         return write_parquet(path, values, fields)
-    return write_csv(path, values, fields, header, gzipped=path.suffix.lower() == ".gz")
+    if name.removesuffix(".gz").endswith(".tsv"):
+        form = replace(form or TableForm(), sep="\t")
+    return write_csv(path, values, fields, header, gzipped=name.endswith(".gz"), form=form)
 
 
 def _save_images(path: Path, values: np.ndarray, scaler: Scaler) -> Path:
@@ -108,11 +128,30 @@ def _save_images(path: Path, values: np.ndarray, scaler: Scaler) -> Path:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot write to {path}: {error.strerror}") from error
+    if np.dtype(scaler.dtype) == np.uint16 and values.shape[1] in (1, 3):
+        pages = [_deep(image) for image in values.astype(np.uint16)]
+    else:
+        images = map(to_image, to_pixels(values, scaler, stretch=False))
+        pages = [_png(image) for image in images]
     digits = max(5, int(math.log10(max(len(values), 1))) + 1)
-    for index, image in enumerate(to_pixels(values, scaler, stretch=False)):
-        pixels = to_image(image)
-        write_bytes(path / f"{index:0{digits}d}.png", lambda f, p=pixels: p.save(f, "PNG"))
+    for index, page in enumerate(pages):
+        write_bytes(path / f"{index:0{digits}d}.png", lambda f, page=page: f.write(page))
     return path
+
+
+def _deep(pixels: np.ndarray) -> bytes:
+    """A PNG of pixels (c, h, w) of 16 bits."""
+    from PIL import Image
+
+    if len(pixels) == 1:
+        return _png(Image.fromarray(pixels[0]))
+    return encode(np.moveaxis(pixels, 0, 2))
+
+
+def _png(image: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
 
 
 def to_pixels(values: np.ndarray, scaler: Scaler, stretch: bool = True) -> np.ndarray:

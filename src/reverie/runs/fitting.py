@@ -18,6 +18,7 @@ from torch import nn
 from reverie.data import Dataset, Scaler, coder_for, coder_on, load, shared_rows, split
 from reverie.data.coders import EUCLIDEAN, SHARES, SYMBOLS, space_word
 from reverie.data.conditions import numbers_only, with_condition
+from reverie.data.reading import without_keys
 from reverie.denoisers import Denoiser
 from reverie.denoisers.networks.choice import default_name, default_width
 from reverie.errors import InputError
@@ -187,7 +188,7 @@ def _conditioned(data: Any, conditions: Any, *, symbols: bool) -> Dataset:
         dataset = load(data, mixed=symbols)
         return dataset if conditions is None else dataset.told(conditions)
     dataset = with_condition(load(data, mixed=True), conditions)
-    return dataset if symbols else numbers_only(dataset)
+    return dataset if symbols else numbers_only(without_keys(dataset))
 
 
 def _sized(config: FitConfig, scaler: Scaler, own: Own) -> FitConfig:

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from reverie.curve import LossCurve
-from reverie.data import Dataset, Scaler, SymbolCoder, coder_from_json, load
+from reverie.data import Dataset, Reading, Scaler, SymbolCoder, coder_from_json, load
 from reverie.data.conditions import column_place, without_column
 from reverie.denoisers import Denoiser, Network, condition_of, network_for
 from reverie.denoisers.networks.conditions import Encoder, Labels
@@ -190,9 +190,10 @@ def start(path: Path, config: FitConfig, data: Dataset, scaler: Scaler, rows: An
         "holdout": holdout.tolist(),
         "shared_duplicates": shared,
         "scaler": scaler.to_json(),
+        "reading": None if data.reading is None else data.reading.to_json(),
         "condition": {"name": data.condition, "labels": list(data.labels)},
     })  # fmt: skip
-    if not data.source or data.source == "the array":
+    if data.in_memory:
         write_bytes(path / "data.npy", lambda file: np.save(file, data.values))
     if data.conditions is not None:
         told = data.conditions
@@ -219,15 +220,16 @@ def whole_data(path: Path) -> tuple[FitConfig, Scaler, Dataset]:
         raise InputError(f"{path / 'data.json'} is damaged: its scaler is incomplete") from error
     stored = path / "data.npy"
     symbols = isinstance(scaler, SymbolCoder)
+    said = None if info.get("reading") is None else Reading.from_json(info["reading"])
     known = info.get("condition", {})
     name, labels = str(known.get("name", "")), tuple(known.get("labels", ()))
-    data = load(stored if stored.exists() else info["source"], mixed=symbols or bool(name))
     if stored.exists():
-        data = Dataset(
-            data.values.reshape(info["shape"]), scaler.kind, info["source"], scaler.layout
-        )
-    elif column_place(data, name) is not None and list(data.values.shape) != info["shape"]:
-        data = without_column(data, name)
+        values = load(stored).values.reshape(info["shape"])
+        data = Dataset(values, scaler.kind, info["source"], scaler.layout, **scaler.of_table())
+    else:
+        data = load(info["source"], mixed=symbols or bool(name), reading=said, keys=True)
+        if column_place(data, name) is not None and list(data.values.shape) != info["shape"]:
+            data = without_column(data, name)
     if data.sha256() != info["sha256"]:
         raise InputError(f"{info['source']} has changed since {path} was fitted on it")
     if (path / CONDITIONS).exists():

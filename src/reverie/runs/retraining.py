@@ -110,7 +110,7 @@ def retrain(
     that fit. Raises InputError on fewer than two models, too few rows, or an `out` that holds
     retrainings of other data or settings.
     """
-    dataset, path = load(data), Path(out)
+    dataset, path = load(data, mixed=True), Path(out)
     config = (config or FitConfig()).check()
     if count < 2:
         raise InputError(f"{count} retraining(s): at least two models are compared")

@@ -175,7 +175,9 @@ def _recoded(
     here = ~np.isnan(values)
     if field.kind == "numeric":  # numbers that stand for categories
         numbers, inverse = np.unique(values[here], return_inverse=True)
-        texts = [f"{v:.0f}" if v == round(v) else repr(float(v)) for v in numbers]
+        whole = numbers.dtype.kind in "iu"
+        plain = field.dtype in ("double", "int64") and field.decimal == "."
+        texts = [str(v) if whole else _as_number(v) if plain else field.text(v) for v in numbers]
         field = replace(field, kind="categorical", dtype="string", decimals=None)
     else:
         texts, inverse = list(field.categories), values[here].astype(np.int64)
@@ -183,3 +185,7 @@ def _recoded(
     recoded = np.full(len(values), np.nan)
     recoded[here] = place[inverse]
     return recoded, field
+
+
+def _as_number(value: float) -> str:
+    return f"{value:.0f}" if value == round(value) else repr(float(value))

@@ -1,0 +1,165 @@
+"""Tables of text read by pyarrow: numbers at once, all other columns as their distinct texts."""
+
+from __future__ import annotations
+
+import mmap
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reverie.data.cells import EXACT, MISSING, MISSING_ANY_CASE, Cells, is_missing, is_number
+from reverie.data.dataset import TableForm, empty_rows
+from reverie.data.sniffing import open_bytes
+
+BLOCK = 2**22
+SEARCHED = 2**24  # bytes of a packed file that are searched at a time
+WORDS = sorted(MISSING | {f(w) for w in MISSING_ANY_CASE for f in (str, str.upper, str.title)}
+               | {"NaN", "N/A"})  # fmt: skip
+
+
+def arrow_columns(
+    path: Path, form: TableForm, width: int, sample: list[list[str]]
+) -> list[np.ndarray | Cells] | None:
+    """Every column (n,) as numbers, or as texts; None where this reader cannot tell the table.
+
+    sample: the first rows, header left out, which tell what a column is thought to be. Numbers
+    are taken as such only if they are exact: whole ones within 2^53, and without zeros in front,
+    which are sought where the first rows have one width, as codes do.
+    NaN is a missing cell, of which the sample has one.
+    """
+    try:
+        import pyarrow
+        from pyarrow import compute, csv
+    except ImportError:
+        return None
+    if form.sep == " " or form.encoding.startswith("utf-16") or form.encoding == "utf-32":
+        return None
+    if form.quoted and any(cell != cell.strip() for row in sample for cell in row):
+        return None
+    names = [str(j) for j in range(width)]
+    columns = [list({row[j]: None for row in sample}) for j in range(width)]
+    columns = [[cell.strip() for cell in cells] for cells in columns]
+    kinds = {n: _kind(pyarrow, c, form.decimal) for n, c in zip(names, columns, strict=True)}
+    gaps = {n: list(filter(is_missing, c)) for n, c in zip(names, columns, strict=True)}
+    text = pyarrow.dictionary(pyarrow.int32(), pyarrow.string())
+    has_quotes = _holds(path, [b'"'])
+    try:
+        seen = sorted({cell for cells in gaps.values() for cell in cells})
+        table = None
+        # a column may not be what its first rows say: then look closer, which takes longer
+        for types, words in ((kinds, seen), (kinds, WORDS), (dict.fromkeys(names, text), [])):
+            if table is None:
+                table = _read(csv, path, form, types, has_quotes, words)
+        if table is None or table.num_rows == 0:
+            return None
+        parts = {n: table.column(n) for n in names}
+        whole = [n for n in names if pyarrow.types.is_integer(table.schema.field(n).type)]
+        again = [
+            n for n in names
+            if table.schema.field(n).type != text
+            and not _is_exact(compute, parts[n], bool(gaps[n]))
+        ]  # fmt: skip
+        fixed = any(len({len(cell) for cell in columns[int(n)]} - {1}) == 1 for n in whole)
+        if fixed and _holds(path, _zeros(form, "0" in whole, has_quotes)):
+            again += [n for n in whole if n not in again]
+        if again:
+            reread = _read(csv, path, form, dict.fromkeys(names, text), has_quotes, [], again)
+            parts |= {n: reread.column(n) for n in again}
+    except (pyarrow.ArrowException, UnicodeDecodeError):
+        return None
+    rows = empty_rows(table.num_rows, width)
+    return [
+        _texts(column) if column.type == text else _numbers(column, rows[:, j])
+        for j, column in enumerate(parts.values())
+    ]
+
+
+def _kind(pyarrow: Any, cells: Sequence[str], decimal: str) -> Any:
+    """The Arrow type that a column has by its first rows."""
+    present = [cell for cell in cells if not is_missing(cell)]
+    if not present or not all(is_number(cell, decimal) for cell in present):
+        return pyarrow.dictionary(pyarrow.int32(), pyarrow.string())
+    whole = all(cell.lstrip("-").isdigit() for cell in present)
+    return pyarrow.int64() if whole else pyarrow.float64()
+
+
+def _read(
+    csv: Any, path: Path, form: TableForm, types: dict[str, Any], quoted: bool,
+    words: list[str], only: list[str] | None = None,
+) -> Any:  # fmt: skip
+    """The table, of all columns or of those alone; None where a cell is not of its type."""
+    import pyarrow
+
+    encoding = "utf-8" if form.encoding == "utf-8-sig" else form.encoding
+    packed = path.suffix.lower() == ".gz"
+    source = open_bytes(path) if packed else str(path)
+    skipped = form.above + int(form.header)
+    try:
+        return csv.read_csv(
+            source,
+            csv.ReadOptions(column_names=list(types), encoding=encoding, block_size=BLOCK,
+                            skip_rows=skipped),
+            csv.ParseOptions(delimiter=form.sep, quote_char='"', newlines_in_values=quoted),
+            csv.ConvertOptions(column_types=types, include_columns=only or [], null_values=words,
+                               strings_can_be_null=False, decimal_point=form.decimal),
+        )  # fmt: skip
+    except pyarrow.ArrowInvalid as error:
+        if "conversion error" in str(error):
+            return None
+        raise
+    finally:
+        if packed:
+            source.close()  # type: ignore[union-attr]
+
+
+def _is_exact(compute: Any, column: Any, has_gaps: bool) -> bool:
+    """Whether numbers are exact as doubles, and none is missing that the sample does not have."""
+    if column.null_count and not has_gaps:
+        return False
+    ends = [end.as_py() for end in compute.min_max(column).values() if end.as_py() is not None]
+    return bool(ends) and max(map(abs, ends)) <= EXACT
+
+
+def _zeros(form: TableForm, first: bool, quoted: bool) -> list[bytes]:
+    """Patterns of a cell that begins with a zero and a further digit; first: also in a line."""
+    marks = [re.escape(form.sep.encode(form.encoding))]
+    marks += [rb"\n"] if first else []
+    marks += [rb'"'] if quoted else []
+    return [mark + rb"0\d" for mark in marks]
+
+
+def _holds(path: Path, patterns: list[bytes]) -> bool:
+    """Whether a file, unpacked, has one of the patterns in it."""
+    found = [re.compile(pattern) for pattern in patterns]
+    if path.suffix.lower() != ".gz":
+        with (
+            path.open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as memory,
+        ):
+            return any(pattern.search(memory) for pattern in found)
+    tail = b"\n"
+    with open_bytes(path) as file:
+        while block := file.read(SEARCHED):
+            if any(pattern.search(tail + block) for pattern in found):
+                return True
+            tail = block[-2:]
+    return False
+
+
+def _numbers(column: Any, room: np.ndarray) -> np.ndarray:
+    """The numbers of a column in their room among the rows: large tables are not copied twice."""
+    start = 0
+    for chunk in column.chunks:
+        room[start : start + len(chunk)] = chunk.to_numpy(zero_copy_only=False)
+        start += len(chunk)
+    return room
+
+
+def _texts(column: Any) -> Cells:
+    coded = column.combine_chunks()
+    coded = coded.combine_chunks() if hasattr(coded, "num_chunks") else coded
+    codes = coded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+    return Cells(coded.dictionary.to_pylist(), codes)
