@@ -5,8 +5,9 @@ a Markov model of it knows E[far end | y_s] and drifts towards it,
 
     dy = (E[y_1 | y_s] - y_s) / (1 - s) ds + sqrt(epsilon) dW        (and its mirror image back).
 
-A step of a path draws the Brownian bridge to the guess, frozen over the step: of a point mass at
-the far end it is exact, and its path KL is a staircase under a loss curve (see `process`).
+A step of a path draws a far end given y_s, and then the Brownian bridge to it: where the law of
+the far end is a closed form, paths are exact at any number of steps. A network knows its mean and
+a deviation. (Frozen at the mean alone, the path KL of the steps is a staircase: see `process`.)
 """
 
 from __future__ import annotations
@@ -25,17 +26,34 @@ from reverie.errors import InputError
 class Bridge(nn.Module):
     """What every solver returns; `reference` is the noise, `dim` the number of coordinates.
 
-    Points are vectors (B, dim). Forward paths start in the law a and end in b; `reverse` ones start
-    in b.
+    Points are vectors (B, dim). Forward paths run from the law a to b, `reverse` ones from b to a.
     """
 
     reference: Reference
     dim: int
+    exact_steps = False  # `far_end` draws from the true law, so that one step does
 
     @abstractmethod
-    def guess(self, y: Tensor, share: Tensor, *, reverse: bool = False) -> Tensor:
-        """E[far end | y at share (B,)], all in Brownian coordinates: (B, dim)."""
+    def guess(
+        self, y: Tensor, share: Tensor, *, reverse: bool = False, start: Tensor | None = None
+    ) -> Tensor:
+        """E[far end | y at share (B,)], all in Brownian coordinates: (B, dim).
+
+        start: where the path began, for bridges of paired ends; a Markov bridge forgets it.
+        """
         raise NotImplementedError
+
+    def far_end(
+        self,
+        y: Tensor,
+        share: Tensor,
+        *,
+        reverse: bool = False,
+        start: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """A draw (B, dim) of the far end given y at share; here its mean, the guess."""
+        return self.guess(y, share, reverse=reverse, start=start)
 
     def settings(self) -> dict[str, Any]:
         """What rebuilds this bridge beside its tensors, for JSON."""
@@ -77,23 +95,31 @@ class Bridge(nn.Module):
         times = times.flip(0) if reverse else times
         shares, scales = self.reference.share(times), self.reference.scale(times)
         y, rows = self.to_brownian(x, float(times[0])), [x]
+        start = y
         for k in range(steps):
-            y = self.step(y, float(shares[k]), float(shares[k + 1]), generator=generator)
+            ends = float(shares[k]), float(shares[k + 1])
+            y = self.step(y, *ends, origin=start, generator=generator)
             rows.append(y * float(scales[k + 1]))
         return torch.stack(rows[::-1] if reverse else rows)
 
     def step(
-        self, y: Tensor, start: float, end: float, *, generator: torch.Generator | None = None
+        self,
+        y: Tensor,
+        start: float,
+        end: float,
+        *,
+        origin: Tensor | None = None,
+        generator: torch.Generator | None = None,
     ) -> Tensor:
-        """One step of shares, forward where end > start, the far end's guess frozen."""
+        """One step of shares, forward where end > start; origin: where the path began."""
         reverse = end < start
         share = torch.full((len(y),), start, dtype=torch.float64)
-        far = self.guess(y, share, reverse=reverse)
+        far = self.far_end(y, share, reverse=reverse, start=origin, generator=generator)
         gone, left = abs(end - start), (end if reverse else 1 - end)
         ratio = gone / (gone + left)
         moved = y + ratio * (far - y)
         if left <= 0:
-            return moved + 0 * y
+            return moved
         noise = torch.randn(y.shape, generator=generator, dtype=y.dtype)
         return moved + (self.reference.epsilon * ratio * left) ** 0.5 * noise
 
@@ -105,7 +131,8 @@ class Bridge(nn.Module):
         steps: int = 100,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Far ends (B, dim) for near ends x, by simulating paths; closed forms draw at once."""
+        """Far ends (B, dim) for near ends x, by simulating paths; exact steps take one."""
+        steps = 1 if self.exact_steps else steps
         rows = self.path(x, reverse=reverse, steps=steps, generator=generator)
         return rows[0] if reverse else rows[-1]
 
@@ -113,7 +140,7 @@ class Bridge(nn.Module):
         """One of the two denoisers, to be measured, planned for and sampled like any other."""
         process = BridgeProcess(self.reference, self.dim, reverse=reverse)
 
-        def guess(y: Tensor, share: Tensor) -> Tensor:
-            return self.guess(y, share, reverse=reverse)
+        def guess(y: Tensor, share: Tensor, start: Tensor | None) -> Tensor:
+            return self.guess(y, share, reverse=reverse, start=start)
 
         return BridgeDenoiser(process, guess)

@@ -118,41 +118,45 @@ class GaussianBridge(Bridge):
         """Cov(X0, X1) (d, d), in the coordinates of the two ends."""
         return self.plan * self.reference.last_scale
 
-    def guess(self, y: Tensor, share: Tensor, *, reverse: bool = False) -> Tensor:
+    exact_steps = True
+
+    def guess(
+        self, y: Tensor, share: Tensor, *, reverse: bool = False, start: Tensor | None = None
+    ) -> Tensor:
         far = torch.empty_like(y)
         for s in share.unique():
             rows = share == s
-            far[rows] = self._guess_at(y[rows], float(s), reverse)
+            far[rows] = self.law(y[rows], float(s), reverse)[0]
         return far
 
-    def _guess_at(self, y: Tensor, s: float, reverse: bool) -> Tensor:
-        cov = path_covariance(self.cov0, self.cov1, self.plan, self.reference.epsilon, s)
-        across = (
-            (1 - s) * self.cov0 + s * self.plan
-            if reverse
-            else (1 - s) * self.plan.T + s * self.cov1
-        )
-        centre = (1 - s) * self.mean0 + s * self.mean1
-        gain = torch.linalg.lstsq(cov, across.T).solution.T.to(y)
-        return (self.mean0 if reverse else self.mean1).to(y) + (y - centre.to(y)) @ gain.T
-
-    def sample(
+    def far_end(
         self,
-        x: Tensor,
+        y: Tensor,
+        share: Tensor,
         *,
         reverse: bool = False,
-        steps: int = 0,
+        start: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Far ends drawn from the exact conditional plan; `steps` is not needed."""
-        y = self.to_brownian(x, 1.0 if reverse else 0.0)
-        share = torch.full((len(y),), 1.0 if reverse else 0.0, dtype=torch.float64)
-        mean = self.guess(y, share, reverse=reverse)
-        near, far = (self.cov1, self.cov0) if reverse else (self.cov0, self.cov1)
-        across = self.plan if reverse else self.plan.T
-        spread = _root(far - across @ torch.linalg.pinv(near) @ across.T).to(y)
-        noise = torch.randn(y.shape, generator=generator, dtype=y.dtype)
-        return (mean + noise @ spread) * (1.0 if reverse else self.reference.last_scale)
+        far = torch.empty_like(y)
+        for s in share.unique():
+            rows = share == s
+            mean, cov = self.law(y[rows], float(s), reverse)
+            noise = torch.randn(mean.shape, generator=generator, dtype=y.dtype)
+            far[rows] = mean + noise @ _root(cov).to(y)
+        return far
+
+    def law(self, y: Tensor, s: float, reverse: bool) -> tuple[Tensor, Tensor]:
+        """Mean (B, dim) and covariance (dim, dim) of the far end given y (B, dim) at share s."""
+        cov = path_covariance(self.cov0, self.cov1, self.plan, self.reference.epsilon, s)
+        mean, far, across = (
+            (self.mean0, self.cov0, (1 - s) * self.cov0 + s * self.plan)
+            if reverse
+            else (self.mean1, self.cov1, (1 - s) * self.plan.T + s * self.cov1)
+        )
+        gain = across @ torch.linalg.pinv(cov, hermitian=True)
+        off = y - ((1 - s) * self.mean0 + s * self.mean1).to(y)
+        return mean.to(y) + off @ gain.T.to(y), far - gain @ across.T
 
 
 def moments(rows: Tensor) -> tuple[Tensor, Tensor]:

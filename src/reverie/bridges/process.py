@@ -68,6 +68,10 @@ class BridgeProcess(Process):
         clean, start = pairs[:, 0], pairs[:, 1]
         return (clean, start / last) if self.backwards else (clean / last, start)
 
+    def start(self, x: Tensor) -> Tensor:
+        """Starting points (B, d) in Brownian coordinates."""
+        return x / self.reference.last_scale if self.backwards else x
+
     def sample_prior(self, n: int, **draw: Unpack[Draw]) -> State:
         raise InputError("a bridge starts from given points: bridge.sample(x), bridge.path(x)")
 
@@ -116,18 +120,19 @@ class BridgeProcess(Process):
 
 
 class BridgeDenoiser(Denoiser):
-    """One direction of a bridge: `far(y, share)` guesses the clean end in Brownian coordinates."""
+    """One direction of a bridge: `far(y, share, start)` guesses the clean end, in Brownian
+    coordinates. The condition, of a bridge of paired ends, is the start (B, d) of the path."""
 
-    def __init__(self, process: BridgeProcess, far: Callable[[Tensor, Tensor], Tensor]) -> None:
+    def __init__(
+        self, process: BridgeProcess, far: Callable[[Tensor, Tensor, Tensor | None], Tensor]
+    ) -> None:
         super().__init__()
         self.process: BridgeProcess = process
         self.far = far
 
     def forward(self, state: Tensor, t: Tensor, condition: Any = None) -> Tensor:
-        if condition is not None:
-            raise InputError("a bridge's denoiser takes no condition")
         share = self.process.path_share(t).to(state.device).expand(len(state))
-        return self.far(state, share)
+        return self.far(state, share, None if condition is None else self.process.start(condition))
 
 
 def pairs_for(x0: Tensor, x1: Tensor, *, reverse: bool = False) -> Tensor:

@@ -112,7 +112,7 @@ def require_sigma(sigma: float) -> float:
     """sigma itself; InputError unless it is a positive number."""
     if not (0 < sigma < float("inf")):
         raise InputError(
-            f"sigma is {sigma:g}; a bridge needs noise, sigma > 0 (without it, it is a transport map)"
+            f"sigma is {sigma:g}; a bridge needs noise, sigma > 0 (at 0 it is a transport map)"
         )
     return float(sigma)
 

@@ -20,6 +20,7 @@ from reverie.bridges.base import Bridge
 from reverie.bridges.reference import Reference
 from reverie.errors import InputError
 
+NAMES = ("x", "y", "f", "g")  # points and potentials
 FASTER = 0.5  # factor by which epsilon falls while the potentials are warmed up
 
 
@@ -102,11 +103,25 @@ class SinkhornBridge(Bridge):
         self, x: Tensor, y: Tensor, reference: Reference, *, tolerance: float = 1e-6
     ) -> None:
         super().__init__()
-        self.reference, self.dim = reference, x.shape[1]
         plan = sinkhorn(x, y / reference.last_scale, reference.epsilon, tolerance=tolerance)
-        for name in ("x", "y", "f", "g"):
-            self.register_buffer(name, getattr(plan, name))
-        self.error, self.iterations = plan.error, plan.iterations
+        self._keep({name: getattr(plan, name) for name in NAMES}, reference, plan.error)
+        self.iterations = plan.iterations
+
+    def _keep(self, tensors: dict[str, Tensor], reference: Reference, error: float) -> None:
+        self.reference, self.dim, self.error = reference, tensors["x"].shape[1], error
+        self.iterations = 0
+        for name in NAMES:
+            self.register_buffer(name, tensors[name])
+
+    @classmethod
+    def of(
+        cls, tensors: dict[str, Tensor], reference: Reference, error: float = 0.0
+    ) -> SinkhornBridge:
+        """The bridge of points and potentials that were found before (x, y, f, g)."""
+        made = cls.__new__(cls)
+        Bridge.__init__(made)
+        made._keep(tensors, reference, error)
+        return made
 
     def settings(self) -> dict[str, Any]:
         return {**super().settings(), "error": self.error}
@@ -125,22 +140,23 @@ class SinkhornBridge(Bridge):
         log = potential / epsilon - cost_matrix(state.double(), points) / (epsilon * left)
         return log.log_softmax(1)
 
-    def guess(self, y: Tensor, share: Tensor, *, reverse: bool = False) -> Tensor:
+    def guess(
+        self, y: Tensor, share: Tensor, *, reverse: bool = False, start: Tensor | None = None
+    ) -> Tensor:
         points = self.x if reverse else self.y
         return (self.log_weights(y, share, reverse=reverse).exp() @ points).to(y)
 
-    def sample(
+    exact_steps = True
+
+    def far_end(
         self,
-        x: Tensor,
+        y: Tensor,
+        share: Tensor,
         *,
         reverse: bool = False,
-        steps: int = 0,
+        start: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Far ends drawn from the conditional plan; `steps` is not needed."""
-        y = self.to_brownian(x, 1.0 if reverse else 0.0)
-        share = torch.full((len(y),), 1.0 if reverse else 0.0, dtype=torch.float64)
         weights = self.log_weights(y, share, reverse=reverse).exp()
         pick = torch.multinomial(weights, 1, generator=generator)[:, 0]
-        points = self.x if reverse else self.y * self.reference.last_scale
-        return points[pick].to(x)
+        return (self.x if reverse else self.y)[pick].to(y)
