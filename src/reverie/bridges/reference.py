@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from reverie.errors import InputError
-from reverie.processes import process_typed
+from reverie.processes import build
 from reverie.processes.gaussian import GaussianProcess, require_gaussian
 
 
@@ -131,7 +131,9 @@ def reference_named(text: str, sigma: float = 1.0) -> Reference:
         if key != "pull" or pull != pull:
             raise InputError(f"{text!r} is no reference; write ou:pull=1")
         return OrnsteinUhlenbeck(sigma, pull)
-    process = process_typed(text)
-    if isinstance(process, str):
-        raise InputError(f"{text!r} is no reference; choose brownian, ou or a Gaussian process")
-    return NoiseReference(require_gaussian(process, "a bridge's reference"), sigma)
+    try:
+        return NoiseReference(build(text), sigma)
+    except InputError as error:
+        raise InputError(
+            f"{text!r} is no reference; choose brownian, ou:pull=1 or a Gaussian process ({error})"
+        ) from error

@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> None:
         config=(tyro.conf.FlagCreatePairsOff,),
     )
     # here, so that help and a wrong flag need no torch
-    from reverie.cli import audit_commands, commands, console
+    from reverie.cli import audit_commands, bridge_command, commands, console
 
     run = {
         flags.Fit: commands.fit,
@@ -42,6 +42,7 @@ def main(arguments: list[str] | None = None) -> None:
         flags.Predict: commands.predict,
         flags.Sweep: commands.sweep,
         flags.Export: commands.export,
+        flags.Bridge: bridge_command.bridge,
         flags.Demo: commands.demo,
         flags.Reproduce: commands.reproduce,
     }[type(command)]
