@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reverie import BridgeRun, InputError, bridge
+from reverie import BridgeRun, InputError, bridge, plan_steps
 from reverie.cli import main
 
 
@@ -58,6 +58,18 @@ def test_cost_and_plan_are_those_of_the_gaussian_plan() -> None:
     plan = run.plan(a[:40], b[:30])
     assert plan.sum(1) == pytest.approx(np.full(40, 1 / 40), abs=1e-6)
     assert (plan * 0.5 * (a[:40] - b[:30].T) ** 2).sum() < 1.3 * want
+
+
+def test_a_run_has_a_curve_and_steps_planned_on_it() -> None:
+    a, b = ends(400)
+    run = bridge(a, b, solver="gaussian", sigma=1.0)
+    curve = run.curve(a, levels=12)
+    plan = plan_steps(curve, steps=4)
+    assert plan.excess > 0
+    paired = bridge(a, a + 1, paired=True, sigma=1.0, steps=3)
+    assert paired.curve(a, a + 1, reverse=True, levels=4).rate.min() >= 0
+    with pytest.raises(InputError, match="paired"):
+        run.curve(a, b)
 
 
 def test_integers_and_pictures_keep_their_form() -> None:

@@ -27,8 +27,10 @@ from reverie.bridges.coupling import (
 from reverie.bridges.gaussian import GaussianBridge
 from reverie.bridges.light import LightSB
 from reverie.bridges.matching import NetworkBridge, fit_matching
+from reverie.bridges.process import pairs_for
 from reverie.bridges.reference import Reference, reference_named
 from reverie.bridges.sinkhorn import SinkhornBridge, sinkhorn
+from reverie.curve import LossCurve, measure
 from reverie.data import Dataset, Scaler
 from reverie.data import load as load_rows
 from reverie.errors import InputError
@@ -79,6 +81,28 @@ class BridgeRun:
         y = _points(b, self.second) / reference.last_scale
         return sinkhorn(_points(a, self.first), y, reference.epsilon).matrix().numpy()
 
+    def curve(
+        self, a: Any, b: Any = None, *, reverse: bool = False, levels: int = 32, seed: int = 0
+    ) -> LossCurve:
+        """The loss curve of one direction on pairs (a, b), row by row; rows of the first end.
+
+        b: None takes the ends that the bridge draws for a. Its rate is path KL in nats per unit of
+        the far end's signal-to-noise ratio, so that `plan_steps` reads it.
+        """
+        x0 = _points(a, self.first)
+        if b is None:
+            x1 = self.bridge.sample(x0, generator=torch.Generator().manual_seed(seed))
+        else:
+            x1 = Paired(x0, _points(b, self.second)).b
+        told = (x1 if reverse else x0) if self.paired else None
+        return measure(
+            self.bridge.denoiser(reverse=reverse),
+            pairs_for(x0, x1, reverse=reverse),
+            levels,
+            condition=told,
+            generator=torch.Generator().manual_seed(seed),
+        )
+
     def transport_cost(self, a: Any, *, seed: int = 0) -> float:
         """Mean |x1 - x0|^2 / 2 of rows a and the ends that the bridge draws for them."""
         x0 = _points(a, self.first)
@@ -125,8 +149,15 @@ class BridgeRun:
         except (KeyError, TypeError, OSError, RuntimeError, SafetensorError) as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"{path} is damaged: {reason}") from error
-        rest = told["solver"], told["sigma"], told["reference"], *ends, told["paired"]
-        return cls(bridge, *rest)
+        return cls(
+            bridge,
+            told["solver"],
+            told["sigma"],
+            told["reference"],
+            ends[0],
+            ends[1],
+            paired=told["paired"],
+        )
 
 
 def bridge(
@@ -195,15 +226,22 @@ def _solve(
         if max(len(ends.a), len(ends.b)) > POINTS:
             raise InputError(f"the sinkhorn solver holds {POINTS:,} rows an end; choose another")
         return SinkhornBridge(ends.a, ends.b, reference)
-    told = dict(generator=generator, progress=progress)
     if solver == "lightsb":
-        return LightSB.fit(ends, reference, steps=steps or STEPS, **told)
+        return LightSB.fit(
+            ends, reference, steps=steps or STEPS, generator=generator, progress=progress
+        )
     told_start = isinstance(ends, Paired)
     refits = 0 if solver == "sf2m" or told_start else (ROUNDS if rounds is None else rounds)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return fit_matching(
-            ends, reference, rounds=refits, steps=steps or STEPS, told_start=told_start, **told
+            ends,
+            reference,
+            rounds=refits,
+            steps=steps or STEPS,
+            told_start=told_start,
+            generator=generator,
+            progress=progress,
         )
 
 
