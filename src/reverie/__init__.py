@@ -32,6 +32,8 @@ _HOMES = {
     "guard": "reverie.plan.guard",
     "Guard": "reverie.plan.guard",
     "score_optimal_plan": "reverie.plan",
+    "bridge": "reverie.bridges.run",
+    "BridgeRun": "reverie.bridges.run",
     "Estimate": "reverie.information",
     "bound": "reverie.information",
     "entropy": "reverie.information",
@@ -76,6 +78,8 @@ sys.meta_path.append(MovedModules())
 if TYPE_CHECKING:
     from reverie.auditing import Verdict as Verdict
     from reverie.auditing import audit as audit
+    from reverie.bridges.run import BridgeRun as BridgeRun
+    from reverie.bridges.run import bridge as bridge
     from reverie.calibration import Calibrated as Calibrated
     from reverie.calibration import calibrate as calibrate
     from reverie.curve import LossCurve as LossCurve

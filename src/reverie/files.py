@@ -48,15 +48,21 @@ def write_json(path: Path, value: Any) -> Path:
     return write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
+def free_place(path: Path) -> Path:
+    """The path itself; InputError where it exists and is not an empty folder."""
+    path = Path(path)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise InputError(f"{path} is not an empty folder: choose another")
+    return path
+
+
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """A folder to fill inside the block; it appears at `path` in one rename when the block ends.
 
     Raises InputError when `path` exists and is not an empty folder, or cannot be written.
     """
-    path = Path(path)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise InputError(f"{path} is not an empty folder: choose another")
+    path = free_place(path)
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> None:
         config=(tyro.conf.FlagCreatePairsOff,),
     )
     # here, so that help and a wrong flag need no torch
-    from reverie.cli import audit_commands, commands, console, describe
+    from reverie.cli import audit_commands, bridge_command, commands, console, describe
 
     run = {
         flags.Fit: commands.fit,
@@ -49,6 +49,7 @@ def main(arguments: list[str] | None = None) -> None:
         flags.Sweep: commands.sweep,
         flags.Describe: describe.describe,
         flags.Export: commands.export,
+        flags.Bridge: bridge_command.bridge,
         flags.Demo: commands.demo,
         flags.Reproduce: commands.reproduce,
     }[type(command)]

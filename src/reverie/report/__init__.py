@@ -1,5 +1,6 @@
 """The page a person reads: figures and one self-contained HTML file, with JSON beside it."""
 
+from reverie.report.bridges import write_bridge as write_bridge
 from reverie.report.forecasts import write_forecast as write_forecast
 from reverie.report.of_run import describe as describe
 from reverie.report.page import ModelReport as ModelReport

@@ -1,0 +1,140 @@
+"""A bridge as a process: pinned at both ends, its path KL in nats a rate on an information clock.
+
+Rows are pairs (B, 2, d): the end that is to be reached ("clean", process time 0) and the end from
+which it starts (process time 1). With y the state in Brownian coordinates, epsilon the variance of
+the whole reference and s the share of it that is gone on the way to the clean end,
+
+    u = s / (epsilon (1 - s)),        rate = 1/2 |clean - guess|^2,
+
+since the KL of two drifts (far - y) / (1 - s) is half their squared distance / epsilon ds, and
+du = ds / (epsilon (1 - s)^2) (Girsanov). u is the signal-to-noise ratio at which y, its start
+known, shows the clean end. A step that draws the Brownian bridge to a frozen guess costs
+(u' - u) rate exactly, so that curve, plan and staircase are those of Gaussian noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Unpack
+
+import torch
+from torch import Tensor
+
+from reverie.bridges.reference import Reference
+from reverie.denoisers import Denoiser
+from reverie.errors import InputError
+from reverie.processes.base import Draw, Process, State, float64
+from reverie.spaces import Euclidean
+
+CLEANEST = 1e-3  # process time at which the last guess is taken
+
+
+class BridgeProcess(Process):
+    """The reference pinned at both ends; reverse: the clean end is that of the law a.
+
+    Process time runs against the path: 1 at its start, 0 at its end. States are (B, d) in Brownian
+    coordinates. monotone: False, a bridge's rate need not fall (its start tells of its end).
+    """
+
+    monotone = False
+    has_kernel = False
+    clock_label = "signal-to-noise ratio of the far end"
+
+    def __init__(self, reference: Reference, dim: int, *, reverse: bool = False) -> None:
+        super().__init__()
+        self.reference, self.dim, self.backwards = reference, dim, reverse
+        self.t_range = (CLEANEST, 1.0)
+        self.space = Euclidean((2, dim))
+
+    def share(self, t: Tensor | float) -> Tensor:
+        """Share (B,) of the reference's variance gone on the way to the clean end."""
+        time = float64(t).reshape(-1)
+        place = self.reference.share(time if self.backwards else 1 - time)
+        return (1 - place if self.backwards else place).clamp(0, 1)
+
+    def path_share(self, t: Tensor | float) -> Tensor:
+        """The same place as a share of the forward path, whatever the direction."""
+        gone = self.share(t)
+        return 1 - gone if self.backwards else gone
+
+    def ends(self, pairs: Tensor) -> tuple[Tensor, Tensor]:
+        """(clean, start) of pairs (B, 2, d) in Brownian coordinates."""
+        if pairs.ndim != 3 or pairs.shape[1:] != (2, self.dim):
+            raise InputError(
+                f"a bridge is measured on pairs of shape (2, {self.dim}), "
+                f"not on rows of shape {tuple(pairs.shape[1:])}"
+            )
+        last = self.reference.last_scale
+        clean, start = pairs[:, 0], pairs[:, 1]
+        return (clean, start / last) if self.backwards else (clean / last, start)
+
+    def start(self, x: Tensor) -> Tensor:
+        """Starting points (B, d) in Brownian coordinates."""
+        return x / self.reference.last_scale if self.backwards else x
+
+    def sample_prior(self, n: int, **draw: Unpack[Draw]) -> State:
+        raise InputError("a bridge starts from given points: bridge.sample(x), bridge.path(x)")
+
+    def corrupt(
+        self,
+        x: Tensor,
+        t: Tensor | float,
+        *,
+        end: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> State:
+        """The bridge (B, d) at t between the ends of x, pairs (B, 2, d).
+
+        end: starting points that replace those of the pairs.
+        """
+        clean, start = self.ends(x if end is None else torch.stack([x[:, 0], end], 1))
+        gone = self.share(t).to(x).reshape(-1, 1)
+        noise = torch.randn(clean.shape, generator=generator, dtype=x.dtype, device=x.device)
+        spread = (self.reference.epsilon * gone * (1 - gone)).sqrt()
+        return (1 - gone) * start + gone * clean + spread * noise
+
+    def target(self, state: State, x: Tensor, t: Tensor | float) -> Tensor:
+        return self.ends(x)[0]
+
+    def clock(self, t: Tensor | float) -> Tensor:
+        gone = self.share(t)
+        return gone / (self.reference.epsilon * (1 - gone))
+
+    def rate(self, prediction: Tensor, x: Tensor, state: State, t: Tensor | float) -> Tensor:
+        return 0.5 * (self.ends(x)[0] - prediction).square().sum(1)
+
+    def reverse(
+        self,
+        prediction: Tensor,
+        state: State,
+        t: Tensor | float,
+        s: Tensor | float,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> State:
+        before, after = (self.share(v).to(state).reshape(-1, 1) for v in (t, s))
+        ratio = (after - before) / (1 - before)
+        noise = torch.randn(state.shape, generator=generator, dtype=state.dtype)
+        spread = (self.reference.epsilon * ratio * (1 - after)).sqrt()
+        return state + ratio * (prediction - state) + spread * noise
+
+
+class BridgeDenoiser(Denoiser):
+    """One direction of a bridge: `far(y, share, start)` guesses the clean end, in Brownian
+    coordinates. The condition, of a bridge of paired ends, is the start (B, d) of the path."""
+
+    def __init__(
+        self, process: BridgeProcess, far: Callable[[Tensor, Tensor, Tensor | None], Tensor]
+    ) -> None:
+        super().__init__()
+        self.process: BridgeProcess = process
+        self.far = far
+
+    def forward(self, state: Tensor, t: Tensor, condition: Any = None) -> Tensor:
+        share = self.process.path_share(t).to(state.device).expand(len(state))
+        return self.far(state, share, None if condition is None else self.process.start(condition))
+
+
+def pairs_for(x0: Tensor, x1: Tensor, *, reverse: bool = False) -> Tensor:
+    """Rows (n, 2, d) of a bridge's curve from ends (n, d) each: the clean end first."""
+    return torch.stack([x0, x1] if reverse else [x1, x0], 1)

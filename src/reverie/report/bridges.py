@@ -1,0 +1,71 @@
+"""The page of a bridge: both ends, what it makes of them, and paths."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from reverie.bridges.run import BridgeRun
+from reverie.data import Dataset
+from reverie.files import write_text
+from reverie.report.figures import svg
+from reverie.report.frame import render_page
+
+SHOWN, PATHS, STEPS = 1000, 40, 40
+FIRST, SECOND, MADE = "#1d4ed8", "#c2410c", "#047857"
+
+
+def write_bridge(folder: Path, run: BridgeRun, a: Dataset, b: Dataset, again: str) -> Path:
+    """Write bridge.html into `folder`, atomically. again: the command line that makes it again."""
+    first, second = (_some(rows, SHOWN) for rows in (a, b))
+    html = render_page(
+        "bridge.html",
+        run=run,
+        names=(a.source, b.source),
+        counts=(len(a), len(b)),
+        moved=_moments(run.sample(first), second),
+        back=_moments(run.sample(second, reverse=True), first),
+        figure=_figure(run, first, second),
+        flat=int(np.prod(first.shape[1:])) == 2,
+        again=again,
+    )
+    return write_text(folder / "bridge.html", html)
+
+
+def _some(rows: Dataset, most: int) -> np.ndarray:
+    pick = np.random.default_rng(0).permutation(len(rows))[:most]
+    return rows.values[np.sort(pick)]
+
+
+def _moments(found: np.ndarray, want: np.ndarray) -> dict[str, float]:
+    """How far mean and deviations are off, in units of the wanted deviation, worst coordinate."""
+    found, want = (v.reshape(len(v), -1).astype(np.float64) for v in (found, want))
+    deviation = np.where(want.std(0) > 0, want.std(0), 1)
+    return {
+        "mean": float((np.abs(found.mean(0) - want.mean(0)) / deviation).max()),
+        "deviation": float(np.abs(found.std(0) / deviation - 1).max()),
+    }
+
+
+def _figure(run: BridgeRun, first: np.ndarray, second: np.ndarray) -> str:
+    """Paths in the plane of two coordinates, or of the first coordinate against time."""
+    from matplotlib.figure import Figure
+
+    path = run.path(first[:PATHS], steps=STEPS).reshape(STEPS + 1, -1, np.prod(first.shape[1:]))
+    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+    ax = figure.add_subplot()
+    ax.spines[["top", "right"]].set_visible(False)
+    if path.shape[2] == 2:
+        flat = [v.reshape(len(v), -1) for v in (first, second, run.sample(first))]
+        for rows, colour, name in zip(
+            flat, (FIRST, SECOND, MADE), ("first end", "second end", "moved rows"), strict=True
+        ):
+            ax.plot(*rows.T, ".", ms=2, color=colour, alpha=0.5, label=name)
+        ax.plot(path[:, :, 0], path[:, :, 1], color="#6b7280", lw=0.5, alpha=0.7)
+        ax.legend(frameon=False, fontsize=8, markerscale=4)
+    else:
+        ax.plot(np.linspace(0, 1, STEPS + 1), path[:, :, 0], color="#6b7280", lw=0.6)
+        ax.set_xlabel("time, first end to second")
+        ax.set_ylabel("first coordinate")
+    return svg(figure)
