@@ -17,7 +17,7 @@ from reverie.testing import check_process
 
 SYMBOLS = torch.tensor([[0, 1], [1, 2], [1, 0], [0, 2], [0, 0]])
 NUMBERS = torch.tensor([[0.0], [1.0], [-1.0], [1.0], [2.0]]).double()
-WEIGHTS = torch.tensor([0.1, 0.3, 0.2, 0.25, 0.15]).double()
+WEIGHTS = torch.tensor([0.1, 0.3, 0.2, 0.25, 0.15], dtype=torch.float64)
 ATOMS = torch.cat([NUMBERS, SYMBOLS.double()], 1)
 
 
@@ -108,10 +108,10 @@ def expected(law: MixedMixture, t: float, cost, hide: float | None = None, nodes
     times = process.part_times(t)
     hide = float(times[1]) if hide is None else hide
     alpha, sigma = process.parts[0].scales(times[0], NUMBERS)  # type: ignore[operator]
-    noise = torch.linspace(-7.5, 7.5, nodes).double()
+    noise = torch.linspace(-7.5, 7.5, nodes, dtype=torch.float64)
     weight = (-0.5 * noise.square()).exp() / (-0.5 * noise.square()).exp().sum()
     hidden = torch.tensor(list(itertools.product([False, True], repeat=2)))
-    chance = torch.where(hidden, torch.tensor(hide).double(), 1 - hide).prod(1)
+    chance = torch.where(hidden, torch.tensor(hide, dtype=torch.float64), 1 - hide).prod(1)
     shape = (len(ATOMS), len(hidden), nodes)
     shown = torch.where(hidden, 3.0, ATOMS[:, None, 1:])[:, :, None].expand(*shape, 2)
     number = (alpha * NUMBERS + sigma * noise)[:, None, :, None].expand(*shape, 1)
@@ -121,12 +121,12 @@ def expected(law: MixedMixture, t: float, cost, hide: float | None = None, nodes
     return torch.einsum("m,n,kmnj->kj", chance, weight, each)
 
 
-def area(law: MixedMixture, low: float, high: float, nodes: int = 112) -> torch.Tensor:
+def area(law: MixedMixture, low: float, high: float, nodes: int = 72) -> torch.Tensor:
     """Nats (K,) under both clocks between two times, by Gauss-Legendre in logit t."""
     process = law.process
 
     def rates(states, atoms):
-        guess = law(states, torch.tensor(t).double().expand(len(states)))
+        guess = law(states, torch.tensor(t, dtype=torch.float64).expand(len(states)))
         return process.rate(guess, atoms, states, t)
 
     ends = [math.log(t / (1 - t)) for t in (low, high)]
@@ -134,7 +134,7 @@ def area(law: MixedMixture, low: float, high: float, nodes: int = 112) -> torch.
     total = torch.zeros(len(ATOMS)).double()
     for z, w in zip(0.5 * (ends[0] + ends[1] + (ends[1] - ends[0]) * place), weight, strict=True):
         t = 1 / (1 + math.exp(-z))
-        at = torch.tensor([t]).double()
+        at = torch.tensor([t], dtype=torch.float64)
         speed = -torch.func.jvp(process.clock, (at,), (torch.ones_like(at),))[1]
         step = 0.5 * (ends[1] - ends[0]) * w * t * (1 - t)
         total += step * (expected(law, t, rates) * speed).sum(1)
@@ -152,7 +152,9 @@ def test_the_bound_of_the_exact_denoiser_is_minus_log_p_of_every_atom() -> None:
     masking = process.parts[1]
 
     def masked_rate(states, atoms):
-        guess = process.split(law(states, torch.tensor(high).double().expand(len(states))))[1]
+        guess = process.split(
+            law(states, torch.tensor(high, dtype=torch.float64).expand(len(states)))
+        )[1]
         return masking.rate(guess, atoms[:, 1:].long(), states[:, 1:].long(), hide)
 
     opening = torch.zeros(len(ATOMS)).double()
@@ -162,7 +164,9 @@ def test_the_bound_of_the_exact_denoiser_is_minus_log_p_of_every_atom() -> None:
         opening += 0.5 * low * weight * expected(law, high, masked_rate, hide)[:, 0]
 
     def last(states, atoms):
-        guess = process.split(law(states, torch.tensor(low).double().expand(len(states))))[1]
+        guess = process.split(
+            law(states, torch.tensor(low, dtype=torch.float64).expand(len(states)))
+        )[1]
         return masking.reconstruction(guess, atoms[:, 1:].long(), states[:, 1:].long())
 
     nats = process.prior_kl(ATOMS) + opening + area(law, low, high)
