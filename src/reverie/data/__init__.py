@@ -25,6 +25,8 @@ from reverie.data.rows import shared_rows as shared_rows
 from reverie.data.rows import some_rows as some_rows
 from reverie.data.rows import split as split
 from reverie.data.scaler import Scaler as Scaler
+from reverie.data.table_coder import TableCoder as TableCoder
+from reverie.data.table_dates import with_dates_as_numbers as with_dates_as_numbers
 from reverie.data.writing import ending_of as ending_of
 from reverie.data.writing import in_user_layout as in_user_layout
 from reverie.data.writing import save as save

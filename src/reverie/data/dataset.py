@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from reverie.data.date_forms import date_text
 from reverie.errors import InputError
 
 
@@ -26,6 +27,7 @@ class Column:
     decimals: int | None = None  # digits after the point in a CSV; None: as many as it takes
     least_decimals: int | None = None  # fewer where zeros at the end are dropped, down to so many
     missing: str | None = None  # the text of a missing cell; None: there is none
+    pattern: str | None = None  # of dates: values are seconds, written so (see `date_forms`)
 
     @property
     def has_missing(self) -> bool:
@@ -35,6 +37,8 @@ class Column:
         """One cell as it stands in a CSV."""
         if np.isnan(value):
             return self.missing or ""
+        if self.pattern is not None:
+            return date_text(value, self.pattern)
         if self.kind == "categorical":
             return self.categories[int(value)]
         if self.dtype == "bool":
@@ -84,8 +88,7 @@ class Dataset:
 
         constants: a constant column is no mistake, as the corner of a picture.
         """
-        if len(self) < rows:
-            raise InputError(f"{self.source} has {len(self)} row(s); at least {rows} are needed")
+        self.check_rows(rows)
         flat = self.values.reshape(len(self), -1)
         if not np.isfinite(flat).all():
             row, column = np.argwhere(~np.isfinite(flat))[0]
@@ -101,6 +104,12 @@ class Dataset:
                 f"{self.source}: {self.name(column)} is constant ({flat[0, column]:g}) "
                 "over all rows; drop it"
             )
+        return self
+
+    def check_rows(self, least: int) -> Dataset:
+        """Return self, or raise InputError on fewer rows; cells may be missing."""
+        if len(self) < least:
+            raise InputError(f"{self.source} has {len(self)} row(s); at least {least} are needed")
         return self
 
     def name(self, column: int) -> str:

@@ -97,6 +97,8 @@ def _array(pyarrow: Any, field: Column, values: np.ndarray) -> Any:
             return pyarrow.DictionaryArray.from_arrays(codes, categories.cast(inner))
         return categories.take(codes).cast(pyarrow.type_for_alias(field.dtype))
     kind = pyarrow.type_for_alias(field.dtype)
+    if field.pattern is not None:
+        return pyarrow.array([None if np.isnan(v) else field.text(v) for v in values], kind)
     if pyarrow.types.is_integer(kind):
         values = np.round(np.where(absent, 0, values)).astype(np.int64)
     return pyarrow.array(values, mask=absent).cast(kind)

@@ -12,6 +12,7 @@ import numpy as np
 from reverie.data.dataset import Column, Dataset
 from reverie.data.parquet import write_parquet
 from reverie.data.scaler import Scaler
+from reverie.data.table_coder import TableCoder
 from reverie.data.text_tables import ENDINGS, write_csv
 from reverie.data.words import write_words
 from reverie.errors import InputError
@@ -81,6 +82,8 @@ def _user_layout(values: np.ndarray, layout: str) -> np.ndarray:
 
 def _fields(scaler: Scaler, width: int) -> list[Column]:
     """The columns of a table of samples."""
+    if isinstance(scaler, TableCoder):
+        return scaler.fields
     names = scaler.columns or [f"x{j}" for j in range(width)]
     whole = np.broadcast_to(np.asarray(scaler.integer), width)
     types = scaler.types or ["int64" if w else "double" for w in whole]

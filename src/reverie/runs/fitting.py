@@ -15,8 +15,18 @@ import numpy as np
 import torch
 from torch import nn
 
-from reverie.data import Dataset, Scaler, coder_for, coder_on, load, shared_rows, split
-from reverie.data.coders import EUCLIDEAN, SHARES, SYMBOLS, space_word
+from reverie.data import (
+    Dataset,
+    Scaler,
+    TableCoder,
+    coder_for,
+    coder_on,
+    load,
+    shared_rows,
+    split,
+    with_dates_as_numbers,
+)
+from reverie.data.coders import EUCLIDEAN, SHARES, SYMBOLS, TABLE, space_word
 from reverie.denoisers import Denoiser
 from reverie.errors import InputError
 from reverie.files import write_json, write_text
@@ -37,7 +47,7 @@ from reverie.runs.folder import (
 from reverie.runs.previews import write_preview
 from reverie.runs.run import Run
 from reverie.runs.trainer import CHECK_ROWS, Event, Trainer
-from reverie.spaces import FiniteSet, Simplex
+from reverie.spaces import FiniteSet, Mixed, Simplex
 
 SAVE_SECONDS = 20.0
 COLUMNS = ("step", "loss", "train_nats", "holdout_nats", "leak", "leak_low", "leak_high", "lr")
@@ -135,7 +145,7 @@ def _begin(
     if path is not None and (path / "config.json").exists():
         raise InputError(f"{path} already holds a run: add --resume, or choose another --out")
     space = _space(config, data) if own.process is None else space_word(own.process.space)
-    dataset = load(data, mixed=space == SYMBOLS).check(rows=2, constants=space == SYMBOLS)
+    dataset, space = _loaded(config, data, space)
     if conditions is not None:
         dataset = dataset.told(conditions)
     if given is None:
@@ -147,7 +157,7 @@ def _begin(
     # a scale is the training rows' own; symbols and units are those of all rows
     fitted_on = train if space == EUCLIDEAN and len(train) > 1 else dataset
     if own.process is None:
-        scaler = coder_for(space, fitted_on)
+        scaler = TableCoder.fit(dataset, train) if space == TABLE else coder_for(space, fitted_on)
         named = config.process or default_process(scaler.space)
         config = replace(config, space=space, process=named)
     else:
@@ -174,7 +184,24 @@ def _space(config: FitConfig, data: Any) -> str:
     of_symbols = entry is not None and issubclass(entry.space, FiniteSet)
     if entry is not None and issubclass(entry.space, Simplex):
         return SHARES
+    if entry is not None and issubclass(entry.space, Mixed):
+        return TABLE
     return SYMBOLS if of_symbols or is_text else EUCLIDEAN
+
+
+def _loaded(config: FitConfig, data: Any, space: str) -> tuple[Dataset, str]:
+    """The rows, and where they live: a table with categories or missing cells is one of columns.
+
+    Where the space, or a process on another, is named, it stands.
+    """
+    known = config.space is not None or config.process not in (None, "product")
+    dataset = load(data, mixed=space in (SYMBOLS, TABLE) or not known)
+    numbers = all(f.kind == "numeric" for f in dataset.fields)
+    if not known and dataset.kind == "table" and (not numbers or np.isnan(dataset.values).any()):
+        space = TABLE
+    if space == TABLE:
+        return with_dates_as_numbers(dataset).check_rows(2), space
+    return dataset.check(rows=2, constants=space == SYMBOLS), space
 
 
 def _check_labels(train: np.ndarray | None, holdout: np.ndarray | None) -> None:

@@ -21,7 +21,15 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from reverie.curve import LossCurve
-from reverie.data import Dataset, Scaler, SymbolCoder, coder_from_json, load
+from reverie.data import (
+    Dataset,
+    Scaler,
+    SymbolCoder,
+    TableCoder,
+    coder_from_json,
+    load,
+    with_dates_as_numbers,
+)
 from reverie.denoisers import Denoiser, Network, condition_of, network_for
 from reverie.errors import InputError
 from reverie.files import read_json, write_bytes, write_json
@@ -208,12 +216,14 @@ def whole_data(path: Path) -> tuple[FitConfig, Scaler, Dataset]:
     except (KeyError, TypeError) as error:
         raise InputError(f"{path / 'data.json'} is damaged: its scaler is incomplete") from error
     stored = path / "data.npy"
-    symbols = isinstance(scaler, SymbolCoder)
-    data = load(stored if stored.exists() else info["source"], mixed=symbols)
+    is_table = isinstance(scaler, TableCoder)
+    mixed = is_table or isinstance(scaler, SymbolCoder)
+    data = load(stored if stored.exists() else info["source"], mixed=mixed)
     if stored.exists():
         data = Dataset(
             data.values.reshape(info["shape"]), scaler.kind, info["source"], scaler.layout
         )
+    data = with_dates_as_numbers(data) if is_table else data
     if data.sha256() != info["sha256"]:
         raise InputError(f"{info['source']} has changed since {path} was fitted on it")
     if (path / CONDITIONS).exists():

@@ -114,4 +114,5 @@ class FiniteSet(Space):
         return ["".join(letters[i] for i in row) for row in self.check(points).tolist()]
 
     def __repr__(self) -> str:
-        return f"FiniteSet({self.alphabet or self.symbols!r}, {self.shape})"
+        sizes = "" if self.sizes is None else f", {self.sizes.tolist()}"
+        return f"FiniteSet({self.alphabet or self.symbols!r}, {self.shape}{sizes})"

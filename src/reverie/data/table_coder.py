@@ -1,0 +1,176 @@
+"""Mixed tables in model space: normal scores of the numbers, then a site for every column that has
+symbols, in the order of the columns (see `table_columns`).
+
+A row in model space is one row of numbers, symbols among them: a point of `spaces.Mixed`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from reverie.data.coders import KINDS, NAMED, TABLE, coder_on, space_word
+from reverie.data.dataset import Column, Dataset
+from reverie.data.date_forms import unit_of
+from reverie.data.scaler import Scaler, form_of
+from reverie.data.table_columns import ColumnPlan, plan_of
+from reverie.errors import InputError
+from reverie.spaces import Euclidean, FiniteSet, Mixed, Space
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableCoder(Scaler):
+    """Rows of numbers, categories, dates and missing cells; `plans` and `written` of the columns.
+
+    plans: the fields of a `ColumnPlan` each. written: those of its `Column`, to write it back.
+    """
+
+    plans: list[dict[str, Any]]
+    written: list[dict[str, Any]]
+
+    @classmethod
+    def fit(cls, data: Dataset, train: Dataset | None = None) -> TableCoder:
+        """Read symbols off all rows, and the scale of numbers off `train`, by default all too.
+
+        Raises InputError on data that are no table, and on columns that no model takes.
+        """
+        if data.values.ndim != 2 or data.kind not in ("table", "vectors"):
+            raise InputError(f"{data.source} is no table: its rows have shape {data.shape}")
+        scale = (train or data).values.astype(np.float64)
+        fields = _fields_of(data)
+        plans = [
+            plan_of(field, data.values[:, j].astype(np.float64), scale[:, j], data.source)
+            for j, field in enumerate(fields)
+        ]
+        if not any(plan.is_number or plan.sites for plan in plans):
+            raise InputError(f"{data.source}: every column is constant")
+        written = [asdict(field) | {"categories": list(field.categories)} for field in fields]
+        return cls(**_form(data), plans=[asdict(p) for p in plans], written=written)
+
+    @cached_property
+    def columns_read(self) -> list[ColumnPlan]:
+        return [ColumnPlan(**plan) for plan in self.plans]
+
+    @cached_property
+    def fields(self) -> list[Column]:
+        """The columns as they are written."""
+        return [Column(**(f | {"categories": tuple(f["categories"])})) for f in self.written]
+
+    @cached_property
+    def _numbers(self) -> list[int]:
+        return [j for j, plan in enumerate(self.columns_read) if plan.is_number]
+
+    @cached_property
+    def _sites(self) -> list[int]:
+        return [j for j, plan in enumerate(self.columns_read) if plan.sites]
+
+    @property
+    def space(self) -> Space:
+        sizes = [self.columns_read[j].sites for j in self._sites]
+        parts: list[Space] = [Euclidean((len(self._numbers),))] if self._numbers else []
+        parts += [FiniteSet(max(sizes), len(sizes), sizes)] if sizes else []
+        return Mixed(*parts)
+
+    @property
+    def point_shape(self) -> tuple[int, ...]:
+        return (len(self._numbers) + len(self._sites),)
+
+    def to_model(self, values: np.ndarray, source: str = "the data") -> Tensor:
+        """Points (n, D), float32; InputError names the first cell that the run does not know.
+
+        Where values repeat, the place of a score in its value's interval is drawn from a generator
+        of fixed seed: the same rows have the same points.
+        """
+        self._check_shape(values, source)
+        table = values.astype(np.float64)
+        points = np.zeros((len(table), *self.point_shape))
+        places = np.random.default_rng(0).random((len(table), len(self._numbers)))
+        sites = {}
+        for j in {*self._numbers, *self._sites}:
+            sites[j] = self._codes(j, table[:, j], source)
+        for k, j in enumerate(self._numbers):
+            here = sites[j] == 0
+            points[here, k] = self.columns_read[j].scores(table[here, j], places[here, k])
+        for k, j in enumerate(self._sites):
+            points[:, len(self._numbers) + k] = sites[j]
+        return torch.from_numpy(points.astype(np.float32))
+
+    def _codes(self, j: int, values: np.ndarray, source: str) -> np.ndarray:
+        codes = self.columns_read[j].codes(values)
+        bad = codes < 0
+        if bad.any():
+            row, field = int(bad.argmax()), self.fields[j]
+            if np.isnan(values[row]):
+                raise InputError(
+                    f"{source}: row {row} lacks {field.name!r}, which no row of this run lacks"
+                )
+            inside = field.kind != "categorical" or values[row] < len(field.categories)
+            cell = field.text(values[row]) if inside else f"category {values[row]:g}"
+            raise InputError(
+                f"{source}: row {row} holds {cell!r} in column {field.name!r}, which no row of "
+                "this run holds"
+            )
+        return codes
+
+    def to_user(self, points: Tensor) -> np.ndarray:
+        """Back to the table's own values (n, d): whole numbers whole, all within their range."""
+        rows = points.detach().cpu().double().numpy()
+        table = np.empty((len(rows), len(self.plans)))
+        number = {j: k for k, j in enumerate(self._numbers)}
+        site = {j: len(number) + k for k, j in enumerate(self._sites)}
+        for j, plan in enumerate(self.columns_read):
+            codes = rows[:, site[j]].astype(np.int64) if j in site else None
+            scores = rows[:, number[j]] if j in number else None
+            table[:, j] = self._rounded(j, plan.cells(codes, scores))
+        return table.astype(np.dtype(self.dtype))
+
+    def _rounded(self, j: int, values: np.ndarray) -> np.ndarray:
+        field = self.fields[j]
+        if field.pattern is not None:
+            unit = unit_of(field.pattern)
+            return np.round(np.round(values / unit) * unit, 6)
+        whole = field.decimals == 0 or self.integer[j]
+        if whole or field.decimals is not None:
+            return np.round(values, 0 if whole else field.decimals)
+        return values
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def _fields_of(data: Dataset) -> list[Column]:
+    if data.fields:
+        return list(data.fields)
+    names = data.columns or [str(j) for j in range(data.values.shape[1])]
+    return [Column(name, missing="") for name in names]
+
+
+def _form(data: Dataset) -> dict[str, Any]:
+    """`form_of` the present cells; a column without any is 0."""
+    values = data.values.astype(np.float64)
+    here = ~np.isnan(values)
+    mean = np.where(here, values, 0.0).sum(0) / np.maximum(here.sum(0), 1)
+    whole = (~here | (values == np.round(values))).all(0)
+    filled = np.where(here, values, mean)
+    form = form_of(data.with_values(filled, data.source))
+    return form | {"integer": whole.tolist(), "dtype": np.dtype(np.float64).str}
+
+
+NAMED[TABLE] = TableCoder.fit
+KINDS["plans"] = TableCoder
+space_word.register(Mixed, lambda space: TABLE)
+
+
+@coder_on.register(Mixed)
+def _on_mixed(space: Mixed, data: Dataset, train: Dataset) -> Scaler:
+    if data.kind != "table":  # rows that are the process's points as they stand
+        return coder_on.dispatch(object)(space, data, train)
+    coder = TableCoder.fit(data, train)
+    if repr(coder.space) != repr(space):
+        raise InputError(f"{data.source} lies in {coder.space}, the process in {space}")
+    return coder
