@@ -1,7 +1,7 @@
 """Dates written as text, as numbers that are written in the same form again.
 
-A pattern has one field for each part of a date, as "{y:04d}-{m:02d}-{d:02d}". A column of texts has
-a pattern where all of them are read as times (`times.seconds_of`) and come out letter by letter.
+A pattern has one field for each part of a date, as "{y:04d}-{m:02d}-{d:02d}". A column of texts
+has a pattern where all are read as times (`times.seconds_of`) and come out letter by letter.
 """
 
 from __future__ import annotations

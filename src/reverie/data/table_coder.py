@@ -133,10 +133,10 @@ class TableCoder(Scaler):
         field = self.fields[j]
         if field.pattern is not None:
             unit = unit_of(field.pattern)
-            return np.round(np.round(values / unit) * unit, 6)
+            return np.round(np.round(values / unit) * unit, 6) + 0.0
         whole = field.decimals == 0 or self.integer[j]
         if whole or field.decimals is not None:
-            return np.round(values, 0 if whole else field.decimals)
+            return np.round(values, 0 if whole else field.decimals) + 0.0  # no negative 0
         return values
 
     def to_json(self) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from reverie.errors import InputError
 
 FEW = 20  # different numbers, up to which they are symbols
 ATOM, ATOMS = 0.05, 8  # share of the cells that an atom holds, and how many a column may have
+STANDS_OUT = 3.0  # times as common as the values next to it: else it is part of a smooth law
 KNOTS = 1024
 REPEATS = 3  # cells per different value from which on a value owns an interval
 MOST_SYMBOLS = 256
@@ -37,9 +38,9 @@ class ColumnPlan:
     """What is read off one column; see the module.
 
     symbols: values that are symbols of the column's site, in order: all of a category's, or the
-    atoms of a number. missing: whether its site has a last symbol for missing cells. values, ranks:
-    of the numbers, those of the knots; with `owned` a value's ranks end at its own, else they are
-    its place.
+    atoms of a number. missing: whether its site has a last symbol for missing cells. values,
+    ranks: of the numbers, those of the knots; with `owned` a value's ranks end at its own, else
+    they are its place.
     """
 
     name: str
@@ -153,10 +154,13 @@ def plan_of(column: Column, values: np.ndarray, train: np.ndarray, source: str) 
 
 
 def _atoms(values: np.ndarray) -> list[float]:
-    """Values that hold over ATOM of the cells, the most common ones, in order."""
+    """Values that hold over ATOM of the cells and stand out, the most common ones, in order."""
     distinct, counts = np.unique(values, return_counts=True)
-    common = np.argsort(-counts, kind="stable")[:ATOMS]
-    return sorted(distinct[common][counts[common] > ATOM * len(values)].tolist())
+    padded = np.concatenate([[0], counts, [0]])
+    beside = np.maximum(padded[:-2], padded[2:])
+    is_atom = (counts > ATOM * len(values)) & (counts > STANDS_OUT * beside)
+    common = np.argsort(-counts * is_atom, kind="stable")[:ATOMS]
+    return sorted(distinct[common][is_atom[common]].tolist())
 
 
 def _ranked(values: np.ndarray) -> dict[str, Any]:

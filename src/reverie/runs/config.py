@@ -31,9 +31,9 @@ class FitConfig:
     rectified or log-linear (default edm:sigma_min=0.02,sigma_max=40; sigmas in units of the data's
     standard deviation), damped (with a velocity), modes:basis=haar or another basis, or
     functions:kernel=matern-3/2,length=0.1. Symbols: masking (default), uniform, ordinal, or
-    rates:FILE.npy, a rate matrix. Manifolds: brownian. Shares: wright-fisher or log-ratios. Tables:
-    product (Gaussian noise, and masking of categories and missing cells), or product:schedule=vp.
-    One of your own: package.module:Class[a=1]."""
+    rates:FILE.npy, a rate matrix. Manifolds: brownian. Shares: wright-fisher or log-ratios.
+    Tables: product (Gaussian noise on numbers, masking of categories and missing cells), or
+    product:schedule=vp. One of your own: package.module:Class[a=1]."""
     network: str = "mlp"
     """mlp (all spaces), unet (images; needs the extra diffusers), fno (functions), transformer
     (symbols) or kernel (manifolds: corrects a kernel estimate of the training rows)."""

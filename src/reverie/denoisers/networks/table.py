@@ -6,9 +6,9 @@ all symbols (a mask is one more symbol of its site), and the levels of all clock
     numbers    xhat = c_skip y + c_out F, as of `network.Network` (Karras et al. 2022, eq. 7)
     symbols    logits of every site, with carry-over: a shown symbol is certain
 
-and the loss is a sum of nats: the cross-entropy of hidden symbols at shares that are uniform, which
-is their bound, and half the squared error of numbers times 1 + gamma, which is the loss of F itself
-(the bound's weight, gamma' / 2, would spend all effort on the last digits).
+and the loss is a sum of nats: the cross-entropy of hidden symbols at uniform shares, which is
+their bound, and half the squared error of numbers times 1 + gamma, which is the loss of F itself
+(the bound's own weight would spend all effort on the last digits).
 """
 
 from __future__ import annotations
@@ -48,14 +48,16 @@ class TableNetwork(Denoiser):
     ) -> None:
         super().__init__()
         self.process = process
-        self.of_numbers = [part.gaussian is not None for part in process.parts]
-        if not all(n or hasattr(p, "clean_law") for n, p in zip(self.of_numbers, process.parts, strict=True)):  # fmt: skip
+        parts: list[Any] = list(process.parts)
+        self.numbers = [j for j, part in enumerate(parts) if part.gaussian is not None]
+        self.symbols = [j for j, part in enumerate(parts) if hasattr(part, "clean_law")]
+        if len(self.numbers) + len(self.symbols) < len(parts):
             raise InputError("a network for a product takes Gaussian noise and noise on symbols")
-        places = torch.tensor(self.of_numbers).repeat_interleave(torch.tensor(process.space.sizes))
-        std = torch.ones(int(places.sum()))
+        std = [torch.ones(process.space.sizes[j]) for j in self.numbers]
         if train is not None and len(train) > 1:
-            std = train[:, places].float().std(0).clamp(min=LEAST_STD)
-        self.register_buffer("std", std)
+            points = train.float().split(process.space.sizes, 1)
+            std = [points[j].std(0).clamp(min=LEAST_STD) for j in self.numbers]
+        self.register_buffer("std", torch.cat([*std, torch.empty(0)]))
         self.body = body or TableMLP(process, width, depth)
 
     def forward(self, state: Tensor, t: Tensor, condition: Any = None) -> Tensor:
@@ -64,32 +66,38 @@ class TableNetwork(Denoiser):
         process, weight = self.process, next(self.body.parameters())
         time = torch.as_tensor(t).reshape(-1).double().expand(len(state))
         pieces, times = process.space.split(state), process.part_times(time)
-        skips, scales, seen, start = {}, {}, [], 0
-        for j, part in enumerate(process.parts):
-            if part.gaussian is None:
-                continue
-            alpha, sigma = part.gaussian.scales(times[j], pieces[j])
-            std = self.std[start : start + pieces[j][0].numel()].reshape(pieces[j].shape[1:])
-            start += std.numel()
-            spread = sigma / alpha
-            total = (spread.square() + std.square()).sqrt()
-            view = pieces[j] / alpha
-            skips[j], scales[j] = view * (std / total).square(), spread * std / total
-            seen.append((view / total).flatten(1))
-        symbols = [p.flatten(1) for p, is_number in zip(pieces, self.of_numbers, strict=True) if not is_number]  # fmt: skip
+        scaled = self._scaled(pieces, times)
+        symbols = [pieces[j].flatten(1) for j in self.symbols]
+        none = state.new_zeros(len(state), 0)
         raw = self.body(
-            torch.cat(seen, 1).to(weight) if seen else weight.new_zeros(len(state), 0),
-            torch.cat(symbols, 1) if symbols else torch.zeros(len(state), 0, dtype=torch.int64),
+            torch.cat([none, *(view for view, _, _ in scaled.values())], 1).to(weight),
+            torch.cat([none.long(), *symbols], 1),
             self._levels(time).to(weight),
         )
-        found = []
-        for j, values in enumerate(process.split(raw)):
-            if j in skips:
-                found.append(skips[j] + scales[j] * values.to(state))
-            else:
-                part: Any = process.parts[j]
-                found.append(part.clean_law(values.float(), pieces[j], times[j]))
+        found = process.split(raw)
+        for j, (_, skip, scale) in scaled.items():
+            guess = skip + scale * found[j].flatten(1).to(state)
+            found[j] = guess.reshape(found[j].shape)
+        for j in self.symbols:
+            part: Any = process.parts[j]
+            found[j] = part.clean_law(found[j].float(), pieces[j], times[j])
         return process.join(found, state)
+
+    def _scaled(
+        self, pieces: list[Tensor], times: list[Tensor]
+    ) -> dict[int, tuple[Tensor, Tensor, Tensor]]:
+        """Of each part of numbers: what the body sees, c_skip y and c_out, each (B, n)."""
+        found, start = {}, 0
+        for j in self.numbers:
+            noise, state = self.process.parts[j].gaussian, pieces[j].flatten(1)
+            assert noise is not None
+            alpha, sigma = noise.scales(times[j], state)
+            std = self.std[start : start + state.shape[1]].to(state)
+            start += state.shape[1]
+            spread, view = sigma / alpha, state / alpha
+            total = (spread.square() + std.square()).sqrt()
+            found[j] = view / total, view * (std / total).square(), spread * std / total
+        return found
 
     def _levels(self, time: Tensor) -> Tensor:
         """The clocks (B, J) on a scale of about 1: log of a ratio / 4, a share from -1 to 1."""
@@ -146,7 +154,7 @@ class TableMLP(nn.Module):
         self.register_buffer("offsets", offsets[:-1], persistent=False)
         self.symbol = nn.Embedding(max(int(offsets[-1]), 1), width)
         nn.init.normal_(self.symbol.weight, std=1 / math.sqrt(max(len(states), 1)))
-        self.enter = nn.Linear(numbers * (1 + 2 * len(WAVES)), width)
+        self.enter = nn.Linear(max(numbers, 1) * (1 + 2 * len(WAVES)), width)
         inner = 32 * len(parts)
         self.wave = FourierTime()
         self.time = nn.Sequential(nn.Linear(inner, TIME_WIDTH), nn.SiLU())
@@ -159,6 +167,7 @@ class TableMLP(nn.Module):
     def forward(self, numbers: Tensor, symbols: Tensor, levels: Tensor) -> Tensor:
         waves = self.wave(levels.flatten()).reshape(len(levels), -1)
         time = self.time(waves)
+        numbers = numbers if numbers.shape[1] else levels.new_zeros(len(levels), 1)
         angles = (numbers[..., None] * self.waves).flatten(1)
         h = self.enter(torch.cat([numbers, angles.sin(), angles.cos()], 1))
         h = h + self.symbol(symbols + self.offsets).sum(1)
