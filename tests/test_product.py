@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from reverie import InputError, bound, measure
+from reverie import InputError, bound, measure, sample
 from reverie.denoisers import Memoriser, MixedMixture
 from reverie.processes import EDM, VP, Brownian, Masking, ModalProcess, ProductProcess, Uniform
 from reverie.spaces import Euclidean, FiniteSet, Mixed, Sphere
@@ -247,6 +247,28 @@ def test_many_small_steps_end_in_the_law() -> None:
     share = same.double().mean(0)
     error = (WEIGHTS * (1 - WEIGHTS) / n).sqrt()
     assert ((share - WEIGHTS).abs() < 4 * error + 0.01).all()
+
+
+@pytest.mark.parametrize(("sampler", "steps"), [("ancestral", 80), ("ddim", 80), ("heun", 40)])
+def test_samplers_draw_the_joint_law(sampler: str, steps: int) -> None:
+    """Symbols by their shares, numbers given the symbols by mean and variance."""
+    process = product(50.0)
+    spread = torch.tensor([0.3, 1.0, 0.5, 0.2, 2.0]).double().reshape(-1, 1, 1)
+    law = MixedMixture(process, WEIGHTS, SYMBOLS, NUMBERS, spread)
+    n, low = 3000, process.t_range[0]
+    ends = [math.log(t / (1 - t)) for t in (1 - low, low)]
+    times = torch.linspace(*ends, steps + 1, dtype=torch.float64).sigmoid()
+    drawn = sample(law, n, times, sampler, generator=seeded(), dtype=torch.float64)
+    same = (drawn[:, None, 1:] == SYMBOLS).all(2)
+    assert same.any(1).double().mean() > 0.99
+    share = same.double().mean(0)
+    error = (WEIGHTS * (1 - WEIGHTS) / n).sqrt()
+    assert ((share - WEIGHTS).abs() < 4 * error + 0.01).all()
+    for k in range(len(WEIGHTS)):
+        own = drawn[same[:, k], 0]
+        deviation = float(spread[k].sqrt())
+        assert abs(float(own.mean() - NUMBERS[k])) < 4 * deviation / math.sqrt(len(own)) + 0.06
+        assert abs(float(own.std()) / deviation - 1) < 4 / math.sqrt(2 * len(own)) + 0.06
 
 
 def test_a_charge_is_the_sum_of_the_parts_and_clock_time_times_rate() -> None:
