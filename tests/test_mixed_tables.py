@@ -255,6 +255,22 @@ def test_a_mixed_table_fits_by_itself_and_samples_have_its_types(run: Run, tmp_p
     assert [f.decimals for f in again.fields] == [f.decimals for f in data.fields]
 
 
+def test_samples_have_the_cells_that_are_given(run: Run) -> None:
+    drawn = run.sample(50, 4, given={"grp": "B", "income": 0, "lab": "", "flag": "True"})
+    text = [run.train.with_values(drawn, "drawn").text(row) for row in drawn]
+    for row in text:
+        cells = dict(zip(HEADER, row, strict=True))
+        assert [cells[k] for k in ("grp", "income", "lab", "flag")] == ["B", "0", "", "True"]
+    for wrong, sentence in (
+        ({"group": "B"}, "no column is called 'group'; there are grp, x"),
+        ({"grp": "D"}, "'D' is no value of column 'grp' to condition on: A, B, C"),
+        ({"x": 1.0}, "column 'x' holds numbers that vary"),
+        ({"site": "north"}, "column 'site' is constant"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            run.sample(2, 2, given=wrong)
+
+
 def test_parquet_keeps_types(run: Run, tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     drawn = run.sample(20, 3)
@@ -319,6 +335,10 @@ def test_the_command_line_takes_a_mixed_table(run: Run, tmp_path: Path, capsys) 
 
     reverie("sample", run.path, "--n", 20, "--steps", 4, "--out", tmp_path / "s.csv", "--quiet")
     assert len((tmp_path / "s.csv").read_text().splitlines()) == 21
+    given = ("--given", "grp=B", "flag=False")
+    reverie("sample", run.path, "--n", 9, "--steps", 3, "--out", tmp_path / "b.csv", *given)
+    rows = list(csv.DictReader((tmp_path / "b.csv").read_text().splitlines()))
+    assert {(row["grp"], row["flag"]) for row in rows} == {("B", "False")}
     said = reverie("plan", run.path, "--steps", "4", "--out", tmp_path / "plan", "--quiet")
     assert "loss-adaptive" in said
     reverie("audit", run.path, "--n", 100, "--steps", 4, "--out", tmp_path / "audit", "--quiet")

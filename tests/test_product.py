@@ -271,6 +271,23 @@ def test_samplers_draw_the_joint_law(sampler: str, steps: int) -> None:
         assert abs(float(own.std()) / deviation - 1) < 4 / math.sqrt(2 * len(own)) + 0.06
 
 
+def test_symbols_shown_from_the_start_are_conditions() -> None:
+    """The other columns follow the exact conditional law, not the marginal one."""
+    process = product(50.0)
+    law = MixedMixture(process, WEIGHTS, SYMBOLS, NUMBERS)
+    n, generator = 3000, seeded()
+    ends = [math.log(t / (1 - t)) for t in process.t_range[::-1]]
+    times = torch.linspace(*ends, 61, dtype=torch.float64).sigmoid()
+    start = process.sample_prior(n, dtype=torch.float64, generator=generator)
+    start[:, 1] = 1
+    drawn = sample(law, n, times, init=start, generator=generator)
+    assert (drawn[:, 1] == 1).all()
+    exact = WEIGHTS[1] / (WEIGHTS[1] + WEIGHTS[2])
+    share = (drawn[:, 2] == 2).double().mean()
+    assert abs(float(share - exact)) < 4 * math.sqrt(float(exact * (1 - exact)) / n)
+    assert float((drawn[:, 0] - torch.where(drawn[:, 2] == 2, 1.0, -1.0)).abs().max()) < 0.3
+
+
 def test_a_charge_is_the_sum_of_the_parts_and_clock_time_times_rate() -> None:
     process = product(50.0)
     law = MixedMixture(process, WEIGHTS, SYMBOLS, NUMBERS)

@@ -95,6 +95,8 @@ def sample(command: flags.Sample, console: Console) -> int:
     options: dict[str, Any] = dict(
         clock=command.clock, seed=command.seed, progress=console.ticker("samples")
     )
+    if command.given:
+        options["given"] = _cells(command.given)
     refused = None
     if command.reject_copies:
         values, plan, refused = draw_without_copies(run, *drawing, **options)
@@ -108,6 +110,14 @@ def sample(command: flags.Sample, console: Console) -> int:
     text += "" if refused is None else f"; {refused:,} near-copies of training rows were refused"
     flags.print_result(command, text, data)
     return 0
+
+
+def _cells(texts: tuple[str, ...]) -> dict[str, str]:
+    """Columns and their cells, of texts like diagnosis=B."""
+    pairs = [text.partition("=") for text in texts]
+    if not all(sign for _, sign, _ in pairs):
+        raise InputError(f"--given {' '.join(texts)}: write COLUMN=VALUE, as diagnosis=B")
+    return {name.strip(): cell.strip() for name, _, cell in pairs}
 
 
 def plan(command: flags.PlanSteps, console: Console) -> int:

@@ -84,6 +84,9 @@ class Sample:
     sscs, sscs-midpoint or euler-maruyama."""
     out: Path = Path("samples.npy")
     """Where to: .npy, .npz, .csv, .parquet, .txt (text), or a folder of PNGs (no ending)."""
+    given: tuple[str, ...] = ()
+    """Of a run on a mixed table: cells that all samples have, as diagnosis=B; joined by blanks.
+    Categories, few-valued numbers, atoms and missing cells (diagnosis=)."""
     reject_copies: bool = False
     """Refuse samples that nearly reproduce a training row (they lie within a third of the way to
     its nearest other), and draw anew, up to 20 times as many as asked for."""

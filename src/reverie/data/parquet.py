@@ -33,7 +33,7 @@ def read_parquet(path: Path, mixed: bool = False) -> Dataset:
         if not mixed and field.kind == "categorical":
             raise InputError(
                 f"{path}: column {name!r} holds {column.type}, not numbers; only audits "
-                "and --space symbols take categories"
+                "and --space table or symbols take categories"
             )
         parts.append((field, values))
     fields = tuple(field for field, _ in parts)

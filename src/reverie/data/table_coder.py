@@ -6,6 +6,7 @@ A row in model space is one row of numbers, symbols among them: a point of `spac
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -21,6 +22,8 @@ from reverie.data.scaler import Scaler, form_of
 from reverie.data.table_columns import ColumnPlan, plan_of
 from reverie.errors import InputError
 from reverie.spaces import Euclidean, FiniteSet, Mixed, Space
+
+SHOWN = 12  # values that a message lists
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +132,41 @@ class TableCoder(Scaler):
             table[:, j] = self._rounded(j, plan.cells(codes, scores))
         return table.astype(np.dtype(self.dtype))
 
+    def given(self, known: Mapping[str, Any]) -> dict[int, int]:
+        """The symbols that cells have in model space, by coordinate, as `{"group": "B"}`.
+
+        Of a category its text, of a number one of its few values or atoms; "" is a missing cell.
+        Raises InputError on an unknown column, and on a cell that is no symbol of its column.
+        """
+        names = [field.name for field in self.fields]
+        found = {}
+        for name, cell in known.items():
+            if name not in names:
+                raise InputError(f"no column is called {name!r}; there are {', '.join(names)}")
+            j = names.index(name)
+            if j not in self._sites:
+                raise InputError(_no_symbol(name, self.columns_read[j].kind))
+            found[len(self._numbers) + self._sites.index(j)] = self._symbol(j, str(cell))
+        return found
+
+    def _symbol(self, j: int, cell: str) -> int:
+        plan, field = self.columns_read[j], self.fields[j]
+        texts = [field.text(value) for value in plan.symbols]
+        first = int(plan.is_number)
+        if plan.missing and cell in ("", field.missing):
+            return first + len(texts)
+        if cell in texts:
+            return first + texts.index(cell)
+        if field.kind != "categorical" and cell:
+            try:
+                code = int(plan.codes(np.array([float(cell)]))[0])
+            except ValueError:
+                code = -1
+            if code >= first:
+                return code
+        known = ", ".join(texts[:SHOWN]) + (", ..." if len(texts) > SHOWN else "")
+        raise InputError(f"{cell!r} is no value of column {field.name!r} to condition on: {known}")
+
     def _rounded(self, j: int, values: np.ndarray) -> np.ndarray:
         field = self.fields[j]
         if field.pattern is not None:
@@ -141,6 +179,15 @@ class TableCoder(Scaler):
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def _no_symbol(name: str, kind: str) -> str:
+    if kind == "constant":
+        return f"column {name!r} is constant"
+    return (
+        f"column {name!r} holds numbers that vary: conditions are exact on categories, few "
+        "values, atoms and missing cells, and are taken on these alone"
+    )
 
 
 def _fields_of(data: Dataset) -> list[Column]:

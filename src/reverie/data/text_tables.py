@@ -222,7 +222,7 @@ def _fault(path: Path, first: list[str], skip: int, header: bool) -> str:
                     what = f"{cell!r}, not a number" if cell.strip() else "empty"
                     return (
                         f"{path}: line {number}, column {name} is {what}; only audits "
-                        "and --space symbols take categories"
+                        "and --space table or symbols take categories"
                     )
     return f"{path} cannot be read as numbers separated by commas"
 

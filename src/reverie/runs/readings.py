@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,8 +15,9 @@ from reverie.auditing.judging import Judging
 from reverie.auditing.model.membership import membership_rows
 from reverie.auditing.row import Row
 from reverie.curve import LossCurve, level_times, measure
-from reverie.data import some_rows
+from reverie.data import TableCoder, some_rows
 from reverie.denoisers import Denoiser, Memoriser, linear_of
+from reverie.errors import InputError
 from reverie.plan import AnyPlan, Plan, StepCharges, measure_steps, plan_steps
 from reverie.runs.folder import Fitted, conditions_of
 from reverie.sampling import sample
@@ -155,6 +156,7 @@ def draw(
     *,
     clock: str | None = None,
     condition: Tensor | None = None,
+    given: Mapping[str, Any] | None = None,
     seed: int = 0,
     batch_size: int = 4096,
     progress: Ticker | None = None,
@@ -163,8 +165,12 @@ def draw(
 
     clock: of the plan; None is `default_plan`'s. condition: what the
     model is told, one row for all or one for each; by default a run with conditions draws them
-    from its training rows', so that the samples follow the law of the data.
+    from its training rows', so that the samples follow the law of the data. given: of a table,
+    cells that all samples have, as {"group": "B"} (see `TableCoder.given`): these symbols are
+    shown from the start, which is exact for an exact denoiser, since symbols may be revealed in
+    any order.
     """
+    cells = _given(run, given)
     chosen = sampling_plan(run, steps, plan, clock, sampler)
     generator = torch.Generator().manual_seed(seed)
     known, parts = conditions_of(run.train), []
@@ -175,7 +181,7 @@ def draw(
         told = condition
         if told is not None and len(told) > 1:
             told = told[start : start + count]
-        points = _points(run, count, chosen, sampler, generator, told)
+        points = _points(run, count, chosen, sampler, generator, told, cells)
         parts.append(run.scaler.to_user(points))
         if progress is not None:
             progress(start + count, n)
@@ -189,12 +195,26 @@ def _points(
     sampler: str,
     generator: torch.Generator,
     condition: Tensor | None,
+    cells: Mapping[int, int],
 ) -> Tensor:
-    """Draw `count` points (count, *shape) in model space."""
-    shape = run.scaler.point_shape
+    """Draw `count` points (count, *shape) in model space; cells: coordinates that are known."""
+    shape, init = run.scaler.point_shape, None
+    if cells:
+        start = None if plan.t is None else float(plan.t[0])
+        init = run.process.sample_prior(count, shape=shape, t=start, generator=generator)
+        init[:, list(cells)] = torch.tensor(list(cells.values())).to(init)
     return sample(
-        run.denoiser, count, plan, sampler, shape=shape, generator=generator, condition=condition
-    )
+        run.denoiser, count, plan, sampler, shape=shape, generator=generator, condition=condition,
+        init=init,
+    )  # fmt: skip
+
+
+def _given(run: Fitted, given: Mapping[str, Any] | None) -> Mapping[int, int]:
+    if not given:
+        return {}
+    if not isinstance(run.scaler, TableCoder):
+        raise InputError("given is of columns: it needs a run that was fitted on a mixed table")
+    return run.scaler.given(given)
 
 
 def draw_paired(
