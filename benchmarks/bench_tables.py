@@ -245,7 +245,7 @@ def of_ctgan(name: str, train, minutes: float, n: int) -> tuple[np.ndarray, str]
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--minutes", type=float, default=2.0, help="of processor time, to train each model")
+    parser.add_argument("--minutes", type=float, default=2.0, help="of processor, to train each")
     parser.add_argument("--n", type=int, default=10_000, help="samples of each model")
     parser.add_argument("--steps", type=int, default=50, help="of our sampler")
     parser.add_argument("--only", default="", help="models, by commas")

@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from reverie import InputError, bound, measure, sample
+from reverie.calibration.references import reference_of
 from reverie.denoisers import Memoriser, MixedMixture
+from reverie.plan.guard import guard
 from reverie.processes import EDM, VP, Brownian, Masking, ModalProcess, ProductProcess, Uniform
 from reverie.spaces import Euclidean, FiniteSet, Mixed, Sphere
 from reverie.testing import check_process
@@ -300,3 +302,28 @@ def test_a_charge_is_the_sum_of_the_parts_and_clock_time_times_rate() -> None:
     assert torch.allclose(process.charge(law, x, state, t, s), (steps * rate).sum(1), rtol=1e-5)
     number = 0.5 * (x[:, :1] - guess[:, :1]).square()
     assert torch.allclose(rate[:, :1], number)
+
+
+# --- what other rooms know of products -----------------------------------------------------------
+
+
+def test_the_reference_takes_parts_as_independent_and_is_exact_where_they_are() -> None:
+    process = product(50.0)
+    generator = seeded()
+    rows = torch.multinomial(WEIGHTS, 4000, True, generator=generator)
+    number = torch.randn(4000, 1, generator=generator).double()
+    x = torch.cat([number, SYMBOLS[rows].double()], 1)
+    reference = reference_of(process, x)
+    again = type(reference).from_tensors(process, reference.tensors())
+    state, t = process.corrupt(x[:50], 0.5, generator=generator), torch.tensor(0.5).double()
+    guess = reference(state, t)
+    assert torch.equal(guess, again(state, t))
+    gamma = process.clock(t)[0, 0]
+    assert torch.allclose(guess[:, 0], state[:, 0] * gamma / (1 + gamma), atol=0.06)
+    hidden = state[:, 1] == 3
+    share = x[:, 1].mean()
+    first = process.split(guess)[1][hidden, 0]
+    wanted = torch.stack([1 - share, share, torch.zeros(())]).expand_as(first)
+    assert torch.allclose(first, wanted, atol=2e-3)
+    curve = measure(reference, x[:200], 16, generator=generator)
+    assert guard(curve, rows=x[:200]).ok
