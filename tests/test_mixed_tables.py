@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from reverie import InputError, Run, fit
+from reverie import InputError, Run, audit, fit, sample
 from reverie.cli import main
+from reverie.curve import level_times
 from reverie.data import (
     Column,
     Dataset,
@@ -26,7 +27,7 @@ from reverie.data import (
     with_dates_as_numbers,
 )
 from reverie.data.date_forms import PATTERNS, date_text, pattern_of
-from reverie.denoisers import network_for
+from reverie.denoisers import Memoriser, network_for
 from reverie.processes import Brownian, Masking, ProductProcess, name_of, process_on
 from reverie.runs.readings import standard_curves
 from reverie.spaces import Euclidean, FiniteSet, Mixed, Sphere
@@ -296,11 +297,12 @@ def test_curves_leak_memoriser_plan_and_audit(run: Run) -> None:
 
 
 def test_a_model_that_copies_is_caught(run: Run) -> None:
-    from reverie import audit
-
-    rows = run.train.values[np.random.default_rng(0).integers(0, len(run.train), 200)]
-    copied = run.train.with_values(rows, "copies")
-    verdict = audit(run.train, run.holdout, copied, space=run.scaler)
+    """The memoriser, a product of kernels, in the model's place."""
+    copying = Memoriser(run.process, run.train_points())
+    times = torch.as_tensor(level_times(run.process, 9))
+    points = sample(copying, 150, times, "heun", generator=torch.Generator().manual_seed(0))
+    drawn = run.train.with_values(run.scaler.to_user(points), "samples")
+    verdict = audit(run.train, run.holdout, drawn, space=run.scaler, power=False)
     assert verdict.finding == "copies"
 
 

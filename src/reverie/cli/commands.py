@@ -43,7 +43,7 @@ from reverie.runs.sweeps import sweep as run_sweep
 from reverie.runs.trust import Trusted, trusted, trusted_run
 from reverie.sampling.drawn_steps import DrawnSteps, steps_by_drawing
 from reverie.sampling.ends import NATS, choose_ends
-from reverie.sampling.samplers import NAMES, sampler_named
+from reverie.sampling.samplers import NAMES, default_sampler, sampler_named
 from reverie.theory.bounds import Facts
 
 CALIBRATION = "calibration"
@@ -91,7 +91,8 @@ def sample(command: flags.Sample, console: Console) -> int:
     if command.n < 1:
         raise InputError(f"--n is {command.n}; it must be at least 1")
     run = open_run(command.run, console, command.of_run.process)
-    drawing = (command.n, command.steps, command.plan, command.sampler)
+    sampler = command.sampler or default_sampler(run.process)
+    drawing = (command.n, command.steps, command.plan, sampler)
     options: dict[str, Any] = dict(
         clock=command.clock, seed=command.seed, progress=console.ticker("samples")
     )
@@ -104,8 +105,8 @@ def sample(command: flags.Sample, console: Console) -> int:
         values, plan = draw(run, *drawing, **options)
     written = save(command.out, values, run.scaler)
     data = {"written": str(written), "n": command.n, "refused": refused, "plan": plan.to_json()}
-    at_own_times = sampler_named(run.process, command.sampler).own_times
-    how = command.sampler if at_own_times else f"{command.steps} steps, {plan.name} plan"
+    at_own_times = sampler_named(run.process, sampler).own_times
+    how = sampler if at_own_times else f"{command.steps} steps, {plan.name} plan"
     text = f"{written}: {command.n:,} samples, {how}"
     text += "" if refused is None else f"; {refused:,} near-copies of training rows were refused"
     flags.print_result(command, text, data)

@@ -76,12 +76,13 @@ class Sample:
     clock: str | None = None
     """What the loss-adaptive plan charges: samples (what one sees; the default) or nats
     (likelihood)."""
-    sampler: str = "ancestral"
-    """ancestral, ddim, heun, dpm++2m, dpm++2s, sde-dpm++2m, unipc-1, unipc-2, unipc-3, er-sde-1,
-    er-sde-2, er-sde-3, exponential-euler, predictor-corrector, or ode (adaptive steps between the
-    plan's ends; needs torchdiffeq). Of symbols: ancestral, tau-leaping, gillespie or (masking)
-    first-hitting; of manifolds: ancestral or predictor-corrector; of damped noise: ancestral,
-    sscs, sscs-midpoint or euler-maruyama."""
+    sampler: str | None = None
+    """ancestral (the default), ddim, heun, dpm++2m, dpm++2s, sde-dpm++2m, unipc-1, unipc-2,
+    unipc-3, er-sde-1, er-sde-2, er-sde-3, exponential-euler, predictor-corrector, or ode (adaptive
+    steps between the plan's ends; needs torchdiffeq). Of mixed tables: heun (the default there;
+    2 K + 1 evaluations), ddim or ancestral. Of symbols: ancestral, tau-leaping, gillespie or
+    (masking) first-hitting; of manifolds: ancestral or predictor-corrector; of damped noise:
+    ancestral, sscs, sscs-midpoint or euler-maruyama."""
     out: Path = Path("samples.npy")
     """Where to: .npy, .npz, .csv, .parquet, .txt (text), or a folder of PNGs (no ending)."""
     given: tuple[str, ...] = ()
@@ -135,7 +136,7 @@ class Audit:
     """With a run: steps of the sampler."""
     plan: str = "loss-adaptive"
     """With a run: where the steps lie, as in `reverie sample`."""
-    sampler: str = "ancestral"
+    sampler: str | None = None
     """With a run: the sampler, as in `reverie sample`."""
     retrain: int = 0
     """With a run: train this many models of its settings on disjoint rows (the same command

@@ -62,7 +62,10 @@ class TableCoder(Scaler):
     @cached_property
     def fields(self) -> list[Column]:
         """The columns as they are written."""
-        return [Column(**(f | {"categories": tuple(f["categories"])})) for f in self.written]
+        given: list[dict[str, Any]] = [
+            {**field, "categories": tuple(field["categories"])} for field in self.written
+        ]
+        return [Column(**field) for field in given]
 
     @cached_property
     def _numbers(self) -> list[int]:
@@ -172,10 +175,8 @@ class TableCoder(Scaler):
         if field.pattern is not None:
             unit = unit_of(field.pattern)
             return np.round(np.round(values / unit) * unit, 6) + 0.0
-        whole = field.decimals == 0 or self.integer[j]
-        if whole or field.decimals is not None:
-            return np.round(values, 0 if whole else field.decimals) + 0.0  # no negative 0
-        return values
+        digits = 0 if self.integer[j] else field.decimals
+        return values if digits is None else np.round(values, digits) + 0.0  # no negative 0
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -20,7 +20,7 @@ from reverie.denoisers import Denoiser, Memoriser, linear_of
 from reverie.errors import InputError
 from reverie.plan import AnyPlan, Plan, StepCharges, measure_steps, plan_steps
 from reverie.runs.folder import Fitted, conditions_of
-from reverie.sampling import sample
+from reverie.sampling import default_sampler, sample
 
 Ticker = Callable[[int, int], None]
 SAMPLE_STEPS = 20
@@ -152,7 +152,7 @@ def draw(
     n: int,
     steps: int = SAMPLE_STEPS,
     plan: str = "loss-adaptive",
-    sampler: str = "ancestral",
+    sampler: str | None = None,
     *,
     clock: str | None = None,
     condition: Tensor | None = None,
@@ -163,14 +163,15 @@ def draw(
 ) -> tuple[np.ndarray, AnyPlan]:
     """Draw `n` samples (n, *shape) in the data's own units, and the plan they were drawn on.
 
-    clock: of the plan; None is `default_plan`'s. condition: what the
-    model is told, one row for all or one for each; by default a run with conditions draws them
-    from its training rows', so that the samples follow the law of the data. given: of a table,
-    cells that all samples have, as {"group": "B"} (see `TableCoder.given`): these symbols are
-    shown from the start, which is exact for an exact denoiser, since symbols may be revealed in
-    any order.
+    sampler: None is `default_sampler`'s. clock: of the plan; None is `default_plan`'s. condition:
+    what the model is told, one row for all or one for each; by default a run with conditions draws
+    them from its training rows', so that the samples follow the law of the data. given: of a
+    table, cells that all samples have, as {"group": "B"} (see `TableCoder.given`): these symbols
+    are shown from the start, which is exact for an exact denoiser, since symbols may be revealed
+    in any order.
     """
     cells = _given(run, given)
+    sampler = sampler or default_sampler(run.process)
     chosen = sampling_plan(run, steps, plan, clock, sampler)
     generator = torch.Generator().manual_seed(seed)
     known, parts = conditions_of(run.train), []

@@ -177,6 +177,16 @@ for kind, table in {
 }.items():
     samplers_of.register(kind, partial(lambda table, process: table, table))
 
+
+@singledispatch
+def default_sampler(process: Process) -> str:
+    """The sampler by which runs are drawn from where none is named."""
+    return "ancestral"
+
+
+# ancestral steps narrow the laws of numbers by far more (see `mixed`), which a table shows
+default_sampler.register(ProductProcess, lambda process: "heun")
+
 SAMPLERS = tuple(GAUSSIAN)
 NAMES = tuple(dict.fromkeys([*GAUSSIAN, *SDE, *MANIFOLD, *JUMPS, *MASKS]))  # of any process
 
