@@ -327,7 +327,9 @@ def test_a_run_loads_and_a_cut_one_resumes_to_the_same_weights(
         assert torch.equal(a, b)
 
 
-def test_the_command_line_takes_a_mixed_table(run: Run, tmp_path: Path, capsys) -> None:
+def test_the_command_line_takes_a_mixed_table(
+    run: Run, table: Path, tmp_path: Path, capsys
+) -> None:
     def reverie(*words: object) -> str:
         with pytest.raises(SystemExit) as left:
             main([str(word) for word in words])
@@ -335,6 +337,9 @@ def test_the_command_line_takes_a_mixed_table(run: Run, tmp_path: Path, capsys) 
         assert left.value.code == 0, said
         return said
 
+    small = ("--steps", 2, "--n", 60, "--holdout", 40, "--width", 16, "--depth", 1)
+    said = reverie("fit", table, "--out", tmp_path / "made", "--quiet", *small)
+    assert "60 training and 40 held-out rows" in said
     reverie("sample", run.path, "--n", 20, "--steps", 4, "--out", tmp_path / "s.csv", "--quiet")
     assert len((tmp_path / "s.csv").read_text().splitlines()) == 21
     given = ("--given", "grp=B", "flag=False")

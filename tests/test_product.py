@@ -273,6 +273,31 @@ def test_samplers_draw_the_joint_law(sampler: str, steps: int) -> None:
         assert abs(float(own.std()) / deviation - 1) < 4 / math.sqrt(2 * len(own)) + 0.06
 
 
+def test_a_step_back_has_the_law_of_the_parts_steps_and_no_other_dependence() -> None:
+    """Bayes' rule by hand: a bridge for the number, a share of revelations for each symbol."""
+    process, n = product(50.0), 20_000
+    t, s = torch.tensor(0.7).double(), torch.tensor(0.4).double()
+    law = torch.tensor([[0.3, 0.7, 0.0], [0.2, 0.5, 0.3]]).double()
+    guess = torch.cat([torch.tensor([0.8]).double(), law.flatten()]).expand(n, -1)
+    state = torch.tensor([1.5, 3, 3]).double().expand(n, -1)
+    after = process.reverse(guess, state, t, s, generator=seeded())
+    # symbols: shown with chance (u_s - u_t) / (1 - u_t) = 3/7, then by the guess
+    each = torch.cat([3 / 7 * law, torch.full((2, 1), 4 / 7).double()], 1)
+    joint = torch.einsum("a,b->ab", each[0], each[1]).flatten()
+    code = (4 * after[:, 1] + after[:, 2]).long()
+    share = torch.bincount(code, minlength=16) / n
+    assert (share[joint == 0] == 0).all()
+    assert ((share - joint).abs() <= 4.5 * (joint * (1 - joint) / n).sqrt()).all()
+    # the number: alpha = 1, so x_s | x_t, x has precision gamma_s on top of x and of x_t - x_s
+    far, near = (1 / process.clock(at)[0, 0] for at in (t, s))  # variances of the noise
+    mean = 0.8 + near / far * (1.5 - 0.8)
+    spread = (near * (far - near) / far).sqrt()
+    assert abs(float(after[:, 0].mean() - mean)) < 4.5 * float(spread) / math.sqrt(n)
+    assert abs(float(after[:, 0].std() / spread) - 1) < 4.5 / math.sqrt(2 * n)
+    both = torch.stack([after[:, 0], after[:, 1], after[:, 2]])
+    assert (torch.corrcoef(both) - torch.eye(3)).abs().max() < 4.5 / math.sqrt(n)
+
+
 def test_symbols_shown_from_the_start_are_conditions() -> None:
     """The other columns follow the exact conditional law, not the marginal one."""
     process = product(50.0)
