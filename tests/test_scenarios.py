@@ -23,6 +23,8 @@ from scenarios import MAKERS, TITLES, Case, every
 from tables import Table
 
 SEEDS = range(1, 6)
+
+
 # what does not reach its finding, and why: 32 samples about three rows, beside 250 real rows of 30
 # columns, are no clump that 250 rows could not explain; 133 persons of three rows each, in whole
 # numbers, are beside 800 rows too few near-twins

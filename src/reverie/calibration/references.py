@@ -22,7 +22,14 @@ from torch import Tensor
 from reverie.denoisers.base import Denoiser
 from reverie.denoisers.exact.low_rank import MODES, LowRankLinear, Moments
 from reverie.errors import InputError
-from reverie.processes import Brownian, GaussianProcess, JumpProcess, LogRatios, Process
+from reverie.processes import (
+    Brownian,
+    GaussianProcess,
+    JumpProcess,
+    LogRatios,
+    Process,
+    ProductProcess,
+)
 
 MOST_ROWS = 2000  # rows that a mean on a manifold is read from
 MEAN_STEPS = 30
@@ -111,6 +118,47 @@ class SiteMarginals(Reference):
         return cls(process, tensors["frequencies"])  # type: ignore[arg-type]
 
 
+class OfParts(Reference):
+    """Of a product, the guess that takes its parts to be independent: a reference for each.
+
+    Numbers are guessed linearly from the noised numbers, symbols from their frequencies.
+    """
+
+    kind = "covariance and marginals"
+    process: ProductProcess
+
+    def __init__(self, process: ProductProcess, parts: list[Reference]) -> None:
+        super().__init__()
+        self.process, self.parts = process, torch.nn.ModuleList(parts)
+
+    def forward(self, state: Tensor, t: Tensor, condition: Any = None) -> Tensor:
+        time = torch.as_tensor(t, dtype=torch.float64).reshape(-1).expand(len(state))
+        pieces, times = self.process.space.split(state), self.process.part_times(time)
+        guesses = [
+            part(piece, at.to(piece) if piece.is_floating_point() else at)
+            for part, piece, at in zip(self.parts, pieces, times, strict=True)
+        ]
+        return self.process.join(guesses, state)
+
+    def tensors(self) -> dict[str, Tensor]:
+        found = {}
+        for j, part in enumerate(self.parts):
+            assert isinstance(part, Reference)
+            found |= {f"{j}.{part.kind}.{name}": value for name, value in part.tensors().items()}
+        return found
+
+    @classmethod
+    def from_tensors(cls, process: Process, tensors: dict[str, Tensor]) -> OfParts:
+        whole: Any = process
+        parts = []
+        for j, part in enumerate(whole.parts):
+            own = {k.split(".", 1)[1]: v for k, v in tensors.items() if k.startswith(f"{j}.")}
+            kind = next(iter(own)).split(".")[0]
+            named = {k.split(".", 1)[1]: v for k, v in own.items()}
+            parts.append(Reference.kinds[kind].from_tensors(part, named))
+        return cls(whole, parts)
+
+
 class HeatAround(Reference):
     """The score of data that are a heat kernel of duration `dispersion` from `centre` (*shape).
 
@@ -191,6 +239,13 @@ def reference_of(process: Process, rows: Tensor, modes: int = MODES) -> Referenc
 @reference_of.register
 def _(process: GaussianProcess, rows: Tensor, modes: int = MODES) -> Reference:
     return LinearReference(process, Moments.fit(rows, modes))
+
+
+@reference_of.register
+def _(process: ProductProcess, rows: Tensor, modes: int = MODES) -> Reference:
+    pieces = process.space.split(process.space.check(rows))
+    parts = zip(process.parts, pieces, strict=True)
+    return OfParts(process, [reference_of(part, piece, modes) for part, piece in parts])
 
 
 @reference_of.register

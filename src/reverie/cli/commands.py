@@ -33,7 +33,7 @@ from reverie.runs.export import SCALER
 from reverie.runs.fitting import FROM_ROWS
 from reverie.runs.fitting import fit as fit_run
 from reverie.runs.folder import conditions_of
-from reverie.runs.given import condition_given, told_sentence
+from reverie.runs.given import as_given, told_sentence
 from reverie.runs.readings import (
     COSTLY_ROWS,
     draw,
@@ -47,7 +47,7 @@ from reverie.runs.sweeps import sweep as run_sweep
 from reverie.runs.trust import Trusted, trusted, trusted_run
 from reverie.sampling.drawn_steps import DrawnSteps, steps_by_drawing
 from reverie.sampling.ends import NATS, choose_ends
-from reverie.sampling.samplers import NAMES, sampler_named
+from reverie.sampling.samplers import NAMES, default_sampler, sampler_named
 from reverie.theory.bounds import Facts
 
 CALIBRATION = "calibration"
@@ -102,12 +102,13 @@ def sample(command: flags.Sample, console: Console) -> int:
     if command.n < 1:
         raise InputError(f"--n is {command.n}; it must be at least 1")
     run = open_run(command.run, console, command.of_run.process)
-    drawing = (command.n, command.steps, command.plan, command.sampler)
+    sampler = command.sampler or default_sampler(run.process)
+    drawing = (command.n, command.steps, command.plan, sampler)
     options: dict[str, Any] = dict(
         clock=command.clock, seed=command.seed, progress=console.ticker("samples")
     )
-    if command.given is not None:
-        options["condition"] = condition_given(run, command.given)
+    if command.given:
+        options |= as_given(run, command.given)
     refused, hole, fill = None, None, command.fill_holes
     if fill and not command.reject_copies:
         raise InputError("--fill-holes says how --reject-copies refuses: give both")
@@ -119,8 +120,8 @@ def sample(command: flags.Sample, console: Console) -> int:
     written = save(command.out, values, run.scaler)
     data = {"written": str(written), "n": command.n, "refused": refused,
             "hole": None if hole is None else hole.to_json(), "plan": plan.to_json()}  # fmt: skip
-    at_own_times = sampler_named(run.process, command.sampler).own_times
-    how = command.sampler if at_own_times else f"{command.steps} steps, {plan.name} plan"
+    at_own_times = sampler_named(run.process, sampler).own_times
+    how = sampler if at_own_times else f"{command.steps} steps, {plan.name} plan"
     text = f"{written}: {command.n:,} samples, {how}"
     text += "" if refused is None else "; " + _refusal(refused, hole, fill)
     flags.print_result(command, text, data)

@@ -9,30 +9,14 @@ from typing import Annotated, Any
 
 import tyro
 
+from reverie.cli.bridge_flags import Bridge as Bridge
+from reverie.cli.common_flags import Common as Common
+from reverie.cli.common_flags import OfRun as OfRun
 from reverie.cli.reads import Reads
 from reverie.reproduce import RESULTS
 from reverie.runs.config import FitConfig
 
 Positional = tyro.conf.Positional
-
-
-@dataclass(frozen=True)
-class Common:
-    """Flags that every command has."""
-
-    quiet: bool = False
-    """Print nothing but the result (and errors)."""
-    json: bool = False
-    """Print the result as JSON."""
-
-
-@dataclass(frozen=True)
-class OfRun:
-    """Flags of commands that open a run."""
-
-    process: str | None = None
-    """The process of your own that the run was fitted with, as package.module:Class[a=1]; nothing
-    is imported because a run's folder names it."""
 
 
 @dataclass(frozen=True)
@@ -82,18 +66,20 @@ class Sample:
     clock: str | None = None
     """What the loss-adaptive plan charges: samples (what one sees; the default) or nats
     (likelihood)."""
-    sampler: str = "ancestral"
-    """ancestral, ddim, heun, dpm++2m, dpm++2s, sde-dpm++2m, unipc-1, unipc-2, unipc-3, er-sde-1,
-    er-sde-2, er-sde-3, exponential-euler, predictor-corrector, or ode (adaptive steps between the
-    plan's ends; needs torchdiffeq). Of symbols: ancestral, tau-leaping, gillespie or (masking)
-    first-hitting; of manifolds: ancestral or predictor-corrector; of damped noise: ancestral,
-    sscs, sscs-midpoint or euler-maruyama."""
+    sampler: str | None = None
+    """ancestral (the default), ddim, heun, dpm++2m, dpm++2s, sde-dpm++2m, unipc-1, unipc-2,
+    unipc-3, er-sde-1, er-sde-2, er-sde-3, exponential-euler, predictor-corrector, or ode (adaptive
+    steps between the plan's ends; needs torchdiffeq). Of mixed tables: heun (the default there;
+    2 K + 1 evaluations), ddim or ancestral. Of symbols: ancestral, tau-leaping, gillespie or
+    (masking) first-hitting; of manifolds: ancestral or predictor-corrector; of damped noise:
+    ancestral, sscs, sscs-midpoint or euler-maruyama."""
     out: Path = Path("samples.npy")
     """Where to: .npy, .npz, .csv, .parquet, .txt (text), or a folder of PNGs (no ending)."""
-    given: str | None = None
+    given: tuple[str, ...] = ()
     """What the model is told, of a run with a condition: a label by its name, or numbers joined by
     commas; NAME=VALUE is understood too. Without it the samples follow the conditions of the
-    training rows."""
+    training rows. Of a run on a mixed table: cells that all samples have, as diagnosis=B, joined
+    by blanks; categories, few-valued numbers, atoms and missing cells (diagnosis=)."""
     reject_copies: bool = False
     """Refuse samples that nearly reproduce a training row (they lie within a third of the way to
     its nearest other), and draw anew, up to 20 times as many as asked for. The hole that this
@@ -146,7 +132,7 @@ class Audit:
     """With a run: steps of the sampler."""
     plan: str = "loss-adaptive"
     """With a run: where the steps lie, as in `reverie sample`."""
-    sampler: str = "ancestral"
+    sampler: str | None = None
     """With a run: the sampler, as in `reverie sample`."""
     retrain: int = 0
     """With a run: train this many models of its settings on disjoint rows (the same command
@@ -350,44 +336,6 @@ class Demo:
     """Folder for report.html and report.json."""
     seed: int = 0
     """The same seed gives the same report.json."""
-    common: tyro.conf.OmitArgPrefixes[Common] = Common()
-
-
-@dataclass(frozen=True)
-class Bridge:
-    """Fit a Schrodinger bridge between two sets of rows, or move rows over one.
-
-    Writes a folder with the bridge and a page of its paths. With --from it moves rows of a file
-    over a bridge that was fitted, in the other end's units, header and type.
-
-    Example: reverie bridge young.csv old.csv --out aged
-    Example: reverie bridge aged --from some.csv --out moved.csv
-    """
-
-    first: Positional[str]
-    """Rows of the first end (as DATA of `fit`), or the folder of a fitted bridge."""
-    second: Positional[str | None] = None
-    """Rows of the second end."""
-    out: Path | None = None
-    """The folder to create (default: bridge); with --from, the file to write."""
-    solver: str | None = None
-    """lightsb (default up to 100 coordinates), dsbm (default above), sf2m, gaussian, sinkhorn."""
-    sigma: float | None = None
-    """Noise of the reference (default: the mean deviation of both ends' coordinates)."""
-    reference: str = "brownian"
-    """brownian, ou:pull=1, or a Gaussian process as `fit` takes it."""
-    paired: bool = False
-    """Row i of the first end belongs to row i of the second."""
-    steps: int | None = None
-    """Training steps of each fit (default 2,000); with --from, steps of a path (50)."""
-    rounds: int | None = None
-    """Refits of dsbm to its own pairs (default 4)."""
-    source: Annotated[str | None, tyro.conf.arg(name="from")] = None
-    """Rows to move over a fitted bridge."""
-    reverse: bool = False
-    """With --from: move rows of the second end to the first."""
-    seed: int = 0
-    """The same seed gives the same bridge, and moves rows alike."""
     common: tyro.conf.OmitArgPrefixes[Common] = Common()
 
 

@@ -6,6 +6,7 @@ embeds rows for an audit: in its coordinates Euclidean distances rank as the spa
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import singledispatch
 from typing import Any
@@ -28,7 +29,7 @@ from reverie.spaces import (
     Space,
 )
 
-EUCLIDEAN, SYMBOLS, SHARES = "euclidean", "symbols", "shares"
+EUCLIDEAN, SYMBOLS, SHARES, TABLE = "euclidean", "symbols", "shares", "table"
 MOST_SYMBOLS = 256
 ONE_HOT = 64  # symbols; beyond, they are the levels of a measurement and lie on a line
 
@@ -240,31 +241,32 @@ def _shares(space: Simplex, data: Dataset, train: Dataset) -> Scaler:
 
 def coder_for(space: str, data: Dataset) -> Scaler:
     """The coder of a space's name for these rows: `euclidean`, `symbols`, `sphere`, `torus`,
-    `rotations`, `hyperbolic`, `shares`, or a manifold spelled out, as `Sphere(2)`.
+    `rotations`, `hyperbolic`, `shares`, `table`, or a manifold spelled out, as `Sphere(2)`.
 
     Raises InputError on an unknown name and on rows that do not lie in the space.
     """
     if data.kind == "text" and space != SYMBOLS:
         raise InputError(f"{data.source} is text: its space is symbols, not {space}")
-    if space == EUCLIDEAN:
-        return Scaler.fit(data)
-    if space == SYMBOLS:
-        return SymbolCoder.fit(data)
-    if space == SHARES:
-        coder = PointsCoder(**form_of(data), of=SHARES)
-        coder.to_model(data.values, data.source)
-        return coder
-    return ManifoldCoder.fit(data, space)
+    return NAMED.get(space, lambda rows: ManifoldCoder.fit(rows, space))(data)
+
+
+def _of_shares(data: Dataset) -> Scaler:
+    coder = PointsCoder(**form_of(data), of=SHARES)
+    coder.to_model(data.values, data.source)
+    return coder
+
+
+# coders by the name of their space, and by a field that no other has
+NAMED: dict[str, Callable[[Dataset], Scaler]] = {
+    EUCLIDEAN: Scaler.fit, SYMBOLS: SymbolCoder.fit, SHARES: _of_shares,
+}  # fmt: skip
+KINDS: dict[str, type[Scaler]] = {
+    "alphabets": SymbolCoder, "of": PointsCoder, "manifold": ManifoldCoder,
+}  # fmt: skip
 
 
 def coder_from_json(values: dict[str, Any]) -> Scaler:
     """The coder that `to_json` wrote; TypeError where a field is missing."""
-    if "levels" in values:  # as runs of the release before have it
-        values = {k: v for k, v in values.items() if k != "levels"} | {
-            "alphabets": values["levels"]
-        }
-    if "alphabets" in values:
-        return SymbolCoder(**values)
-    if "of" in values:
-        return PointsCoder(**values)
-    return ManifoldCoder(**values) if "manifold" in values else Scaler(**values)
+    # runs of the release before call alphabets levels
+    values = {"alphabets" if k == "levels" else k: v for k, v in values.items()}
+    return next((kind for key, kind in KINDS.items() if key in values), Scaler)(**values)

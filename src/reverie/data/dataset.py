@@ -186,10 +186,7 @@ class Dataset:
 
         constants: a constant column is no mistake, as the corner of a picture.
         """
-        if self.values.size == 0 and len(self):
-            raise InputError(f"{self.source} has rows of no column: shape {self.values.shape}")
-        if len(self) < rows:
-            raise InputError(f"{self.source} has {len(self)} row(s); at least {rows} are needed")
+        self.check_rows(rows)
         flat = self.values.reshape(len(self), -1)
         if not np.isfinite(flat).all():
             row, column = np.argwhere(~np.isfinite(flat))[0]
@@ -212,6 +209,12 @@ class Dataset:
                 f"{self.source}: {self.name(column)} is constant ({flat[0, column]:g}) "
                 "over all rows; drop it"
             )
+        return self
+
+    def check_rows(self, least: int) -> Dataset:
+        """Return self, or raise InputError on fewer rows; cells may be missing."""
+        if len(self) < least:
+            raise InputError(f"{self.source} has {len(self)} row(s); at least {least} are needed")
         return self
 
     def name(self, column: int) -> str:

@@ -43,7 +43,7 @@ def only_numbers(data: Dataset) -> Dataset:
         if field.kind == "categorical":
             raise InputError(
                 f"{data.source}: column {field.name!r} holds {field.dtype}, not numbers; only "
-                "audits and --space symbols take categories"
+                "audits and --space table or symbols take categories"
             )
     return data
 

@@ -95,11 +95,24 @@ def read_times(texts: Sequence[str], form: str = "") -> Times | None:
     return Times(first.form, first.seconds, others[0].form if others else "")
 
 
-def write_times(seconds: Sequence[float], form: str) -> list[str]:
-    """Times (n,) in a form, to the nearest of its least units."""
+def unit_of(form: str) -> float:
+    """Seconds of the least unit that a form shows; a month counts as a day."""
+    unit, digits = _units(form)
+    return unit / 10**digits
+
+
+def _units(form: str) -> tuple[int, int]:
+    """Whole seconds of the least unit of a form, and the digits of a second that it shows."""
     digits = max((int(n or 6) for _, n, kind in TOKEN.findall(form) if kind == "f"), default=0)
     kinds = {kind for _, _, kind in TOKEN.findall(form)}
     unit = 1 if "S" in kinds else 60 if "M" in kinds else 3600 if kinds & {"H", "I"} else 86_400
+    return unit, digits
+
+
+def write_times(seconds: Sequence[float], form: str) -> list[str]:
+    """Times (n,) in a form, to the nearest of its least units."""
+    unit, digits = _units(form)
+    kinds = {kind for _, _, kind in TOKEN.findall(form)}
     steps = [round(float(s) * 10**digits / unit) * unit for s in seconds]
     return [_write(step, digits, form, kinds) for step in steps]
 

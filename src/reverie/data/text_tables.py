@@ -37,7 +37,7 @@ from reverie.files import write_bytes
 
 PLAIN = (".csv", ".data", ".tsv", ".tab", ".dat", ".amat")
 ENDINGS = tuple(ending + packed for ending in PLAIN for packed in ("", ".gz"))
-NUMBERS_ONLY = "; only audits and --space symbols take categories"
+NUMBERS_ONLY = "; only audits and --space table or symbols take categories"
 
 
 def read_csv(path: Path, mixed: bool = False, reading: Reading | None = None) -> Dataset:

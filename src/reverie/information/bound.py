@@ -5,6 +5,7 @@
     Gaussian noise      continuous time, or a sampler's steps; densities, or values on a grid
                         (Kingma et al. 2021, eq. 11 and 15)
     jumps               for masking both ends are 0 and the bound is tight for the exact denoiser
+    products            the sum over the parts' clocks, along the one path that they take
     linear SDEs         path by 1/2 e^T (-dGamma/dt) e, decoder N(y, Gamma_0^-1)
     manifolds           Huang et al. 2022, Theorem 2; with respect to the volume
 
@@ -14,6 +15,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import singledispatch
 from typing import Any
@@ -28,9 +30,20 @@ from reverie.denoisers.rates import block_rows
 from reverie.errors import InputError
 from reverie.information.manifolds import elbo
 from reverie.objectives.variational import state_bound
-from reverie.processes import Brownian, GaussianProcess, JumpProcess, LinearSDE, Process
+from reverie.processes import (
+    Brownian,
+    GaussianProcess,
+    JumpProcess,
+    LinearSDE,
+    Process,
+    ProductProcess,
+)
+from reverie.processes.base import Guess
 from reverie.processes.gaussian import require_gaussian
 from reverie.processes.times import bound_rate, low_discrepancy
+
+# of a process, a guess, rows and a generator: nats before the first level, and after the last
+Ends = Callable[[Any, Guess, Tensor, Any], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -151,26 +164,74 @@ def _jumps(
     draws: int = 64,
 ) -> Bound:
     """draws: noise levels, shared by the rows, two in each of draws / 2 equal strata of t."""
+    return _of_draws(process, denoiser, rows, condition, generator, draws, _jump_ends)
 
+
+@bound_of.register(ProductProcess)
+@torch.no_grad()
+def _products(
+    process: ProductProcess,
+    denoiser: Denoiser,
+    rows: Tensor,
+    condition: Any,
+    generator: torch.Generator | None,
+    *,
+    values: Tensor | None = None,
+    draws: int = 64,
+) -> Bound:
+    """values: the grid that all numbers lie on; None for densities. draws: as for jumps."""
+
+    def ends(process: Any, guess: Guess, block: Tensor, noise: Any) -> tuple[Tensor, Tensor]:
+        state, at = _cleanest(process, block, noise)
+        last = process.reconstruction(guess(state, at), block, state, values, generator=noise)
+        return process.opening(guess, block, generator=noise), last
+
+    return _of_draws(process, denoiser, rows, condition, generator, draws, ends)
+
+
+def _jump_ends(process: Any, guess: Guess, rows: Tensor, noise: Any) -> tuple[Tensor, Tensor]:
+    """What of the path lies before the first level (nothing), and the last denoise (B,)."""
+    state, at = _cleanest(process, rows, noise)
+    return torch.zeros_like(at), process.reconstruction(guess(state, at), rows, state)
+
+
+def _cleanest(process: Process, rows: Tensor, noise: Any) -> tuple[Tensor, Tensor]:
+    """States of rows at the cleanest level, and its time (B,)."""
+    low = process.t_range[0]
+    at = torch.full((len(rows),), low, dtype=torch.float64, device=rows.device)
+    return process.corrupt(rows, low, generator=noise), at
+
+
+def _of_draws(
+    process: Any,
+    denoiser: Denoiser,
+    rows: Tensor,
+    condition: Any,
+    generator: torch.Generator | None,
+    draws: int,
+    ends: Ends,
+) -> Bound:
+    """The bound on a process whose path is summed over `draws` times, block by block of rows."""
     times = low_discrepancy((draws + 1) // 2, process.t_range, generator)
     size = block_rows(process, rows)
     blocks = rows.split(size)
     given = [None] * len(blocks) if condition is None else condition.split(size)
     parts = [
-        _jump_parts(process, denoiser, block, told, times, generator)
+        _path_and_ends(process, denoiser, block, told, times, generator, ends)
         for block, told in zip(blocks, given, strict=True)
     ]
     path, last = (torch.cat(part) for part in zip(*parts, strict=True))
     return _bound(rows, *_arrays(process.prior_kl(rows), path, last))
 
 
-def _jump_parts(
-    process: JumpProcess,
+def _path_and_ends(
+    process: Process,
     denoiser: Denoiser,
     rows: Tensor,
     condition: Any,
     times: Tensor,
     generator: torch.Generator | None,
+    ends: Ends,
 ) -> tuple[Tensor, Tensor]:
     """Path and last denoise (B,) in nats of one block of rows."""
 
@@ -185,10 +246,8 @@ def _jump_parts(
     for t in torch.cat([times, low + high - times]):
         rate = bound_rate(process, guess, rows, t, generator=generator)
         path = path + rate * (high - low) / (2 * len(times))
-    state = process.corrupt(rows, low, generator=generator)
-    at = torch.full((len(rows),), low, dtype=torch.float64, device=rows.device)
-    last = process.reconstruction(guess(state, at), rows, state)
-    return path, last
+    before, last = ends(process, guess, rows, generator)
+    return path + before, last
 
 
 @bound_of.register(LinearSDE)

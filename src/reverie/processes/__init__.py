@@ -24,6 +24,7 @@ from reverie.processes.log_ratios import LogRatios as LogRatios
 from reverie.processes.masking import Masking as Masking
 from reverie.processes.modes import ModalProcess as ModalProcess
 from reverie.processes.named import build as build
+from reverie.processes.product import ProductProcess as ProductProcess
 from reverie.processes.registry import default_process as default_process
 from reverie.processes.registry import name_of as name_of
 from reverie.processes.registry import process_on as process_on

@@ -24,6 +24,8 @@ shown one's is a point. Tables of states by states exist on request, for small a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -44,15 +46,23 @@ PAIRS = 2**24  # sites of pairs of states and points compared at a time
 
 
 class Masking(JumpProcess):
-    """Symbols 0..S-1 and the mask S on `sites`; sigma(t) = -log(1 - t). See the module."""
+    """Symbols 0..S-1 and the mask S on `sites`; sigma(t) = -log(1 - t). See the module.
+
+    sizes: how many of the symbols each site has, where they differ (see `FiniteSet`).
+    """
 
     monotone = True
     steps_exact = True
     steps_measured = False
     clock_label = "share of revealed sites"
 
-    def __init__(self, symbols: int | str, sites: int | tuple[int, ...]) -> None:
-        space = FiniteSet(symbols, sites)
+    def __init__(
+        self,
+        symbols: int | str,
+        sites: int | tuple[int, ...],
+        sizes: Sequence[int] | None = None,
+    ) -> None:
+        space = FiniteSet(symbols, sites, sizes)
         stationary = torch.zeros(space.symbols + 1, dtype=torch.float64)
         stationary[-1] = 1
         super().__init__(space, torch.empty(0, 0), stationary, SIGMAS)
@@ -94,7 +104,13 @@ class Masking(JumpProcess):
         return kept * eye + (1 - kept) * eye[-1]
 
     def clean_law(self, logits: Tensor, state: State, t: Tensor | float) -> Tensor:
-        """Carry-over: a revealed site is certain; in time and memory linear in the symbols."""
+        """Carry-over: a revealed site is certain; in time and memory linear in the symbols.
+
+        A symbol that its site does not have (see `FiniteSet`) has probability 0.
+        """
+        outside = self.space.outside
+        if outside is not None:
+            logits = logits.masked_fill(outside.to(logits.device), -torch.inf)
         hidden = state == self.mask
         shown = state.clamp(max=self.symbols - 1)[..., None]
         law = torch.zeros_like(logits).scatter_(-1, shown, 1.0)

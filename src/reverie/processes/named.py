@@ -4,6 +4,7 @@ edm:sigma_min=.02            and every schedule of the field
 modes:basis=haar,shape=8x8   functions:kernel=matern-3/2,length=0.1     damped
 masking    uniform    ordinal:reach=2    rates:[[-1, 1], [1, -1]]      of symbols
 brownian:tau_min=1e-5                                                  of manifolds
+product:schedule=vp          (Gaussian noise on numbers, masking on symbols)      of tables
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 
 from reverie.errors import InputError
+from reverie.processes.base import Process
 from reverie.processes.chains import Ordinal, RateMatrix, Uniform
 from reverie.processes.covariance import covariance_named
 from reverie.processes.functional import NUGGET, FunctionNoise
@@ -24,8 +26,10 @@ from reverie.processes.langevin import CriticallyDamped
 from reverie.processes.log_ratios import LogRatios
 from reverie.processes.masking import Masking
 from reverie.processes.modes import ModalProcess
+from reverie.processes.product import ProductProcess
 from reverie.processes.registry import (
     ENTRIES,
+    GAUSSIAN,
     name_of,
     number_of,
     numbers_of,
@@ -37,7 +41,7 @@ from reverie.processes.registry import (
 from reverie.processes.riemannian import Brownian
 from reverie.processes.schedules import PROCESSES
 from reverie.processes.wright_fisher import WrightFisher
-from reverie.spaces import Euclidean, FiniteSet, Functions, Manifold, Simplex, Space
+from reverie.spaces import Euclidean, FiniteSet, Functions, Manifold, Mixed, Simplex, Space
 
 FUNCTION_SETTINGS = ("schedule", "kernel", "shape", "length", "variance", "nugget")
 MODAL_SETTINGS = ("schedule", "basis", "shape", "speed", "spectrum", "from", "to")
@@ -153,7 +157,7 @@ def _symbols(space: FiniteSet) -> int | str:
 
 def _masking(space: Any, text: str) -> Masking:
     numbers_of("masking", text, ())
-    return Masking(_symbols(space), space.shape)
+    return Masking(_symbols(space), space.shape, space.sizes)
 
 
 def _noised(name: str, space: Any, text: str) -> Uniform | Ordinal:
@@ -198,6 +202,36 @@ register(
     "rates", space=FiniteSet, read=_rates, is_on_file=True,
     write=lambda process: json.dumps(process.rates.tolist()),
 )(RateMatrix)  # fmt: skip
+
+
+# --- tables --------------------------------------------------------------------------------------
+
+
+def _product(space: Any, text: str) -> ProductProcess:
+    """Gaussian noise on the numbers of a product of spaces, masking on its symbols."""
+    pairs = pairs_of(text)
+    name = pairs.pop("schedule", "edm")
+    rest = ",".join(f"{key}={value}" for key, value in pairs.items())
+    spec = f"{name}:{rest}" if text else GAUSSIAN
+    parts: list[Process] = []
+    for part in space.parts:
+        noise = process_on(part, "masking" if isinstance(part, FiniteSet) else spec)
+        noise.space = part  # a schedule is of any shape
+        parts.append(noise)
+    return ProductProcess(*parts)
+
+
+def _written_product(process: ProductProcess) -> str:
+    noises = [part for part in process.parts if not isinstance(part, Masking)]
+    if len({name_of(part) for part in noises}) > 1:
+        raise InputError("only a product of masking and of one Gaussian noise has a name")
+    if not noises:
+        return ""
+    schedule, _, rest = name_of(noises[0]).partition(":")
+    return ",".join(filter(None, (f"schedule={schedule}", rest)))
+
+
+register("product", space=Mixed, read=_product, write=_written_product)(ProductProcess)
 
 
 # --- curved spaces and shares ------------------------------------------------------------------

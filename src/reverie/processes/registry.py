@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 
 from reverie.errors import InputError
 from reverie.processes.base import Process
-from reverie.spaces import FiniteSet, Manifold, Simplex, Space
+from reverie.spaces import FiniteSet, Manifold, Mixed, Simplex, Space
 
 Kind = TypeVar("Kind", bound=type[Process])
 Read = Callable[[Space, str], Process]
@@ -90,6 +90,7 @@ def default_process(space: Space) -> str:
 default_process.register(FiniteSet, lambda space: "masking")
 default_process.register(Manifold, lambda space: "brownian")
 default_process.register(Simplex, lambda space: "wright-fisher")
+default_process.register(Mixed, lambda space: "product")
 
 
 def names_on(space: Space) -> list[str]:
@@ -108,7 +109,8 @@ def process_on(space: Space, spec: str) -> Process:
         return entry.read(space, rest)
     place = _place(space)
     if entry is not None and place == "vectors":
-        fit = {FiniteSet: "symbols", Simplex: "shares"}.get(entry.space, _SPELLED)
+        words = {FiniteSet: "symbols", Simplex: "shares", Mixed: "table"}
+        fit = words.get(entry.space, _SPELLED)
         raise InputError(f"{name} is no process on vectors: say where the data live, space {fit}")
     choices = ", ".join(names_on(space))
     raise InputError(f"no process on {place} is called {name!r}; choose one of {choices}")
@@ -122,6 +124,8 @@ def _place(space: Space) -> str:
         return "symbols"
     if isinstance(space, Simplex):
         return "shares"
+    if isinstance(space, Mixed):
+        return "tables"
     return str(space) if isinstance(space, Manifold) else "vectors"
 
 

@@ -25,10 +25,14 @@ def low_discrepancy(
 
 
 def clock_speed(process: Process, t: Tensor) -> Tensor:
-    """|du/dt| at times t, () or (B,), of a process with one clock."""
+    """|du/dt| at times t, () or (B,): (B,), or (B, J) of a process with several clocks."""
     with torch.enable_grad():
         time = t.detach().double().clone().requires_grad_()
-        (slope,) = torch.autograd.grad(process.clock(time).sum(), time)
+        clock = process.clock(time)
+        if clock.ndim > 1:
+            of_one = time.detach().reshape(-1)
+            return -torch.func.jvp(process.clock, (of_one,), (torch.ones_like(of_one),))[1]
+        (slope,) = torch.autograd.grad(clock.sum(), time)
     return -slope
 
 
@@ -44,4 +48,5 @@ def bound_rate(
 
     Its mean over uniform t is the integral of the bound; differentiable in the guess.
     """
-    return process.probe(guess, x, t, generator=generator) * clock_speed(process, t)
+    rate = process.probe(guess, x, t, generator=generator) * clock_speed(process, t).to(x.device)
+    return rate if rate.ndim < 2 else rate.sum(1)

@@ -18,6 +18,7 @@ from reverie.runs.readings import (
     step_charges,
 )
 from reverie.runs.run import Run
+from reverie.sampling import default_sampler
 
 BUDGETS = (30, 10, 3)
 COPYING_ROWS = 256
@@ -36,8 +37,9 @@ def describe(
     ended = f"{run.step:,} steps; {run.stopped}." if run.stopped else f"{run.step:,} steps."
     if verdict is not None:
         how = audit.get("plan", "loss-adaptive"), audit.get("sampling_steps", SAMPLE_STEPS)
+        sampler = audit.get("sampler") or default_sampler(run.process)
         ended += (
-            f" Audited on {len(drawn):,} samples: {audit.get('sampler', 'ancestral')} sampler, "
+            f" Audited on {len(drawn):,} samples: {sampler} sampler, "
             f"{how[1]} steps of the {how[0]} plan."
         )
     return ModelReport(

@@ -15,8 +15,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from reverie.data import Dataset, Scaler, coder_for, coder_on, load, shared_rows, split
-from reverie.data.coders import EUCLIDEAN, SHARES, SYMBOLS, space_word
+from reverie.data import (
+    Dataset,
+    Scaler,
+    TableCoder,
+    coder_for,
+    coder_on,
+    load,
+    shared_rows,
+    split,
+)
+from reverie.data.coders import EUCLIDEAN, SHARES, SYMBOLS, TABLE, space_word
 from reverie.data.conditions import numbers_only, with_condition
 from reverie.data.reading import without_keys
 from reverie.denoisers import Denoiser
@@ -42,7 +51,7 @@ from reverie.runs.previews import write_preview
 from reverie.runs.run import Run
 from reverie.runs.trainer import CHECK_ROWS, Event, Trainer
 from reverie.sampling.ends import choose_ends
-from reverie.spaces import FiniteSet, Simplex
+from reverie.spaces import FiniteSet, Mixed, Simplex
 
 SAVE_SECONDS = 20.0
 FROM_ROWS = "edm"  # the process whose levels are read off the rows where none are given
@@ -142,8 +151,7 @@ def _begin(
     if path is not None and (path / "config.json").exists():
         raise InputError(f"{path} already holds a run: add --resume, or choose another --out")
     space = _space(config, data) if own.process is None else space_word(own.process.space)
-    dataset = _conditioned(data, conditions, symbols=space == SYMBOLS)
-    dataset.check(rows=2, constants=space == SYMBOLS)
+    dataset, space = _loaded(config, data, conditions, space)
     if given is None:
         rows = split(dataset, config.n, config.holdout, config.seed)
     else:
@@ -153,7 +161,7 @@ def _begin(
     # a scale is the training rows' own; symbols and units are those of all rows
     fitted_on = train if space == EUCLIDEAN and len(train) > 1 else dataset
     if own.process is None:
-        scaler = coder_for(space, fitted_on)
+        scaler = TableCoder.fit(dataset, train) if space == TABLE else coder_for(space, fitted_on)
         named = config.process or default_process(scaler.space)
         config = replace(config, space=space, process=named)
         if named == FROM_ROWS:
@@ -182,15 +190,6 @@ def with_ends(config: FitConfig, scaler: Scaler, train: Dataset) -> FitConfig:
     return replace(config, process=process, p_mean=ends.p_mean, p_std=ends.p_std)
 
 
-def _conditioned(data: Any, conditions: Any, *, symbols: bool) -> Dataset:
-    """The rows, with what the model is told about each, if anything."""
-    if not isinstance(conditions, str | Path):
-        dataset = load(data, mixed=symbols)
-        return dataset if conditions is None else dataset.told(conditions)
-    dataset = with_condition(load(data, mixed=True), conditions)
-    return dataset if symbols else numbers_only(without_keys(dataset))
-
-
 def _sized(config: FitConfig, scaler: Scaler, own: Own) -> FitConfig:
     """The config with its network and width, where these go with the data."""
     process = process_of(config, scaler, own.process)
@@ -207,7 +206,40 @@ def _space(config: FitConfig, data: Any) -> str:
     of_symbols = entry is not None and issubclass(entry.space, FiniteSet)
     if entry is not None and issubclass(entry.space, Simplex):
         return SHARES
+    if entry is not None and issubclass(entry.space, Mixed):
+        return TABLE
     return SYMBOLS if of_symbols or is_text else EUCLIDEAN
+
+
+def _loaded(config: FitConfig, data: Any, conditions: Any, space: str) -> tuple[Dataset, str]:
+    """The rows, with what the model is told about each, and where they live.
+
+    A table with categories, dates or missing cells is one of columns, unless its space, a process
+    on another or a condition is named.
+    """
+    named = config.space is not None or config.process not in (None, "product")
+    named = named or conditions is not None
+    aside = isinstance(conditions, str | Path)
+    mixed = aside or not named or space in (SYMBOLS, TABLE)
+    dataset = load(data, mixed=mixed)
+    if aside:
+        dataset = with_condition(dataset, conditions)
+    elif conditions is not None:
+        dataset = dataset.told(conditions)
+    if mixed and space != SYMBOLS:
+        dataset = without_keys(dataset)
+        if not named and dataset.kind == "table" and _of_columns(dataset):
+            space = TABLE
+        dataset = dataset if space == TABLE else numbers_only(dataset)
+    if space == TABLE:
+        return dataset.check_rows(2), space
+    return dataset.check(rows=2, constants=space == SYMBOLS), space
+
+
+def _of_columns(table: Dataset) -> bool:
+    """Whether columns are no numbers alone: categories, dates, truths, or cells are missing."""
+    plain = all(f.kind == "numeric" and not f.is_time and f.dtype != "bool" for f in table.fields)
+    return not plain or bool(np.isnan(table.values).any())
 
 
 def _check_labels(train: np.ndarray | None, holdout: np.ndarray | None) -> None:

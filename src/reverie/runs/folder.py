@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from reverie.curve import LossCurve
-from reverie.data import Dataset, Reading, Scaler, SymbolCoder, coder_from_json, load
+from reverie.data import Dataset, Reading, Scaler, SymbolCoder, TableCoder, coder_from_json, load
 from reverie.data.conditions import column_place, without_column
 from reverie.denoisers import Denoiser, Network, condition_of, network_for
 from reverie.denoisers.networks.conditions import Encoder, Labels
@@ -219,7 +219,7 @@ def whole_data(path: Path) -> tuple[FitConfig, Scaler, Dataset]:
     except (KeyError, TypeError) as error:
         raise InputError(f"{path / 'data.json'} is damaged: its scaler is incomplete") from error
     stored = path / "data.npy"
-    symbols = isinstance(scaler, SymbolCoder)
+    mixed = isinstance(scaler, SymbolCoder | TableCoder)
     said = None if info.get("reading") is None else Reading.from_json(info["reading"])
     known = info.get("condition", {})
     name, labels = str(known.get("name", "")), tuple(known.get("labels", ()))
@@ -227,7 +227,7 @@ def whole_data(path: Path) -> tuple[FitConfig, Scaler, Dataset]:
         values = load(stored).values.reshape(info["shape"])
         data = Dataset(values, scaler.kind, info["source"], scaler.layout, **scaler.of_table())
     else:
-        data = load(info["source"], mixed=symbols or bool(name), reading=said, keys=True)
+        data = load(info["source"], mixed=mixed or bool(name), reading=said, keys=True)
         if column_place(data, name) is not None and list(data.values.shape) != info["shape"]:
             data = without_column(data, name)
     if data.sha256() != info["sha256"]:

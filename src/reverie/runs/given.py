@@ -3,17 +3,37 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from reverie.data import Dataset
+from reverie.data import Dataset, TableCoder
 from reverie.data.conditions import NO_LABEL
 from reverie.errors import InputError
 from reverie.runs.folder import Fitted, conditions_of
 
 NOTHING = ("", "none", "nan")  # not told, or not observed
 SHOWN = 20
+
+
+def as_given(run: Fitted, given: Any) -> dict[str, Any]:
+    """What is given, as an option of `draw`: the condition, or the cells of a table.
+
+    given: a word, or words; of a table cells, as {"group": "B"} or `group=B`. Raises InputError
+    on what the run does not know.
+    """
+    words = [given] if isinstance(given, str) else given
+    if not isinstance(run.scaler, TableCoder):
+        text = " ".join(map(str, words)) if isinstance(words, Sequence) else str(given)
+        return {"condition": condition_given(run, text)}
+    if isinstance(given, Mapping):
+        return {"given": given}
+    pairs = [str(word).partition("=") for word in words]
+    if not all(sign for _, sign, _ in pairs):
+        raise InputError(f"given {' '.join(words)}: write COLUMN=VALUE, as diagnosis=B")
+    return {"given": {name.strip(): cell.strip() for name, _, cell in pairs}}
 
 
 def condition_given(run: Fitted, text: str) -> Tensor:

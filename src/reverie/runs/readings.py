@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,11 +16,12 @@ from reverie.auditing.judging import Judging
 from reverie.auditing.model.membership import membership_rows
 from reverie.auditing.row import Row
 from reverie.curve import LossCurve, level_times, measure
-from reverie.data import some_rows
+from reverie.data import TableCoder, some_rows
 from reverie.denoisers import Denoiser, Memoriser, linear_of
+from reverie.errors import InputError
 from reverie.plan import AnyPlan, Plan, StepCharges, measure_steps, plan_steps
 from reverie.runs.folder import Fitted, conditions_of
-from reverie.sampling import sample
+from reverie.sampling import default_sampler, sample
 
 Ticker = Callable[[int, int], None]
 SAMPLE_STEPS = 20
@@ -153,22 +154,26 @@ def draw(
     n: int,
     steps: int = SAMPLE_STEPS,
     plan: str = "loss-adaptive",
-    sampler: str = "ancestral",
+    sampler: str | None = None,
     *,
     clock: str | None = None,
     condition: Tensor | None = None,
+    given: Mapping[str, Any] | None = None,
     seed: int = 0,
     batch_size: int = 4096,
     progress: Ticker | None = None,
 ) -> tuple[np.ndarray, AnyPlan]:
     """Draw `n` samples (n, *shape) in the data's own units, and the plan they were drawn on.
 
-    clock: of the plan; None is `default_plan`'s. condition: what the
-    model is told, one row for all or one for each; by default a run with conditions draws them
-    from its training rows', so that the samples follow the law of the data.
+    sampler: None is `default_sampler`'s. clock: of the plan; None is `default_plan`'s. condition:
+    what the model is told, one row for all or one for each; by default a run with conditions draws
+    them from its training rows', so that the samples follow the law of the data. given: of a
+    table, cells that all samples have, as {"group": "B"} (see `TableCoder.given`): these symbols
+    are shown from the start, which is exact for an exact denoiser, since symbols may be revealed
+    in any order.
     """
     values, chosen, _ = draw_told(
-        run, n, steps, plan, sampler, clock=clock, condition=condition, seed=seed,
+        run, n, steps, plan, sampler, clock=clock, condition=condition, given=given, seed=seed,
         batch_size=batch_size, progress=progress,
     )  # fmt: skip
     return values, chosen
@@ -179,15 +184,18 @@ def draw_told(
     n: int,
     steps: int = SAMPLE_STEPS,
     plan: str = "loss-adaptive",
-    sampler: str = "ancestral",
+    sampler: str | None = None,
     *,
     clock: str | None = None,
     condition: Tensor | None = None,
+    given: Mapping[str, Any] | None = None,
     seed: int = 0,
     batch_size: int = 4096,
     progress: Ticker | None = None,
 ) -> tuple[np.ndarray, AnyPlan, Tensor | None]:
     """As `draw`, and what the model was told about each sample: (n, ...), or (1, ...) for all."""
+    cells = _given(run, given)
+    sampler = sampler or default_sampler(run.process)
     chosen = sampling_plan(run, steps, plan, clock, sampler)
     generator = torch.Generator().manual_seed(seed)
     known, parts = conditions_of(run.train), []
@@ -198,7 +206,7 @@ def draw_told(
         told = condition
         if told is not None and len(told) > 1:
             told = told[start : start + count]
-        points = _points(run, count, chosen, sampler, generator, told)
+        points = _points(run, count, chosen, sampler, generator, told, cells)
         parts.append(run.scaler.to_user(points))
         if progress is not None:
             progress(start + count, n)
@@ -212,12 +220,26 @@ def _points(
     sampler: str,
     generator: torch.Generator,
     condition: Tensor | None,
+    cells: Mapping[int, int],
 ) -> Tensor:
-    """Draw `count` points (count, *shape) in model space."""
-    shape = run.scaler.point_shape
+    """Draw `count` points (count, *shape) in model space; cells: coordinates that are known."""
+    shape, init = run.scaler.point_shape, None
+    if cells:
+        start = None if plan.t is None else float(plan.t[0])
+        init = run.process.sample_prior(count, shape=shape, t=start, generator=generator)
+        init[:, list(cells)] = torch.tensor(list(cells.values())).to(init)
     return sample(
-        run.denoiser, count, plan, sampler, shape=shape, generator=generator, condition=condition
-    )
+        run.denoiser, count, plan, sampler, shape=shape, generator=generator, condition=condition,
+        init=init,
+    )  # fmt: skip
+
+
+def _given(run: Fitted, given: Mapping[str, Any] | None) -> Mapping[int, int]:
+    if not given:
+        return {}
+    if not isinstance(run.scaler, TableCoder):
+        raise InputError("given is of columns: it needs a run that was fitted on a mixed table")
+    return run.scaler.given(given)
 
 
 def draw_paired(

@@ -12,7 +12,7 @@ from reverie.auditing import Verdict
 from reverie.plan import AnyPlan
 from reverie.runs.export import export
 from reverie.runs.folder import Fitted
-from reverie.runs.given import condition_given
+from reverie.runs.given import as_given
 from reverie.runs.readings import SAMPLE_STEPS, audit_run, draw, sampling_plan, standard_curves
 
 
@@ -35,10 +35,11 @@ class Run(Fitted):
     ) -> np.ndarray:
         """Draw `n` samples (n, *shape) in the data's own units; options as in `readings.draw`.
 
-        given: what the model is told, in words (see `runs.given`), as the name of a label.
+        given: what the model is told, in words (see `runs.given`), as the name of a label, or of
+        a table cells that all samples have, as {"group": "B"}.
         """
         if given is not None:
-            options["condition"] = condition_given(self, str(given))
+            options |= as_given(self, given)
         return draw(self, n, steps, **options)[0]
 
     def plan(self, steps: int = SAMPLE_STEPS, **options: Any) -> AnyPlan:

@@ -10,6 +10,7 @@ from reverie.sampling.run import Sampling as Sampling
 from reverie.sampling.run import sample as sample
 from reverie.sampling.samplers import SAMPLERS as SAMPLERS
 from reverie.sampling.samplers import Sampler as Sampler
+from reverie.sampling.samplers import default_sampler as default_sampler
 from reverie.sampling.samplers import samplers_of as samplers_of
 from reverie.sampling.scales import Visit as Visit
 from reverie.sampling.two_stage import Churn as Churn

@@ -23,12 +23,14 @@ from reverie.processes import (
     LinearSDE,
     Masking,
     Process,
+    ProductProcess,
 )
 from reverie.sampling import multistep
 from reverie.sampling.er_sde import Phi, er_sde
 from reverie.sampling.jumps import first_hitting, gillespie, tau_leap
 from reverie.sampling.langevin import predictor_corrector
 from reverie.sampling.manifold_langevin import manifold_predictor_corrector
+from reverie.sampling.mixed import flow_beside_jumps
 from reverie.sampling.multistep import Table, walk
 from reverie.sampling.probability_flow import ode
 from reverie.sampling.scales import Guess, Request, Scales, Visit, Visits
@@ -153,6 +155,10 @@ JUMPS = ANY | {
 REVEALS = Sampler(lambda request, s: first_hitting(request), own_times=True)
 # one masked site revealed at a time is Gillespie's algorithm
 MASKS = ANY | {"tau-leaping": LEAPS, "gillespie": REVEALS, "first-hitting": REVEALS}
+PRODUCTS = ANY | {
+    "ddim": Sampler(lambda request, s: flow_beside_jumps(request)),
+    "heun": Sampler(lambda request, s: flow_beside_jumps(request, second_order=True)),
+}
 
 
 @singledispatch
@@ -167,8 +173,19 @@ for kind, table in {
     Brownian: MANIFOLD,
     JumpProcess: JUMPS,
     Masking: MASKS,
+    ProductProcess: PRODUCTS,
 }.items():
     samplers_of.register(kind, partial(lambda table, process: table, table))
+
+
+@singledispatch
+def default_sampler(process: Process) -> str:
+    """The sampler by which runs are drawn from where none is named."""
+    return "ancestral"
+
+
+# ancestral steps narrow the laws of numbers by far more (see `mixed`), which a table shows
+default_sampler.register(ProductProcess, lambda process: "heun")
 
 SAMPLERS = tuple(GAUSSIAN)
 NAMES = tuple(dict.fromkeys([*GAUSSIAN, *SDE, *MANIFOLD, *JUMPS, *MASKS]))  # of any process

@@ -14,6 +14,7 @@ from reverie.spaces.flat import Flat as Flat
 from reverie.spaces.functions import Functions as Functions
 from reverie.spaces.hyperbolic import Hyperbolic as Hyperbolic
 from reverie.spaces.manifold import Manifold as Manifold
+from reverie.spaces.mixed import Mixed as Mixed
 from reverie.spaces.names import space_named as space_named
 from reverie.spaces.product import Product as Product
 from reverie.spaces.rotations import Rotations as Rotations

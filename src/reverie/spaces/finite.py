@@ -15,12 +15,18 @@ class FiniteSet(Space):
     """{0, ..., S - 1}^sites, points int64 (B, *sites).
 
     symbols: how many, or a string of the letters themselves. sites: how many, or their shape.
-    Raises InputError on fewer than two symbols, repeated letters or no sites.
+    sizes: how many of the symbols each site has, where they differ, as the columns of a table do.
+    Raises InputError on fewer than two symbols, repeated letters, no sites, sizes beyond 1 to S.
     """
 
     shape: tuple[int, ...]
 
-    def __init__(self, symbols: int | str, sites: int | tuple[int, ...]) -> None:
+    def __init__(
+        self,
+        symbols: int | str,
+        sites: int | tuple[int, ...],
+        sizes: Sequence[int] | None = None,
+    ) -> None:
         self.alphabet = symbols if isinstance(symbols, str) else None
         self.symbols = len(symbols) if isinstance(symbols, str) else int(symbols)
         self.shape = (sites,) if isinstance(sites, int) else tuple(sites)
@@ -30,6 +36,19 @@ class FiniteSet(Space):
             raise InputError(f"a site needs at least two symbols to choose from, not {symbols!r}")
         if not self.shape or min(self.shape) < 1:
             raise InputError(f"the sites have shape {self.shape}; every side must be at least 1")
+        self.sizes = None if sizes is None else torch.as_tensor(sizes).reshape(self.shape)
+        if (
+            self.sizes is not None
+            and not 1 <= self.sizes.min() <= self.sizes.max() <= self.symbols
+        ):
+            raise InputError(f"a site has 1 to {self.symbols} symbols, not {self.sizes.tolist()}")
+
+    @property
+    def outside(self) -> Tensor | None:
+        """Mask (*sites, S) of the symbols that a site does not have; None where all have all."""
+        if self.sizes is None:
+            return None
+        return torch.arange(self.symbols) >= self.sizes[..., None]
 
     def as_points(self, data: Tensor) -> Tensor:
         return self._whole(data)
@@ -38,13 +57,18 @@ class FiniteSet(Space):
         """Return `x` as int64 (B, *sites); InputError names the first row and symbol outside."""
         self._check_shape(x)
         points = self._whole(x)
-        bad = ((points < 0) | (points >= self.symbols)).flatten(1)
+        most = torch.tensor(self.symbols) if self.sizes is None else self.sizes.to(points.device)
+        bad = ((points < 0) | (points >= most)).flatten(1)
         if bad.any():
             row = int(bad.any(1).nonzero()[0, 0])
-            symbol = int(points.flatten(1)[row][bad[row]][0])
+            site = int(bad[row].nonzero()[0, 0])
+            symbol, known = (
+                int(points.flatten(1)[row, site]),
+                int(most.expand(self.shape).flatten()[site]),
+            )
             raise InputError(
-                f"row {row} holds the symbol {symbol}; the {self.symbols} symbols are numbered "
-                f"from 0 to {self.symbols - 1}"
+                f"row {row} holds the symbol {symbol}; the {known} symbols are numbered "
+                f"from 0 to {known - 1}"
             )
         return points
 
@@ -90,4 +114,5 @@ class FiniteSet(Space):
         return ["".join(letters[i] for i in row) for row in self.check(points).tolist()]
 
     def __repr__(self) -> str:
-        return f"FiniteSet({self.alphabet or self.symbols!r}, {self.shape})"
+        sizes = "" if self.sizes is None else f", {self.sizes.tolist()}"
+        return f"FiniteSet({self.alphabet or self.symbols!r}, {self.shape}{sizes})"

@@ -22,6 +22,7 @@ from reverie.denoisers.networks.network import MaskedNetwork, Network, ResidualM
 from reverie.denoisers.networks.operator import FourierNeuralOperator
 from reverie.denoisers.networks.plain import PlainNetwork
 from reverie.denoisers.networks.simplex import InLogRatios, SharesNetwork
+from reverie.denoisers.networks.table import TableNetwork
 from reverie.denoisers.networks.tangent import CorrectedKernel, TangentNetwork
 from reverie.denoisers.networks.tokens import PosteriorHead, TokenMLP, TokenTransformer
 from reverie.denoisers.networks.unet import UNet
@@ -33,6 +34,7 @@ from reverie.processes import (
     LinearSDE,
     LogRatios,
     Process,
+    ProductProcess,
     WrightFisher,
 )
 from reverie.spaces import Functions
@@ -212,3 +214,9 @@ def _ratios(process: LogRatios, wanted: Wanted) -> Denoiser:
     wanted.only("mlp", of="log-ratios")
     body = wanted.body or wanted.perceptron((wanted.shape[0] - 1,))
     return InLogRatios(process, Network(process.base, body, data_std=1.0))
+
+
+@network_of.register(ProductProcess)
+def _tables(process: ProductProcess, wanted: Wanted) -> Denoiser:
+    wanted.only("mlp", of="tables")
+    return TableNetwork(process, wanted.train, wanted.width, wanted.depth, wanted.body)
