@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -48,4 +48,4 @@ class Bridge:
     """With --from: move rows of the second end to the first."""
     seed: int = 0
     """The same seed gives the same bridge, and moves rows alike."""
-    common: tyro.conf.OmitArgPrefixes[Common] = Common()
+    common: tyro.conf.OmitArgPrefixes[Common] = field(default_factory=Common)

@@ -43,7 +43,7 @@ class Fit:
     config: tyro.conf.OmitArgPrefixes[FitConfig] = field(default_factory=FitConfig)
     """Settings; they are saved in the run's config.json."""
     reads: tyro.conf.OmitArgPrefixes[Reads] = field(default_factory=Reads)
-    common: tyro.conf.OmitArgPrefixes[Common] = Common()
+    common: tyro.conf.OmitArgPrefixes[Common] = field(default_factory=Common)
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,8 @@ class Sample:
     that no hole around a training row gives it away."""
     seed: int = 0
     """The same seed draws the same samples."""
-    of_run: tyro.conf.OmitArgPrefixes[OfRun] = OfRun()
-    common: tyro.conf.OmitArgPrefixes[Common] = Common()
+    of_run: tyro.conf.OmitArgPrefixes[OfRun] = field(default_factory=OfRun)
+    common: tyro.conf.OmitArgPrefixes[Common] = field(default_factory=Common)
 
 
 @dataclass(frozen=True)
@@ -155,9 +155,9 @@ class Audit:
     ./audit)."""
     seed: int = 0
     """Seed of samples, ties and plantings."""
-    of_run: tyro.conf.OmitArgPrefixes[OfRun] = OfRun()
+    of_run: tyro.conf.OmitArgPrefixes[OfRun] = field(default_factory=OfRun)
     reads: tyro.conf.OmitArgPrefixes[Reads] = field(default_factory=Reads)
-    common: tyro.conf.OmitArgPrefixes[Common] = Common()
+    common: tyro.conf.OmitArgPrefixes[Common] = field(default_factory=Common)
 
 
 @dataclass(frozen=True)
@@ -198,8 +198,8 @@ class PlanSteps:
     other values are taken as the model's own."""
     out: Path | None = None
     """Folder for the files (default: the run, or ./plan)."""
-    of_run: tyro.conf.OmitArgPrefixes[OfRun] = OfRun()
-    common: tyro.conf.OmitArgPrefixes[Common] = Common()
+    of_run: tyro.conf.OmitArgPrefixes[OfRun] = field(default_factory=OfRun)
+    common: tyro.conf.OmitArgPrefixes[Common] = field(default_factory=Common)
 
 
 @dataclass(frozen=True)
@@ -215,8 +215,8 @@ class Compare:
     """Another, fitted on the same data."""
     seed: int = 0
     """Seed of the noise that both are measured with."""
-    of_run: tyro.conf.OmitArgPrefixes[OfRun] = OfRun()
-    common: tyro.conf.OmitArgPrefixes[Common] = Common()
+    of_run: tyro.conf.OmitArgPrefixes[OfRun] = field(default_factory=OfRun)
+    common: tyro.conf.OmitArgPrefixes[Common] = field(default_factory=Common)
 
 
 @dataclass(frozen=True)
@@ -245,7 +245,7 @@ class Predict:
     seed: int = 0
     """Seed of the split."""
     reads: tyro.conf.OmitArgPrefixes[Reads] = field(default_factory=Reads)
-    common: tyro.conf.OmitArgPrefixes[Common] = Common()
+    common: tyro.conf.OmitArgPrefixes[Common] = field(default_factory=Common)
 
 
 @dataclass(frozen=True)
@@ -260,7 +260,7 @@ class Describe:
     out: Path | None = None
     """Where to write it; edit its kinds, and give it to any command with --columns."""
     reads: tyro.conf.OmitArgPrefixes[Reads] = field(default_factory=Reads)
-    common: tyro.conf.OmitArgPrefixes[Common] = Common()
+    common: tyro.conf.OmitArgPrefixes[Common] = field(default_factory=Common)
 
 
 @dataclass(frozen=True)
@@ -278,8 +278,8 @@ class Export:
     """The folder to create."""
     license: str = "unknown"
     """What the model card says, as mit or cc-by-4.0."""
-    of_run: tyro.conf.OmitArgPrefixes[OfRun] = OfRun()
-    common: tyro.conf.OmitArgPrefixes[Common] = Common()
+    of_run: tyro.conf.OmitArgPrefixes[OfRun] = field(default_factory=OfRun)
+    common: tyro.conf.OmitArgPrefixes[Common] = field(default_factory=Common)
 
 
 @dataclass(frozen=True)
@@ -298,7 +298,7 @@ class Reproduce:
     """The slow version, where there is one."""
     seed: int = 0
     """Seed of the simulations."""
-    common: tyro.conf.OmitArgPrefixes[Common] = Common()
+    common: tyro.conf.OmitArgPrefixes[Common] = field(default_factory=Common)
 
 
 @dataclass(frozen=True)
@@ -322,7 +322,7 @@ class Sweep:
     """Samples drawn at every check of a fit."""
     config: tyro.conf.OmitArgPrefixes[FitConfig] = field(default_factory=FitConfig)
     """Settings that all fits have in common."""
-    common: tyro.conf.OmitArgPrefixes[Common] = Common()
+    common: tyro.conf.OmitArgPrefixes[Common] = field(default_factory=Common)
 
 
 @dataclass(frozen=True)
@@ -336,7 +336,7 @@ class Demo:
     """Folder for report.html and report.json."""
     seed: int = 0
     """The same seed gives the same report.json."""
-    common: tyro.conf.OmitArgPrefixes[Common] = Common()
+    common: tyro.conf.OmitArgPrefixes[Common] = field(default_factory=Common)
 
 
 def _named(kind: type, name: str) -> Any:
