@@ -353,13 +353,18 @@ print("ENDED", accelerator.num_processes, len(watch.readings), stop, flush=True)
 def test_accelerate_on_two_processes(tmp_path):
     pytest.importorskip("accelerate", reason="accelerate is not installed")
     import os
+    import socket
     import subprocess
     import sys
 
     (tmp_path / "loop.py").write_text(SCRIPT)
+    with socket.socket() as any_port:
+        any_port.bind(("127.0.0.1", 0))
+        free = any_port.getsockname()[1]
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2",
-               "--master_port=0", str(tmp_path / "loop.py")]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300,
+               "--master_addr=127.0.0.1", f"--master_port={free}",
+               str(tmp_path / "loop.py")]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120,
                           env=os.environ | {"OMP_NUM_THREADS": "1"})  # fmt: skip
     lines = sorted(line for line in done.stdout.splitlines() if "ENDED" in line)
     assert lines == ["ENDED 2 0 True", "ENDED 2 1 True"], done.stderr[-2000:]

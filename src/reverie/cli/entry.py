@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> None:
         config=(tyro.conf.FlagCreatePairsOff,),
     )
     # here, so that help and a wrong flag need no torch
-    from reverie.cli import audit_commands, commands, console
+    from reverie.cli import audit_commands, commands, console, rank_command
 
     run = {
         flags.Fit: commands.fit,
@@ -39,6 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
         flags.Audit: audit_commands.audit,
         flags.PlanSteps: commands.plan,
         flags.Compare: commands.compare,
+        flags.Rank: rank_command.rank,
         flags.Predict: commands.predict,
         flags.Sweep: commands.sweep,
         flags.Export: commands.export,

@@ -15,6 +15,7 @@ from reverie.curve import LossCurve
 from reverie.data import Scaler, to_image, to_pixels
 from reverie.files import write_bytes
 from reverie.plan import AnyPlan
+from reverie.runs.ranking import Ranking
 from reverie.runs.sweeps import Line
 from reverie.runs.watch import Reading
 
@@ -283,4 +284,30 @@ def readings_figure(readings: list[Reading]) -> str:
     for ax in (nats, leak, bias):
         ax.spines[["top", "right"]].set_visible(False)
         ax.tick_params(labelsize=8)
+    return svg(figure)
+
+
+def ranking_figure(ranking: Ranking) -> str:
+    """Nats and leak of checkpoints, with 95% intervals; returns SVG text."""
+    from matplotlib.figure import Figure
+
+    ones = ranking.checkpoints
+    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+    nats, leak = figure.subplots(2, 1, sharex=True)
+    place = np.arange(len(ones))
+    nats.errorbar(place, [one.nats for one in ones], [1.96 * one.stderr for one in ones],
+                  color="#1d4ed8", marker=".", lw=1.5, capsize=2)  # fmt: skip
+    nats.set_ylabel("held-out nats" if ranking.held_out else "nats")
+    known = [(k, one.leak) for k, one in enumerate(ones) if one.leak is not None]
+    leak.errorbar(
+        [k for k, _ in known], [gap.nats for _, gap in known],
+        [gap.high - gap.nats for _, gap in known], color="#c2410c", marker=".", lw=1.5, capsize=2,
+    )  # fmt: skip
+    leak.axhline(ranking.leak_budget, color="#6b7280", lw=0.8)
+    leak.set_ylabel("leak, nats")
+    shown = place[:: max(1, len(place) // 12)]
+    leak.set_xticks(shown, [ones[k].name[-24:] for k in shown], rotation=30, ha="right")
+    for ax in (nats, leak):
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.tick_params(labelsize=7)
     return svg(figure)
