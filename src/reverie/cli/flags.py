@@ -134,6 +134,9 @@ class Audit:
     """With a run: where the steps lie, as in `reverie sample`."""
     sampler: str = "ancestral"
     """With a run: the sampler, as in `reverie sample`."""
+    cycles: int = 0
+    """With a run: so many rounds of noising and denoising its samples (100, say), which bring out
+    rows that it holds but does not draw. An extraction tool."""
     retrain: int = 0
     """With a run: train this many models of its settings on disjoint rows (the same command
     continues), and bound from below what a sample tells about the training set."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from reverie.auditing import Verdict, audit
 from reverie.auditing.judging import Judging
+from reverie.auditing.model.cyclic import CyclicProbe, cyclic_probe
 from reverie.auditing.model.membership import membership_rows
 from reverie.auditing.row import Row
 from reverie.curve import LossCurve, level_times, measure
@@ -26,6 +27,7 @@ SAMPLE_STEPS = 20
 PAIRED_STEPS = 18  # of Heun's solver (Karras et al. 2022)
 CURVE_ROWS, MEMBERSHIP_ROWS = 2000, 1000
 COSTLY_ROWS = 400  # a U-Net takes minutes on thousands
+TRAJECTORIES = 300  # of the cyclic probe
 PAIRS, LEAST_PAIRED = 1_000_000, 16  # of the memoriser on a manifold: a heat kernel for each
 STEP_NODES, STEP_ROWS = 33, 128
 
@@ -220,12 +222,15 @@ def audit_run(
     judging: Judging | None = None,
     extra: Sequence[Row] = (),
     seed: int = 0,
+    cycles: int = 0,
+    cycling: Ticker | None = None,
     **drawing: Any,
 ) -> tuple[Verdict, np.ndarray]:
     """Audit a run: `n` samples of it, its splits, its leak and its membership tests.
 
-    judging: as in `audit`; its seed is `seed`. extra: further lines of the table. Returns
-    the verdict and the samples (n, *shape) in the data's own units.
+    judging: as in `audit`; its seed is `seed`. extra: further lines of the table. cycles: of the
+    cyclic probe, 0 for none; cycling is told those done. Returns the verdict and the samples
+    (n, *shape) in the data's own units.
     """
     drawn, _ = draw(run, n, sampling_steps, seed=seed, **drawing)
     samples = run.train.with_values(drawn, "the samples")
@@ -237,6 +242,8 @@ def audit_run(
             run.denoiser, *points, seed=seed, rows=_membership_rows(run),
             conditions=None if told[0] is None else told,
         )  # fmt: skip
+    probe = _cycled(run, drawn, cycles, seed, cycling) if cycles else None
+    lines += [probe.line()] if probe is not None else []
     verdict = audit(
         run.train, run.holdout, samples, curves=(run.curves["train"], run.curves["holdout"]),
         space=run.scaler, extra=[*lines, *extra], judging=judging or Judging(), units=False,
@@ -251,7 +258,24 @@ def audit_run(
         verdict.notes.append(
             "The held-out rows also chose when the fit stopped, which biases the leak downwards."
         )
-    return verdict, drawn
+    return replace(verdict, cyclic=probe), drawn
+
+
+def _cycled(
+    run: Fitted, drawn: np.ndarray, cycles: int, seed: int, progress: Ticker | None
+) -> CyclicProbe:
+    """The cyclic probe of a run, from some of its samples; from new ones where it has conditions,
+    which must stay those of their samples."""
+    known, told = conditions_of(run.train), None
+    count = 64 if run.config.network == "unet" else TRAJECTORIES
+    if known is not None:
+        generator = torch.Generator().manual_seed(seed)
+        told = known[torch.randint(len(known), (count,), generator=generator)]
+        drawn = draw(run, count, condition=told, seed=seed + 1)[0]
+    return cyclic_probe(
+        run.denoiser, run.scaler.to_model(drawn[:count]), run.train, run.holdout, cycles=cycles,
+        space=run.scaler, condition=told, seed=seed, progress=progress,
+    )  # fmt: skip
 
 
 def _membership_rows(run: Fitted) -> int:
