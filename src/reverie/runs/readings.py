@@ -13,7 +13,8 @@ from torch import Tensor
 from reverie.auditing import Verdict, audit
 from reverie.auditing.judging import Judging
 from reverie.auditing.model.cyclic import CyclicProbe, cyclic_probe
-from reverie.auditing.model.membership import membership_rows
+from reverie.auditing.model.membership import auc_lines, membership_rows
+from reverie.auditing.model.stored import basin_roc, samples_line, samples_roc, token_rows
 from reverie.auditing.row import Row
 from reverie.curve import LossCurve, level_times, measure
 from reverie.data import some_rows
@@ -21,6 +22,7 @@ from reverie.denoisers import Denoiser, Memoriser, linear_of
 from reverie.plan import AnyPlan, Plan, StepCharges, measure_steps, plan_steps
 from reverie.runs.folder import Fitted, conditions_of
 from reverie.sampling import sample
+from reverie.spaces import FiniteSet
 
 Ticker = Callable[[int, int], None]
 SAMPLE_STEPS = 20
@@ -242,8 +244,17 @@ def audit_run(
             run.denoiser, *points, seed=seed, rows=_membership_rows(run),
             conditions=None if told[0] is None else told,
         )  # fmt: skip
+    elif isinstance(run.process.space, FiniteSet):
+        lines = token_rows(run.denoiser, *points, seed=seed)
+    if run.process.gaussian is not None and conditions_of(run.train) is None:
+        own = run.scaler.to_model(drawn)
+        lines += [samples_line(samples_roc(run.denoiser, own, points[1], seed=seed))]
     probe = _cycled(run, drawn, cycles, seed, cycling) if cycles else None
-    lines += [probe.line()] if probe is not None else []
+    if probe is not None:
+        lines += [probe.line()]
+        if conditions_of(run.train) is None:
+            basins = basin_roc(run.denoiser, *points, seed=seed)
+            lines += auc_lines({"basin volume": basins})
     verdict = audit(
         run.train, run.holdout, samples, curves=(run.curves["train"], run.curves["holdout"]),
         space=run.scaler, extra=[*lines, *extra], judging=judging or Judging(), units=False,

@@ -33,9 +33,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from reverie.auditing.facts.neighbours import nearest
+from reverie.auditing.model.stored import coordinates
 from reverie.auditing.nulls.rank_tests import share_effect
 from reverie.calibration.references import reference_of
 from reverie.curve import Leak, LossCurve, level_times, measure
@@ -48,7 +49,6 @@ from reverie.plan.guard import guard
 from reverie.runs.untouched import agreed, first_process, untouched
 from reverie.sampling import sample
 from reverie.sampling.samplers import samplers_of
-from reverie.spaces import FiniteSet, Manifold
 
 SHARE = 1 / 60  # of the loop's time, that checks may take
 PAGE_SECONDS = 2.0  # a first check, beyond its curves: drawing a page for the first time
@@ -274,8 +274,7 @@ class Watch:
         drawn = self._samples()
         most = min(len(self.train), len(self.holdout), COMPARED)
         sides = [some_rows(rows, most, self.settings.seed) for rows in (self.train, self.holdout)]
-        space = self.denoiser.process.space
-        pool, queries = coordinates(space, torch.cat(sides)), coordinates(space, drawn.cpu())
+        pool, queries = (coordinates(self.denoiser, rows) for rows in (torch.cat(sides), drawn))
         counts = np.bincount(nearest(queries, pool, 1)[1][:, 0], minlength=len(pool))
         return share_effect(counts, np.arange(len(pool)) < most, 0.05)
 
@@ -372,12 +371,3 @@ class Watch:
                             self.settings.seed)
             for name, given, points in pairs
         }  # fmt: skip
-
-
-def coordinates(space: Any, points: Tensor) -> np.ndarray:
-    """Points as float64 (n, d) whose nearest rows are the space's own: one-hot, or embedded."""
-    if isinstance(space, FiniteSet):
-        points = nn.functional.one_hot(points.long(), space.symbols)
-    elif isinstance(space, Manifold):
-        points = space.features(points)
-    return points.detach().double().flatten(1).numpy()
