@@ -12,6 +12,7 @@ from reverie.auditing.fairness.comparison import Fairness
 from reverie.auditing.finding import exposures, legacy
 from reverie.auditing.judging import Judging
 from reverie.auditing.model.cyclic import CyclicProbe
+from reverie.auditing.model.risk import RowRisk
 from reverie.auditing.nulls.rank_tests import Effect
 from reverie.auditing.planting import Power
 from reverie.auditing.row import Row as Row
@@ -55,6 +56,7 @@ class Verdict:
     fidelity: str | None = None  # does it resemble held-out data? a statement of its own
     notes: list[str] = field(default_factory=list)
     cyclic: CyclicProbe | None = None  # what going round the model brought out
+    risk: RowRisk | None = None  # of the training rows, from the data alone
 
     @property
     def alpha(self) -> float:
@@ -140,6 +142,7 @@ class Verdict:
             "sizes": self.sizes,
             "leak": None if self.leak is None else asdict(self.leak),
             "cyclic_probe": None if self.cyclic is None else self.cyclic.to_json(),
+            "risk": None if self.risk is None else self.risk.to_json(),
             "cannot_see": list(BLIND_SPOTS),
             "cite": list(CITATIONS),
         }
