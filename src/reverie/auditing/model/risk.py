@@ -8,9 +8,12 @@
     dimension   local intrinsic dimension (Levina and Bickel 2004) of the row's neighbours
     twins       rows nearer than TWIN of that median distance: what stands twice is learned twice
 
-Rows are listed by `alone`, which says most of what a model will know of a row beyond its fresh
-neighbours (see the README); twins are learned as one point with their weight added up. It is a
-forecast: exposure is measured by membership and the probe.
+Rows are listed by `alone`. On two fits (digits, 300 rows; breast-cancer, 200 rows) its rank
+correlation with how much smaller a row's membership score is than that of its nearest held-out
+rows was .55 and .56 by loss, .64 and .76 by SimA; `coverage` says the same with the other sign,
+`dimension` less (.32 and .02; .47 and .16). None of them says which rows a threshold common to all
+rows catches (AUC .31 to .58): that depends on how hard a row is. It is a forecast: exposure is
+measured by membership and the cyclic probe.
 """
 
 from __future__ import annotations

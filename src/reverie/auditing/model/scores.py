@@ -147,11 +147,11 @@ def flipd(
     alpha, sigma = process.scales(query.t, state)
     with torch.enable_grad():
         guess = query.clean(state)
-        trace = _trace(query, guess, state, probes, generator)
+        trace = guess_trace(query, guess, state, probes, generator)
     return trace + _square(process.to_modes(guess.detach() - x) * (alpha / sigma))
 
 
-def _trace(
+def guess_trace(
     query: Query, guess: Tensor, state: Tensor, probes: int, generator: torch.Generator | None
 ) -> Tensor:
     """Trace (B,) of d guess / d (state / alpha) in modes, by reverse-mode products with probes."""
