@@ -109,7 +109,12 @@ class CyclicProbe:
             said.append(
                 f"{self.settled:,} trajectories stayed in place for {SETTLED} cycles; "
                 f"{self.degenerate:,} of these, at {self.attractors:,} places, are no training "
-                "row: basins of the model's own, which prove no memory."
+                "row: "
+                + (
+                    "the noise moves them too little to say more."
+                    if self.degenerate and self.attractors > 0.9 * self.degenerate
+                    else "basins of the model's own, which prove no memory."
+                )
             )
         return said
 
