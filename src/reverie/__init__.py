@@ -56,6 +56,7 @@ _HOMES = {
     "Posterior": "reverie.simulation",
     "audit": "reverie.auditing",
     "Verdict": "reverie.auditing",
+    "watch": "reverie.report.watching",
 }
 __all__ = [*_HOMES, "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]
 
@@ -107,6 +108,7 @@ if TYPE_CHECKING:
     from reverie.plan.guard import guard as guard
     from reverie.processes import Process as Process
     from reverie.processes import register as register
+    from reverie.report.watching import watch as watch
     from reverie.runs import Run as Run
     from reverie.runs import fit as fit
     from reverie.runs import retrain as retrain

@@ -9,13 +9,14 @@ fitted and measured beside it, as a check of the theory on these very data.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from reverie.auditing.model.risk import RowRisk, row_risk
 from reverie.curve import LossCurve
 from reverie.data import Dataset, Scaler, load, split
 from reverie.denoisers import Linear
@@ -67,6 +68,7 @@ class Forecast:
     best_time: float
     speciation: CriticalTime
     collapse: CriticalTime
+    risk: RowRisk | None = field(default=None, repr=False)  # of all rows, as the file numbers them
 
     @property
     def gap(self) -> float:
@@ -124,6 +126,8 @@ class Forecast:
                 f"Predicted and measured test curves of the linear model differ by at most "
                 f"{self.error:.1%} at any noise level."
             )
+        if self.risk is not None:
+            lines.append(self.risk.sentence())
         distance = self.network_distance()
         if distance is not None:
             side = "fewer" if distance < 0 else "more"
@@ -165,6 +169,7 @@ class Forecast:
             "best_time": self.best_time,
             "speciation": {k: _finite(v) for k, v in asdict(self.speciation).items()},
             "collapse": asdict(self.collapse),
+            "risk": None if self.risk is None else self.risk.to_json(),
             "network_distance": self.network_distance(),
             "sizes": self.sizes.tolist(),
             "kl_plain": [_finite(v) for v in self.kl_plain.tolist()],
@@ -211,7 +216,9 @@ def predict(
         curves |= _measured_curves(process, points, train, held, ridge, clock)
     if run is not None:
         curves |= {f"network {k}": run.curves[k] for k in ("train", "holdout") if k in run.curves}
-    return _forecast(theory, dataset, law, curves, budget, ridge)
+    return replace(
+        _forecast(theory, dataset, law, curves, budget, ridge), risk=row_risk(points.numpy())
+    )
 
 
 def _theory_curves(theory: LinearTheory) -> dict[str, LossCurve]:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from reverie.auditing.facts.counted import Facts
 from reverie.auditing.fairness.comparison import Fairness
 from reverie.auditing.judging import Judging
+from reverie.auditing.model.cyclic import EXTRACTED
 from reverie.auditing.model.membership import AT, TRUE_POSITIVES
 from reverie.auditing.nulls.rank_tests import Effect
 from reverie.auditing.planting import NEEDED, SHARES, Power
@@ -62,6 +63,12 @@ def exposures(
                 f"a membership score of the model names {caught.value:.0%} of the training rows "
                 f"at {AT:.0%} false alarms"
             )
+    extracted = next((row for row in table if row.statistic == EXTRACTED), None)
+    if extracted is not None and extracted.value > 0:
+        found.append(
+            f"{extracted.value:.0f} training rows come out of the model when its samples are "
+            "noised and denoised again and again"
+        )
     if effect.low > judging.exposed_excess:
         found.append(
             f"{100 * effect.excess:.0f} percentage points more of the samples than chance are "

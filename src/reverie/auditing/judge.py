@@ -23,6 +23,7 @@ from reverie.auditing.metrics.calibrated import calibrated_rates
 from reverie.auditing.metrics.features import Features
 from reverie.auditing.metrics.fidelity import LEAST, fidelity, fidelity_sentence
 from reverie.auditing.model.membership import membership_rows
+from reverie.auditing.model.risk import row_risk
 from reverie.auditing.nulls.cell_test import CellTable, cell_table, cell_test
 from reverie.auditing.nulls.rank_tests import (
     RankTest,
@@ -138,6 +139,7 @@ def weigh(
         leak=leak,
         fidelity=fidelity_sentence(likeness) if likeness else None,
         notes=[*inside.notes, *close.notes, *_group_notes(close)],
+        risk=row_risk(space.members),
     )
 
 

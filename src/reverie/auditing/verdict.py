@@ -11,6 +11,8 @@ from reverie.auditing.facts.named import Record
 from reverie.auditing.fairness.comparison import Fairness
 from reverie.auditing.finding import exposures, legacy
 from reverie.auditing.judging import Judging
+from reverie.auditing.model.cyclic import CyclicProbe
+from reverie.auditing.model.risk import RowRisk
 from reverie.auditing.nulls.rank_tests import Effect
 from reverie.auditing.planting import Power
 from reverie.auditing.row import Row as Row
@@ -53,6 +55,8 @@ class Verdict:
     leak: Leak | None = None
     fidelity: str | None = None  # does it resemble held-out data? a statement of its own
     notes: list[str] = field(default_factory=list)
+    cyclic: CyclicProbe | None = None  # what going round the model brought out
+    risk: RowRisk | None = None  # of the training rows, from the data alone
 
     @property
     def alpha(self) -> float:
@@ -90,7 +94,10 @@ class Verdict:
 
     def sentences(self) -> list[str]:
         """The verdict in words: finding, p-value, size, power, limits."""
-        return [*sentences(self), *self.notes]
+        return [*sentences(self), *self.notes, *self._probed()]
+
+    def _probed(self) -> list[str]:
+        return [] if self.cyclic is None else self.cyclic.sentences()
 
     def summary(self) -> str:
         """A few lines for a terminal."""
@@ -134,6 +141,8 @@ class Verdict:
             "fewest_copies_visible": self.fewest,
             "sizes": self.sizes,
             "leak": None if self.leak is None else asdict(self.leak),
+            "cyclic_probe": None if self.cyclic is None else self.cyclic.to_json(),
+            "risk": None if self.risk is None else self.risk.to_json(),
             "cannot_see": list(BLIND_SPOTS),
             "cite": list(CITATIONS),
         }

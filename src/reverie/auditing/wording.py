@@ -61,7 +61,8 @@ def sentences(verdict: Verdict) -> list[str]:
 
 def lines_below(verdict: Verdict) -> list[str]:
     """The sentences that stand below the counts on a page: effect, chance, power and notes."""
-    return [*_after(verdict), *verdict.notes]
+    probed = [] if verdict.cyclic is None else verdict.cyclic.sentences()
+    return [*_after(verdict), *verdict.notes, *probed]
 
 
 def _after(verdict: Verdict) -> list[str]:

@@ -11,6 +11,7 @@ from reverie.auditing import audit_split, common_space, weigh, write_clean
 from reverie.auditing.fairness.clean import free_folder
 from reverie.auditing.finding import FINDINGS
 from reverie.auditing.judging import Judging
+from reverie.auditing.model.cyclic import probe_cost
 from reverie.auditing.row import Row
 from reverie.cli import flags
 from reverie.cli.console import Console, again, open_run
@@ -18,6 +19,7 @@ from reverie.cli.describe import read_for, reading_of
 from reverie.data import Dataset, Scaler, Understanding, load, save
 from reverie.errors import InputError
 from reverie.report import ModelReport, describe, write_report, write_split
+from reverie.runs.readings import TRAJECTORIES
 from reverie.runs.retraining import retrain_rows, retrain_run
 
 Cleaning = tuple[Dataset, Dataset, Dataset | None]  # training, held-out and sampled rows
@@ -29,6 +31,8 @@ def audit(command: flags.Audit, console: Console) -> int:
         raise InputError(f"--n is {command.n}; an audit needs at least 10 samples")
     if command.retrain and (command.run is None or command.retrain < 2):
         raise InputError("--retrain needs a run, and at least two models")
+    if command.cycles and (command.run is None or command.cycles < 0):
+        raise InputError("--cycles needs a run, and at least one cycle")
     _judging(command)
     made = None
     if command.write_clean is not None:
@@ -117,10 +121,15 @@ def _audit_run(command: flags.Audit, console: Console) -> tuple[ModelReport, Cle
         run.gaussian_network("--retrain")
         again_on = retrain_run(run, command.retrain, folder / "retrain", hooks=console.training)
         extra = retrain_rows(again_on, command.seed)
+    if command.cycles:
+        console.say(
+            f"cycling takes about {probe_cost(TRAJECTORIES, command.cycles):,} evaluations"
+        )
     report = describe(
         run, str(command.run), samples=command.n, judging=_judging(command), extra=extra,
         plan=command.plan, sampler=command.sampler, sampling_steps=command.steps,
-        progress=console.ticker("samples"), seed=command.seed,
+        progress=console.ticker("samples"), seed=command.seed, cycles=command.cycles,
+        cycling=console.ticker("cycles"),
     )  # fmt: skip
     split = audit_split(run.train, run.holdout, space=run.scaler)
     if report.samples is not None:  # so that the sample numbers on the page can be looked up

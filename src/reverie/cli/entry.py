@@ -37,7 +37,14 @@ def main(arguments: list[str] | None = None) -> None:
         config=(tyro.conf.FlagCreatePairsOff,),
     )
     # here, so that help and a wrong flag need no torch
-    from reverie.cli import audit_commands, bridge_command, commands, console, describe
+    from reverie.cli import (
+        audit_commands,
+        bridge_command,
+        commands,
+        console,
+        describe,
+        rank_command,
+    )
 
     run = {
         flags.Fit: commands.fit,
@@ -45,6 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
         flags.Audit: audit_commands.audit,
         flags.PlanSteps: commands.plan,
         flags.Compare: commands.compare,
+        flags.Rank: rank_command.rank,
         flags.Predict: commands.predict,
         flags.Sweep: commands.sweep,
         flags.Describe: describe.describe,

@@ -12,6 +12,7 @@ import tyro
 from reverie.cli.bridge_flags import Bridge as Bridge
 from reverie.cli.common_flags import Common as Common
 from reverie.cli.common_flags import OfRun as OfRun
+from reverie.cli.rank_flags import Rank as Rank
 from reverie.cli.reads import Reads
 from reverie.reproduce import RESULTS
 from reverie.runs.config import FitConfig
@@ -134,6 +135,9 @@ class Audit:
     """With a run: where the steps lie, as in `reverie sample`."""
     sampler: str | None = None
     """With a run: the sampler, as in `reverie sample`."""
+    cycles: int = 0
+    """With a run: so many rounds of noising and denoising its samples (100, say), which bring out
+    rows that it holds but does not draw. An extraction tool."""
     retrain: int = 0
     """With a run: train this many models of its settings on disjoint rows (the same command
     continues), and bound from below what a sample tells about the training set."""
@@ -349,6 +353,7 @@ Command = (
     | _named(Audit, "audit")
     | _named(PlanSteps, "plan")
     | _named(Compare, "compare")
+    | _named(Rank, "rank")
     | _named(Predict, "predict")
     | _named(Describe, "describe")
     | _named(Sweep, "sweep")

@@ -13,6 +13,11 @@ from reverie.denoisers.base import Denoiser, state_type
 from reverie.errors import InputError
 from reverie.processes import Process
 
+
+class NotFiniteError(InputError):
+    """A denoiser's guess holds values that are not finite."""
+
+
 MOST_NUMBERS = 2**25  # of the predictions that a block of rows asks for
 
 
@@ -67,7 +72,7 @@ def level_rates(
     def guess(state: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         prediction = denoiser(state, t, condition)
         if not torch.isfinite(prediction).all():
-            raise InputError(f"the denoiser's guess at t = {float(t[0]):.4g} is not finite")
+            raise NotFiniteError(f"the denoiser's guess at t = {float(t[0]):.4g} is not finite")
         return prediction
 
     rates = [

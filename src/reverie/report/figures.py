@@ -15,7 +15,9 @@ from reverie.curve import LossCurve
 from reverie.data import Scaler, to_image, to_pixels
 from reverie.files import write_bytes
 from reverie.plan import AnyPlan
+from reverie.runs.ranking import Ranking
 from reverie.runs.sweeps import Line
+from reverie.runs.watch import Reading
 
 STYLES = {
     "train": ("model on training rows", dict(color="#c2410c", lw=1.8)),
@@ -250,3 +252,62 @@ def _draw_shares(
     ends = np.array([wilson(h, c) for h, c in zip(hits, counts, strict=True)])
     bars = np.maximum(np.abs(ends.T - share), 0)
     ax.errorbar(places, 100 * share, 100 * bars, marker=".", lw=1.5, capsize=2, **style)
+
+
+def readings_figure(readings: list[Reading]) -> str:
+    """Nats on training and held-out rows, leak and bias against steps; returns SVG text."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 5.4), layout="constrained")
+    nats, leak, bias = figure.subplots(3, 1, sharex=True, height_ratios=(2, 1, 1))
+    steps = [row.step for row in readings]
+    for name, colour, label in (
+        ("train_nats", "#c2410c", "training rows"), ("holdout_nats", "#1d4ed8", "held-out rows"),
+    ):  # fmt: skip
+        nats.plot(steps, [getattr(row, name) for row in readings], color=colour, marker=".",
+                  label=label)  # fmt: skip
+    nats.set_ylabel("nats")
+    nats.legend(frameon=False, fontsize=8)
+    for ax, name, colour, label, scale in (
+        (leak, "leak", "#c2410c", "leak, nats", 1), (bias, "bias", "#7c3aed", "bias, points", 100),
+    ):  # fmt: skip
+        known = [row for row in readings if getattr(row, name) is not None]
+        places = [row.step for row in known]
+        low, value, high = (
+            [scale * getattr(row, name + end) for row in known] for end in ("_low", "", "_high")
+        )
+        ax.plot(places, value, color=colour, marker=".")
+        ax.fill_between(places, low, high, color=colour, alpha=0.2, lw=0)
+        ax.axhline(0, color="#6b7280", lw=0.8)
+        ax.set_ylabel(label)
+    bias.set_xlabel("steps")
+    for ax in (nats, leak, bias):
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.tick_params(labelsize=8)
+    return svg(figure)
+
+
+def ranking_figure(ranking: Ranking) -> str:
+    """Nats and leak of checkpoints, with 95% intervals; returns SVG text."""
+    from matplotlib.figure import Figure
+
+    ones = ranking.checkpoints
+    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+    nats, leak = figure.subplots(2, 1, sharex=True)
+    place = np.arange(len(ones))
+    nats.errorbar(place, [one.nats for one in ones], [1.96 * one.stderr for one in ones],
+                  color="#1d4ed8", marker=".", lw=1.5, capsize=2)  # fmt: skip
+    nats.set_ylabel("held-out nats" if ranking.held_out else "nats")
+    known = [(k, one.leak) for k, one in enumerate(ones) if one.leak is not None]
+    leak.errorbar(
+        [k for k, _ in known], [gap.nats for _, gap in known],
+        [gap.high - gap.nats for _, gap in known], color="#c2410c", marker=".", lw=1.5, capsize=2,
+    )  # fmt: skip
+    leak.axhline(ranking.leak_budget, color="#6b7280", lw=0.8)
+    leak.set_ylabel("leak, nats")
+    shown = place[:: max(1, len(place) // 12)]
+    leak.set_xticks(shown, [ones[k].name[-24:] for k in shown], rotation=30, ha="right")
+    for ax in (nats, leak):
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.tick_params(labelsize=7)
+    return svg(figure)

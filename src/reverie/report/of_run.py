@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from reverie.auditing.model.copying import CopyingDistance, copying_distance
+from reverie.auditing.model.dimension import DimensionCurve, dimension_curve
 from reverie.plan import AnyPlan, plan_steps, steps_needed
 from reverie.report.page import ModelReport
 from reverie.runs.readings import (
@@ -22,6 +23,8 @@ from reverie.sampling import default_sampler
 
 BUDGETS = (30, 10, 3)
 COPYING_ROWS = 256
+DIMENSION_ROWS, DIMENSION_PROBES = 64, 4
+COSTLY_DIMENSION_ROWS = 8  # of a U-Net
 
 
 def describe(
@@ -51,6 +54,7 @@ def describe(
         plan=plan,
         path_kl=path_kl(run, plan),
         copying=_copying(run),
+        dimension=_dimension(run),
         needed=dict(zip(map(str, BUDGETS), needed, strict=True)),
         train=run.train,
         holdout=run.holdout,
@@ -76,3 +80,15 @@ def _copying(run: Run) -> CopyingDistance | None:
     return copying_distance(
         run.denoiser, run.train_points(), held, rows=COPYING_ROWS, seed=run.config.seed
     )
+
+
+def _dimension(run: Run) -> DimensionCurve | None:
+    """What the model's score points at; for Gaussian noise."""
+    if run.process.gaussian is None:
+        return None
+    held = run.holdout_points() if len(run.holdout) else None
+    rows = COSTLY_DIMENSION_ROWS if run.config.network == "unet" else DIMENSION_ROWS
+    return dimension_curve(
+        run.denoiser, run.train_points(), held, rows=rows, probes=DIMENSION_PROBES,
+        seed=run.config.seed,
+    )  # fmt: skip

@@ -11,6 +11,7 @@ import numpy as np
 import reverie
 from reverie.auditing import SplitReport, Verdict, nearest
 from reverie.auditing.model.copying import CopyingDistance
+from reverie.auditing.model.dimension import DimensionCurve
 from reverie.curve import LossCurve
 from reverie.data import Dataset, ManifoldCoder, Scaler
 from reverie.files import write_json, write_text
@@ -38,6 +39,7 @@ class ModelReport:
     plan: AnyPlan | None = None
     path_kl: PathKL | None = None
     copying: CopyingDistance | None = None
+    dimension: DimensionCurve | None = None
     needed: dict[str, int | None] = field(default_factory=dict)  # nats -> steps
     train: Dataset | None = None
     holdout: Dataset | None = None
@@ -61,6 +63,7 @@ class ModelReport:
             "rivals": {name: rival.excess for name, rival in rivals.items()},
             "path_kl_to_training_rows": None if self.path_kl is None else asdict(self.path_kl),
             "distance_to_memoriser": None if self.copying is None else self.copying.to_json(),
+            "dimension": None if self.dimension is None else self.dimension.to_json(),
             "steps_needed": self.needed,
             "split": None if self.split is None else self.split.to_json(),
             "verdict": verdict.to_json() if verdict else None,
@@ -107,6 +110,7 @@ def _view(model: ModelReport) -> dict[str, Any]:
         "verdict": model.verdict.to_html(copied_picture(model)) if model.verdict else "",
         "curves": curves_figure(model.curves) if model.curves else "",
         "copying": svg(model.copying.figure()) if model.copying else "",
+        "dimension": svg(model.dimension.figure()) if model.dimension else "",
         "staircase": plan_figure(plan) if plan is not None and plan.u.ndim == 1 else "",
         "rivals": [] if plan is None else [
             {"name": name, "excess": rival.excess, "seen": rival.excesses.get("samples")}

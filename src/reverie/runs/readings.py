@@ -13,7 +13,9 @@ from torch import Tensor
 from reverie.auditing import Verdict, audit
 from reverie.auditing.classes import Classes
 from reverie.auditing.judging import Judging
-from reverie.auditing.model.membership import membership_rows
+from reverie.auditing.model.cyclic import CyclicProbe, cyclic_probe
+from reverie.auditing.model.membership import auc_lines, membership_rows
+from reverie.auditing.model.stored import basin_roc, samples_line, samples_roc, token_rows
 from reverie.auditing.row import Row
 from reverie.curve import LossCurve, level_times, measure
 from reverie.data import TableCoder, some_rows
@@ -22,6 +24,7 @@ from reverie.errors import InputError
 from reverie.plan import AnyPlan, Plan, StepCharges, measure_steps, plan_steps
 from reverie.runs.folder import Fitted, conditions_of
 from reverie.sampling import default_sampler, sample
+from reverie.spaces import FiniteSet
 
 Ticker = Callable[[int, int], None]
 SAMPLE_STEPS = 20
@@ -29,6 +32,7 @@ PAIRED_STEPS = 18  # of Heun's solver (Karras et al. 2022)
 CURVE_ROWS, MEMBERSHIP_ROWS = 2000, 1000
 COSTLY_ROWS = 400  # a U-Net takes minutes on thousands
 COSTLY = ("unet", "convolutional")
+TRAJECTORIES = 300  # of the cyclic probe
 PAIRS, LEAST_PAIRED = 1_000_000, 16  # of the memoriser on a manifold: a heat kernel for each
 STEP_NODES, STEP_ROWS = 33, 128
 
@@ -265,13 +269,16 @@ def audit_run(
     judging: Judging | None = None,
     extra: Sequence[Row] = (),
     seed: int = 0,
+    cycles: int = 0,
+    cycling: Ticker | None = None,
     **drawing: Any,
 ) -> tuple[Verdict, np.ndarray]:
     """Audit a run: `n` samples of it, its splits, its leak and its membership tests.
 
     A run that is told labels is audited within its classes: samples are compared with rows of
     their own. judging: as in `audit`; its seed is `seed`. extra: further lines of the table.
-    Returns the verdict and the samples (n, *shape) in the data's own units.
+    cycles: of the cyclic probe, 0 for none; cycling is told those done. Returns the verdict and
+    the samples (n, *shape) in the data's own units.
     """
     drawn, _, told_samples = draw_told(run, n, sampling_steps, seed=seed, **drawing)
     samples = run.train.with_values(drawn, "the samples")
@@ -283,6 +290,17 @@ def audit_run(
             run.denoiser, *points, seed=seed, rows=_membership_rows(run),
             conditions=None if told[0] is None else told,
         )  # fmt: skip
+    elif isinstance(run.process.space, FiniteSet):
+        lines = token_rows(run.denoiser, *points, seed=seed)
+    if run.process.gaussian is not None and conditions_of(run.train) is None:
+        own = run.scaler.to_model(drawn)
+        lines += [samples_line(samples_roc(run.denoiser, own, points[1], seed=seed))]
+    probe = _cycled(run, drawn, cycles, seed, cycling) if cycles else None
+    if probe is not None:
+        lines += [probe.line()]
+        if conditions_of(run.train) is None:
+            basins = basin_roc(run.denoiser, *points, seed=seed)
+            lines += auc_lines({"basin volume": basins})
     verdict = audit(
         run.train, run.holdout, samples, curves=(run.curves["train"], run.curves["holdout"]),
         space=run.scaler, classes=_classes(run, told_samples, len(drawn)),
@@ -297,7 +315,24 @@ def audit_run(
         verdict.notes.append(
             "The held-out rows also chose when the fit stopped, which biases the leak downwards."
         )
-    return verdict, drawn
+    return replace(verdict, cyclic=probe), drawn
+
+
+def _cycled(
+    run: Fitted, drawn: np.ndarray, cycles: int, seed: int, progress: Ticker | None
+) -> CyclicProbe:
+    """The cyclic probe of a run, from some of its samples; from new ones where it has conditions,
+    which must stay those of their samples."""
+    known, told = conditions_of(run.train), None
+    count = 64 if run.config.network in COSTLY else TRAJECTORIES
+    if known is not None:
+        generator = torch.Generator().manual_seed(seed)
+        told = known[torch.randint(len(known), (count,), generator=generator)]
+        drawn = draw(run, count, condition=told, seed=seed + 1)[0]
+    return cyclic_probe(
+        run.denoiser, run.scaler.to_model(drawn[:count]), run.train, run.holdout, cycles=cycles,
+        space=run.scaler, condition=told, seed=seed, progress=progress,
+    )  # fmt: skip
 
 
 def _classes(run: Fitted, told: Tensor | None, n: int) -> Classes | None:

@@ -29,7 +29,7 @@ def features_of(sets: list[Dataset], features: Features) -> list[Dataset]:
     elif str(features).endswith(".npz"):
         found = _read(Path(features), len(sets))
     else:
-        function = _function(str(features))
+        function = function_typed(str(features))
         found = [function(in_user_layout(data)) for data in sets]
     result = []
     for name, data, rows in zip(NAMES, sets, found, strict=False):
@@ -65,16 +65,22 @@ def _read(path: Path, count: int) -> list[np.ndarray]:
         raise InputError(f"{path} is not a NumPy archive ({error})") from error
 
 
-def _function(text: str) -> Callable[[np.ndarray], Any]:
+def function_typed(
+    text: str, flag: str = "--features", otherwise: str = "a .npz file or "
+) -> Callable[..., Any]:
+    """The function `package.module:name` that a user typed after `flag`; the module is imported.
+
+    Raises InputError where it cannot be, or has no such name.
+    """
     module, _, name = text.partition(":")
     if not module or not name:
-        raise InputError(f"--features {text}: give a .npz file or package.module:function")
+        raise InputError(f"{flag} {text}: give {otherwise}package.module:function")
     sys.path.insert(0, str(Path.cwd()))  # as python -m does, so that one's own file is found
     try:
         return getattr(importlib.import_module(module), name)
     except ImportError as error:
-        raise InputError(f"--features {text}: {error}") from error
+        raise InputError(f"{flag} {text}: {error}") from error
     except AttributeError as error:
-        raise InputError(f"--features {text}: {module} has no function {name!r}") from error
+        raise InputError(f"{flag} {text}: {module} has no function {name!r}") from error
     finally:
         sys.path.pop(0)

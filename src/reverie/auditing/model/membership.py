@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from reverie.auditing.facts.neighbours import nearest
 from reverie.auditing.model.detection import Roc, roc
 from reverie.auditing.model.scores import gaussian_process, score, spreads
 from reverie.auditing.row import Row
@@ -30,7 +31,8 @@ LEVELS, LEVEL_ROWS = 48, 512  # of the search for the half-collapsed level
 BELOW = 0.25  # of that level: there nearly every row is told from all others, so copying shows
 AT = 0.01  # false positives
 TRUE_POSITIVES = "true positives at 1% false positives"
-TABLE = ("loss", "PIA", "SimA", "FLIPD")
+TABLE = ("loss", "PIA", "SimA", "FLIPD", "divergence")
+STEP = 0.075  # of the median distance between neighbours: the divergence's steps
 
 
 def half_collapse(process: GaussianProcess, pool: Tensor, seed: int = 0) -> float:
@@ -96,14 +98,28 @@ def membership_rocs(
     both = torch.cat([train, held])
     process = gaussian_process(denoiser)
     spread = level(process, both, seed) if spread is None else spread
+    radius = step_length(both)
     result = {}
     for index, name in enumerate(names):
         generator = torch.Generator().manual_seed(seed)
-        values = score(name, denoiser, both, spread, generator, condition=told).numpy()
+        values = score(
+            name, denoiser, both, spread, generator, condition=told, radius=radius
+        ).numpy()
         result[name] = roc(values[: len(train)], values[len(train) :])
         if progress is not None:
             progress(index + 1, len(names))
     return result
+
+
+def step_length(pool: Tensor) -> float | None:
+    """STEP of the median distance of rows (n, *shape) to their nearest other; None where it is 0.
+
+    Of the pool without its labels.
+    """
+    rows = np.unique(pool.detach().cpu().double().flatten(1).numpy(), axis=0)
+    if len(rows) < 2:
+        return None
+    return STEP * float(np.median(nearest(rows, rows, 1, skip_self=True)[0])) or None
 
 
 def membership_rows(
@@ -123,20 +139,7 @@ def membership_rows(
     rocs = membership_rocs(
         denoiser, train, holdout, rows=rows, seed=seed, conditions=conditions, progress=progress
     )
-    lines = [
-        Row(
-            f"membership by {name} (AUC)",
-            found.auc,
-            "Mann-Whitney; expects .5",
-            found.interval,
-            found.p_value,
-            None,
-            found.members + found.held,
-            found.sentence() + ("; ranks backwards here" if found.interval[1] < 0.5 else ""),
-            "membership",
-        )
-        for name, found in rocs.items()
-    ]
+    lines = auc_lines(rocs)
     best = max(rocs.values(), key=lambda found: found.at(AT).tpr).at(AT)
     caught = Row(
         TRUE_POSITIVES, best.tpr, f"{AT:.0%} when private", best.interval, None, None,
@@ -154,4 +157,22 @@ def membership_rows(
         *lines,
         caught,
         Row("epsilon lower bound", bound, null, None, None, None, n, detail, "membership"),
+    ]
+
+
+def auc_lines(rocs: dict[str, Roc]) -> list[Row]:
+    """A line of the audit's table for the AUC of every score."""
+    return [
+        Row(
+            f"membership by {name} (AUC)",
+            found.auc,
+            "Mann-Whitney; expects .5",
+            found.interval,
+            found.p_value,
+            None,
+            found.members + found.held,
+            found.sentence() + ("; ranks backwards here" if found.interval[1] < 0.5 else ""),
+            "membership",
+        )
+        for name, found in rocs.items()
     ]
