@@ -16,6 +16,7 @@ from scipy import io as sio
 from scipy import sparse
 
 from reverie.auditing import audit, audit_split
+from reverie.auditing.fairness.alignment import align
 from reverie.cli import main
 from reverie.data import Reading, Scaler, describe, load, row_codes, save, save_rows
 from reverie.errors import InputError
@@ -182,6 +183,34 @@ def test_dates_of_every_order(tmp_path, texts, first):
         other = "%d/%m/%Y" if "/" in texts[0] else "%m.%d.%Y"
         said = load(tmp_path / "a.csv", reading=Reading(time=f"when={other}"))
         assert said.values[0, 0] != data.values[0, 0]
+
+
+def test_one_set_tells_the_order_of_another(tmp_path):
+    """Alone, the first days of months could be months; the held-out rows say that they are not."""
+    rows = {"t": [(k % 12 + 1, k % 9 + 1) for k in range(30)],
+            "h": [(k % 28 + 1, k % 9 + 1) for k in range(30)]}  # fmt: skip
+    sets = [
+        load(write(tmp_path / f"{name}.csv", "on,x\n" + "".join(
+            f"{day:02d}/{month:02d}/2020,{k}.5\n" for k, (day, month) in enumerate(part))))
+        for name, part in rows.items()
+    ]  # fmt: skip
+    assert sets[0].fields[0].form == "%m/%d/%Y"
+    told = align(sets)
+    assert [data.fields[0].form for data in told] == ["%d/%m/%Y"] * 2
+    for data, part in zip(told, rows.values(), strict=True):
+        days = [np.datetime64(f"2020-{m:02d}-{d:02d}", "s").astype(np.int64) for d, m in part]
+        assert data.values[:, 0].tolist() == days
+
+
+def test_a_new_word_beside_truths_is_a_category(tmp_path):
+    parts = {"t": "yes no", "h": "no yes", "s": "yes maybe"}
+    sets = [
+        load(write(tmp_path / f"{name}.csv", "ok,x\n" + "".join(
+            f"{words.split()[k % 2]},{k}.5\n" for k in range(30))), mixed=True)
+        for name, words in parts.items()
+    ]  # fmt: skip
+    assert sets[0].fields[0].words == ("no", "yes")
+    assert align(sets)[2].fields[0].categories == ("no", "yes", "maybe")
 
 
 def test_dates_as_text_are_compared_as_their_seconds(tmp_path):

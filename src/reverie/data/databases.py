@@ -85,7 +85,7 @@ def _only_table(connection: sqlite3.Connection, path: Path) -> str:
 
 def _read_duckdb(path: Path, query: str, reading: Reading) -> Dataset:
     try:
-        import duckdb
+        import duckdb  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise InputError(
             "reading .duckdb needs the extra: pip install 'reverie[duckdb]'"

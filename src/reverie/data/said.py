@@ -9,7 +9,7 @@ import numpy as np
 from reverie.data.cells import codes_of
 from reverie.data.dataset import Column, Dataset
 from reverie.data.options import Reading
-from reverie.data.stamps import read_times
+from reverie.data.stamps import read_times, swapped, write_times
 from reverie.errors import InputError
 
 
@@ -97,3 +97,32 @@ def _as_times(
     seconds = np.append(times.seconds, np.nan)[np.minimum(codes, len(texts))]
     told = Column(field.name, dtype=times.dtype, form=form, missing=field.missing, role="time")
     return told, seconds
+
+
+def in_one_order(sets: list[Dataset]) -> list[Dataset]:
+    """Aligned tables whose dates are read alike: where one leaves the order of day and month open
+    and another does not, the latter tells it."""
+    if not all(data.fields for data in sets):
+        return sets
+    for j in range(min(len(data.fields) for data in sets)):
+        fields = [data.fields[j] for data in sets]
+        sure = {f.form.replace("%-", "%") for f in fields if f.is_time and not f.note}
+        for k, field in enumerate(fields):
+            other = swapped(field.form)
+            open_order = field.is_time and field.note and field.form.replace("%-", "%") not in sure
+            if open_order and other.replace("%-", "%") in sure:
+                sets = [*sets[:k], _reread(sets[k], j, other), *sets[k + 1 :]]
+    return sets
+
+
+def _reread(data: Dataset, place: int, form: str) -> Dataset:
+    """A table whose times at a place are read by another form of the same texts."""
+    field, values = data.fields[place], data.values.copy()
+    here = ~np.isnan(values[:, place])
+    times = read_times(write_times(values[here, place].tolist(), field.form), form)
+    if times is None:
+        return data
+    values[here, place] = times.seconds
+    fields = list(data.fields)
+    fields[place] = replace(field, form=form, note="")
+    return replace(data, values=values, fields=tuple(fields))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from reverie.data import Column, Dataset, load
+from reverie.data.said import in_one_order
 from reverie.data.words import lengthened
 from reverie.errors import InputError
 
@@ -87,6 +88,7 @@ def align(sets: list[Dataset]) -> list[Dataset]:
     first, moved = sets[0], [sets[0]]
     for name, other in zip(("holdout", "samples"), sets[1:], strict=False):
         moved.append(_in_order(other, first, name))
+    moved = in_one_order(moved)
     return _shared_categories(moved) if any(data.fields for data in moved) else moved
 
 
@@ -152,7 +154,7 @@ def _shared_categories(sets: list[Dataset]) -> list[Dataset]:
         kinds = [own[j].kind for own in fields]
         if "categorical" not in kinds:
             continue
-        if "categorical" not in kinds[:2]:
+        if "categorical" not in kinds[:2] and not (fields[0][j].words or fields[0][j].is_time):
             text = fields[2][j].categories[0]
             raise InputError(
                 f"samples: column {fields[0][j].name!r} holds {text!r}, train holds numbers"
