@@ -115,7 +115,8 @@ def test_paired_ends_are_told_the_start() -> None:
     """b = -a exactly: a Markov bridge would mix at the crossing, one told its start does not."""
     a, _ = gaussians(4000)
     a = a - 2
-    bridge = fit_matching(Paired(a, -a), BrownianMotion(0.5), told_start=True, **{**TINY, "steps": 250},
+    bridge = fit_matching(Paired(a, -a), BrownianMotion(0.5), told_start=True,
+                          **{**TINY, "steps": 250},
                           generator=torch.Generator().manual_seed(1))  # fmt: skip
     x1 = bridge.sample(a, steps=20, generator=torch.Generator().manual_seed(2))
     assert float((x1 + a).square().mean().sqrt()) < 0.1
