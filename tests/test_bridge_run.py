@@ -10,6 +10,8 @@ import pytest
 
 from reverie import BridgeRun, InputError, bridge, plan_steps
 from reverie.cli import main
+from reverie.data import load
+from reverie.report import write_bridge
 
 
 def ends(n: int = 300, d: int = 2) -> tuple[np.ndarray, np.ndarray]:
@@ -77,13 +79,15 @@ def test_a_run_has_a_curve_and_steps_planned_on_it() -> None:
         run.curve(a, b)
 
 
-def test_integers_and_pictures_keep_their_form() -> None:
+def test_integers_and_pictures_keep_their_form(tmp_path) -> None:
     draw = np.random.default_rng(0)
     a = draw.integers(0, 9, (60, 4, 4)).astype(np.uint8)
     run = bridge(a, a[::-1].copy(), solver="gaussian")
     moved = run.sample(a)
     assert moved.dtype == np.uint8
     assert moved.max() <= 8
+    page = write_bridge(tmp_path, run, load(a), load(a), "again").read_text()
+    assert page.count("data:image/png") == 6 * 5
 
 
 def call(*words: object) -> int:
