@@ -313,7 +313,8 @@ def test_reproductions_are_the_modules_that_run():
 
 
 def test_help_teaches_with_an_example(capsys):
-    for verb in ("fit", "sample", "audit", "plan", "compare", "predict", "demo", "reproduce"):
+    verbs = ("fit", "sample", "audit", "plan", "compare", "predict", "demo", "reproduce", "bridge")
+    for verb in verbs:
         assert call(verb, "--help") == 0
         assert "Example: reverie" in capsys.readouterr().out
 
