@@ -33,7 +33,8 @@ FORWARD, BACKWARD = 0, 1
 class ChainBridge(Bridge):
     """`steps` Gaussian kernels each way. Tables (2, steps, ...): forward, backward.
 
-    Points are (B, dim), of which the first dim - frozen coordinates move.
+    Points are (B, dim), of which the first dim - frozen coordinates move. power: times are
+    (k / steps)^power; above 1 steps are short near the first end, as sharp data want them.
     """
 
     centres: Tensor  # (2, steps, radial, dim), in units of the step's states
@@ -43,13 +44,21 @@ class ChainBridge(Bridge):
     variance: Tensor  # (2, steps, moving)
 
     def __init__(
-        self, dim: int, reference: Reference, steps: int = 20, radial: int = 60, frozen: int = 0
+        self,
+        dim: int,
+        reference: Reference,
+        steps: int = 20,
+        radial: int = 60,
+        frozen: int = 0,
+        power: float = 1.0,
     ) -> None:
         super().__init__()
         if not 0 <= frozen < dim:
             raise InputError(f"{frozen} of {dim} coordinates are frozen; some must move")
         self.reference, self.dim = reference, dim
-        self.steps, self.radial, self.frozen = steps, radial, frozen
+        self.steps, self.radial, self.frozen, self.power = steps, radial, frozen, power
+        self.times = torch.linspace(0, 1, steps + 1, dtype=torch.float64) ** power
+        self.shares = reference.share(self.times)
         moving = dim - frozen
         sizes = dict(
             centres=(radial, dim), shift=(dim,), scale=(dim,),
@@ -58,10 +67,11 @@ class ChainBridge(Bridge):
         for name, size in sizes.items():
             self.register_buffer(name, torch.zeros((2, steps, *size), dtype=torch.float64))
         self.scale.fill_(1.0)
-        self.variance.fill_(reference.epsilon / steps)
+        self.variance += reference.epsilon * self.shares.diff()[:, None]
 
     def settings(self) -> dict[str, Any]:
         own = {"steps": self.steps, "radial": self.radial, "frozen": self.frozen}
+        own |= {"power": self.power}
         return {**super().settings(), **own}
 
     @property
@@ -101,18 +111,17 @@ class ChainBridge(Bridge):
         steps: int = 0,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Paths at the chain's own steps + 1 times; the argument `steps` is not needed."""
+        """Paths at the chain's own `times`; the argument `steps` is not needed."""
         start = self.to_brownian(x, 1.0 if reverse else 0.0)
         rows = self.roll(start, BACKWARD if reverse else FORWARD, generator)
-        times = torch.linspace(0, 1, self.steps + 1, dtype=torch.float64)
-        return (rows * self._scales(times)).to(x)
+        return (rows * self._scales()).to(x)
 
-    def _scales(self, times: Tensor) -> Tensor:
-        scale = self.reference.scale(times)[:, None, None].repeat(1, 1, self.dim)
+    def _scales(self) -> Tensor:
+        scale = self.reference.scale(self.times)[:, None, None].repeat(1, 1, self.dim)
         scale[:, :, self.moving :] = 1.0
         return scale
 
-    def to_brownian(self, x: Tensor, t: float, like: Tensor | None = None) -> Tensor:
+    def to_brownian(self, x: Tensor, t: float) -> Tensor:
         scaled = super().to_brownian(x, t)
         return torch.cat([scaled[:, : self.moving], x[:, self.moving :]], 1)
 
@@ -120,14 +129,14 @@ class ChainBridge(Bridge):
         self, y: Tensor, share: Tensor, *, reverse: bool = False, start: Tensor | None = None
     ) -> Tensor:
         """The far end to which the kernel of this step leads, were its drift kept."""
-        far, place = y.double().clone(), share.double() * self.steps
-        step = place.ceil() - 1 if reverse else place.floor()
-        step = step.long().clamp(0, self.steps - 1)
-        for k in step.unique():
+        far = y.double().clone()
+        step = torch.searchsorted(self.shares, share.double(), right=not reverse) - 1
+        step = step.clamp(0, self.steps - 1)
+        for k in step.unique().tolist():
             rows, way = step == k, BACKWARD if reverse else FORWARD
-            now = far[rows]
-            left = (k + 1) if reverse else (self.steps - k)
-            moved = self.mean(now, way, int(k)) - now[:, : self.moving]
+            now, here, there = far[rows], self.shares[k], self.shares[k + 1]
+            left = (there if reverse else 1 - here) / (there - here)
+            moved = self.mean(now, way, k) - now[:, : self.moving]
             far[rows] = torch.cat([now[:, : self.moving] + left * moved, now[:, self.moving :]], 1)
         return far.to(y)
 
@@ -164,6 +173,7 @@ class ChainBridge(Bridge):
         rows: int = 4000,
         radial: int = 60,
         frozen: int = 0,
+        power: float = 1.0,
         target: str = "posterior-mean",
         learned_variance: bool = True,
         generator: torch.Generator | None = None,
@@ -175,7 +185,7 @@ class ChainBridge(Bridge):
         """
         if target not in TARGETS:
             raise InputError(f"no target is called {target!r}; choose {', '.join(TARGETS)}")
-        bridge = cls(ends.a.shape[1], reference, steps, radial, frozen)
+        bridge = cls(ends.a.shape[1], reference, steps, radial, frozen, power)
         learned = learned_variance and target == "posterior-mean"
         for half in range(2 * iterations):
             rolled, fitted = (FORWARD, BACKWARD) if half % 2 == 0 else (BACKWARD, FORWARD)

@@ -239,7 +239,7 @@ def _solve(
         )
     told_start = isinstance(ends, Paired)
     refits = 0 if solver == "sf2m" or told_start else (ROUNDS if rounds is None else rounds)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return fit_matching(
             ends,
@@ -267,7 +267,7 @@ def _rebuilt(
             settings["dim"], reference, settings["components"], settings["unit"]
         )
     elif solver == "dsb":
-        own = {k: settings[k] for k in ("steps", "radial", "frozen")}
+        own = {k: settings[k] for k in ("steps", "radial", "frozen", "power")}
         made = ChainBridge(settings["dim"], reference, **own)
     elif solver in SOLVERS:
         own = {k: settings[k] for k in ("width", "depth", "told_start")}

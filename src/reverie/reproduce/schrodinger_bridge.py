@@ -4,8 +4,8 @@
    Markovian fitting makes of independent ends in five rounds (Shi et al. 2023), and where mean
    matching ends with the target of De Bortoli et al. 2021 and with the posterior mean.
 2. cBW2-UVP of LightSB (Korotin et al. 2024) on pairs of the form of Gushchin et al. 2023. They are
-   drawn anew with diagonal components, as LightSB's own are; the published files are not read. With
-   components rotated at random a diagonal mixture can only come near: `full` has that row too.
+   drawn anew with diagonal components, as LightSB's own are; the published files are not read.
+   With components rotated at random a diagonal mixture only comes near: `full` has that row too.
 3. Bridge matching between N(-.1, I) and N(.1, I), sigma = 1: the mean KL of 21 marginals from the
    true ones, by the mean and variance of each coordinate over 10,000 paths. The exact bridge's
    paths stand beside it: that much is the noise of the estimate. Our network starts from the
@@ -109,7 +109,7 @@ def matching_rows(dim: int, seed: int, steps: int) -> list[Row]:
     """Bridge matching in `dim` coordinates, and the exact bridge."""
     draw = torch.Generator().manual_seed(seed)
     a, b = torch.randn(2, 10_000, dim, generator=draw)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         fitted = fit_matching(
             Independent(a - 0.1, b + 0.1), BrownianMotion(1.0), rounds=2, steps=steps, width=64,
