@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -152,3 +153,13 @@ def test_bad_input_is_one_sentence(tmp_path: Path, capsys) -> None:
     with pytest.raises(InputError, match="sigma"):
         bridge(a, b, sigma=-1.0)
     assert not (tmp_path / "run").exists()
+
+
+def test_the_page_of_bridges_runs(tmp_path: Path, monkeypatch) -> None:
+    page = Path(__file__).resolve().parents[1] / "docs" / "bridges.md"
+    monkeypatch.chdir(tmp_path)
+    known: dict[str, object] = {}
+    for code in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
+        exec(compile(code, "bridges.md", "exec"), known)
+    assert known["paths"].shape == (21, 10, 2)  # type: ignore[attr-defined]
+    assert (tmp_path / "bridge" / "bridge.json").exists()
