@@ -42,12 +42,12 @@ def _some(rows: Dataset, most: int) -> np.ndarray:
 
 
 def _moments(found: np.ndarray, want: np.ndarray) -> dict[str, float]:
-    """How far mean and deviations are off, in units of the wanted deviation, worst coordinate."""
+    """How far means and spread are off, over all coordinates, in units of the wanted spread."""
     found, want = (v.reshape(len(v), -1).astype(np.float64) for v in (found, want))
-    deviation = np.where(want.std(0) > 0, want.std(0), 1)
+    spread = np.sqrt(want.var(0).mean()) or 1.0
     return {
-        "mean": float((np.abs(found.mean(0) - want.mean(0)) / deviation).max()),
-        "deviation": float(np.abs(found.std(0) / deviation - 1).max()),
+        "mean": float(np.sqrt(np.square(found.mean(0) - want.mean(0)).mean()) / spread),
+        "deviation": float(abs(np.sqrt(found.var(0).mean()) / spread - 1)),
     }
 
 
