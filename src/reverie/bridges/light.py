@@ -227,7 +227,7 @@ def spread_rows(rows: Tensor, count: int, generator: torch.Generator | None) -> 
     seed = int(torch.randint(2**31 - 1, (), generator=generator))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # fewer different rows than components do no harm
-        found = KMeans(count, n_init=3, max_iter=30, random_state=seed).fit(rows.numpy())
+        found = KMeans(count, n_init="auto", max_iter=30, random_state=seed).fit(rows.numpy())
     return torch.from_numpy(found.cluster_centers_).to(rows)
 
 
