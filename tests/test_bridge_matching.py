@@ -18,6 +18,7 @@ from reverie.bridges import (
     pairs_for,
 )
 from reverie.bridges.gaussian import plan_covariance
+from reverie.reproduce.schrodinger_bridge import gaussian_rows, light_row
 
 EXACT = 0.52309  # covariance of the plan between variances .36 and 1.69 at epsilon .64
 
@@ -128,3 +129,11 @@ def test_paired_ends_are_told_the_start() -> None:
 def test_unknown_target_is_one_sentence() -> None:
     with pytest.raises(InputError, match="no target"):
         mean_matched(target="score")
+
+
+@pytest.mark.slow
+def test_the_reproduction_has_its_closed_forms() -> None:
+    rows, _ = gaussian_rows()
+    for row in rows:
+        assert row.ours == pytest.approx(row.reference, abs=4e-4)
+    assert light_row(2, 1.0, 0, 300).ours < 0.05

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ import pytest
 
 from reverie import BridgeRun, InputError, bridge, plan_steps
 from reverie.cli import main
+from reverie.data import load
+from reverie.report import write_bridge
 
 
 def ends(n: int = 300, d: int = 2) -> tuple[np.ndarray, np.ndarray]:
@@ -17,8 +20,13 @@ def ends(n: int = 300, d: int = 2) -> tuple[np.ndarray, np.ndarray]:
     return draw.normal(5, 2, (n, d)), draw.normal(-1, 1, (n + 50, d))
 
 
-FAST = {"lightsb": dict(steps=60), "dsbm": dict(steps=3, rounds=1), "sf2m": dict(steps=2)}
-SOLVERS = ["lightsb", "dsbm", "sf2m", "gaussian", "sinkhorn"]
+FAST = {
+    "lightsb": dict(steps=60),
+    "dsbm": dict(steps=2, rounds=1),
+    "sf2m": dict(steps=2),
+    "dsb": dict(rounds=1),
+}
+SOLVERS = ["lightsb", "dsbm", "sf2m", "dsb", "gaussian", "sinkhorn"]
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -32,7 +40,7 @@ def test_a_folder_gives_the_same_bridge_back(solver, tmp_path) -> None:
         assert moved.shape == rows.shape
         assert np.array_equal(moved, again.sample(rows, reverse=reverse, steps=5, seed=3))
     path = again.path(a[:7], steps=4)
-    assert path.shape == (5, 7, 2)
+    assert path.shape == (21 if solver == "dsb" else 5, 7, 2)
     assert path[0] == pytest.approx(a[:7])
     assert again.bridge.training is False or solver in ("gaussian", "sinkhorn")
 
@@ -40,7 +48,7 @@ def test_a_folder_gives_the_same_bridge_back(solver, tmp_path) -> None:
 @pytest.mark.parametrize("solver", ["gaussian", "lightsb", "sinkhorn", "dsbm"])
 def test_moved_rows_have_the_other_ends_moments(solver) -> None:
     a, b = ends(1000)
-    settings = {"dsbm": dict(steps=40, rounds=1), "lightsb": dict(steps=200)}.get(solver, {})
+    settings = {"dsbm": dict(steps=40, rounds=0), "lightsb": dict(steps=100)}.get(solver, {})
     run = bridge(a, b, solver=solver, **settings)
     assert run.sigma == pytest.approx(np.sqrt((4 + 1) / 2), rel=0.1)
     for reverse, near, far in ((False, a, b), (True, b, a)):
@@ -72,13 +80,15 @@ def test_a_run_has_a_curve_and_steps_planned_on_it() -> None:
         run.curve(a, b)
 
 
-def test_integers_and_pictures_keep_their_form() -> None:
+def test_integers_and_pictures_keep_their_form(tmp_path) -> None:
     draw = np.random.default_rng(0)
     a = draw.integers(0, 9, (60, 4, 4)).astype(np.uint8)
     run = bridge(a, a[::-1].copy(), solver="gaussian")
     moved = run.sample(a)
     assert moved.dtype == np.uint8
     assert moved.max() <= 8
+    page = write_bridge(tmp_path, run, load(a), load(a), "again").read_text()
+    assert page.count("data:image/png") == 6 * 5
 
 
 def call(*words: object) -> int:
@@ -143,3 +153,13 @@ def test_bad_input_is_one_sentence(tmp_path: Path, capsys) -> None:
     with pytest.raises(InputError, match="sigma"):
         bridge(a, b, sigma=-1.0)
     assert not (tmp_path / "run").exists()
+
+
+def test_the_page_of_bridges_runs(tmp_path: Path, monkeypatch) -> None:
+    page = Path(__file__).resolve().parents[1] / "docs" / "bridges.md"
+    monkeypatch.chdir(tmp_path)
+    known: dict[str, object] = {}
+    for code in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
+        exec(compile(code, "bridges.md", "exec"), known)
+    assert known["paths"].shape == (21, 10, 2)  # type: ignore[attr-defined]
+    assert (tmp_path / "bridge" / "bridge.json").exists()

@@ -238,7 +238,10 @@ def bad_sets(tmp_path):
     ("words", "message"),
     [
         (["fit", "{nan}", "--out", "{tmp_path}/r"], "row 0, column 0 is not a finite number"),
-        (["fit", "{text}", "--out", "{tmp_path}/r"], "line 2, column 'b' is 'x', not a number"),
+        (
+            ["fit", "{text}", "--space", "euclidean", "--out", "{tmp_path}/r"],
+            "line 2, column 'b' is 'x', not a number",
+        ),
         (["fit", "{empty}", "--out", "{tmp_path}/r"], "is empty"),
         (["fit", "{one}", "--out", "{tmp_path}/r"], "1 row"),
         (["fit", "{constant}", "--out", "{tmp_path}/r"], "constant"),
@@ -319,7 +322,8 @@ def test_reproductions_are_the_modules_that_run():
 
 
 def test_help_teaches_with_an_example(capsys):
-    for verb in ("fit", "sample", "audit", "plan", "compare", "predict", "demo", "reproduce"):
+    verbs = ("fit", "sample", "audit", "plan", "compare", "predict", "demo", "reproduce", "bridge")
+    for verb in verbs:
         assert call(verb, "--help") == 0
         assert "Example: reverie" in capsys.readouterr().out
 

@@ -111,3 +111,10 @@ def test_a_short_fit_of_a_benchmark_pair() -> None:
     x, y = pair.sample(1000, generator=generator)
     found = conditional_uvp(bridge.plan_moments(x), pair.moments(x), float(y.var(0).sum()))
     assert found < 0.05
+
+
+def test_few_different_rows_do_no_harm() -> None:
+    a = torch.tensor([[0.0, 1.0], [1.0, 1.0]], dtype=torch.float64).repeat(20, 1)
+    bridge = fit_light(a, a + 1, BrownianMotion(1.0), steps=5,
+                       generator=torch.Generator().manual_seed(0))  # fmt: skip
+    assert torch.isfinite(bridge.sample(a, generator=torch.Generator().manual_seed(0))).all()

@@ -3,6 +3,7 @@
 from reverie.bridges.base import Bridge as Bridge
 from reverie.bridges.benchmark import EntropicPair as EntropicPair
 from reverie.bridges.benchmark import conditional_uvp as conditional_uvp
+from reverie.bridges.chain import ChainBridge as ChainBridge
 from reverie.bridges.constrained import Box as Box
 from reverie.bridges.constrained import DomainBridge as DomainBridge
 from reverie.bridges.constrained import Points as Points
@@ -14,6 +15,8 @@ from reverie.bridges.coupling import Independent as Independent
 from reverie.bridges.coupling import MinibatchSinkhorn as MinibatchSinkhorn
 from reverie.bridges.coupling import Paired as Paired
 from reverie.bridges.coupling import Sinkhorn as Sinkhorn
+from reverie.bridges.finite import FiniteBridge as FiniteBridge
+from reverie.bridges.finite import FiniteReference as FiniteReference
 from reverie.bridges.first_hitting import Ball as Ball
 from reverie.bridges.first_hitting import BooleanCube as BooleanCube
 from reverie.bridges.first_hitting import EnumeratedEnds as EnumeratedEnds

@@ -61,7 +61,7 @@ class Bridge(nn.Module):
 
     # --- coordinates ----------------------------------------------------------------------------
 
-    def to_brownian(self, x: Tensor, t: float, like: Tensor | None = None) -> Tensor:
+    def to_brownian(self, x: Tensor, t: float) -> Tensor:
         """A point at time t, divided by the reference's scale. InputError on another width."""
         if x.ndim != 2 or x.shape[1] != self.dim:
             raise InputError(

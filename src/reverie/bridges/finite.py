@@ -16,7 +16,6 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from reverie.bridges.coupling import Coupling
 from reverie.errors import InputError
 from reverie.processes.jump import JumpProcess
 
@@ -62,7 +61,7 @@ class FiniteReference:
         return self.before[-1]
 
 
-class FiniteBridge(Coupling):
+class FiniteBridge:
     """The exact bridge between laws p0 and p1 (M,) under a finite reference.
 
     plan (M, M): the law of both ends; error: how far its first marginal is off, in total.

@@ -4,7 +4,8 @@
     v(y) = sum_k a_k N(y; r_k, e S_k),      plan(y | x) = exp(x.y / e) v(y) / c(x),
     loss = E log c(X0) - E log v(X1) = KL(true plan || plan) + constant,
 
-convex in v: one fit, no iteration between the ends. Its plan has the law of X0 as given and learns
+convex in v: one fit, no iteration between the ends. It starts from cluster means: a rare mode that
+no component starts near is not found later. Its plan has the law of X0 as given and learns
 the other end; the way back has a mixture of its own, fitted with the ends exchanged. S_k is
 diagonal. Everything is in the ends' own centres and in one common unit of length.
 """
@@ -12,6 +13,7 @@ diagonal. Everything is in the ends' own centres and in one common unit of lengt
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +25,9 @@ from reverie.bridges.coupling import Coupling, Independent
 from reverie.bridges.reference import Reference
 
 LAST_RATE = 0.01  # of the learning rate, by a cosine: the end of a fit averages over batches
+STARTING = 2048  # rows whose clusters a fit starts from
+BALANCING = 100  # rounds that make all components as likely before a fit
+WEIGHT_RATE = 3.0  # of the log weights, which run over tens where epsilon is small
 Progress = Callable[[int, int], None]
 
 
@@ -36,11 +41,16 @@ class MixturePotential(nn.Module):
         self.centre = nn.Parameter(torch.zeros(count, dim, dtype=torch.float64))
         self.log_spread = nn.Parameter(torch.zeros(count, dim, dtype=torch.float64))
 
-    def start(self, far: Tensor, spread: Tensor) -> None:
-        """Centres on rows far (count, dim), S = spread (dim,)."""
+    def start(self, near: Tensor, far: Tensor, spread: Tensor) -> None:
+        """Centres on rows far (count, dim), S = spread (dim,), and weights such that rows near
+        (n, dim) use all components alike."""
         with torch.no_grad():
             self.centre.copy_(far)
             self.log_spread.copy_(spread.log().expand_as(self.log_spread))
+            linear = near @ self.centre.T / self.epsilon
+            for _ in range(BALANCING):
+                used = (self.log_weight + linear).log_softmax(1).logsumexp(0)
+                self.log_weight -= used - used.logsumexp(0) + math.log(len(used))
 
     def log_c(self, x: Tensor) -> Tensor:
         """log of the normaliser of the plan's rows x (B, dim): (B,)."""
@@ -188,9 +198,14 @@ class LightSB(Bridge):
             far = (x1.double() / scale - self.centre1) / self.unit
             return (far, near) if reverse else (near, far)
 
-        _, far = draw(max(self.components, 256))
-        potential.start(far[: self.components], start_spread(far, potential.epsilon))
-        optimiser = torch.optim.Adam(potential.parameters(), lr=rate)
+        near, far = draw(max(10 * self.components, STARTING))
+        centres = spread_rows(far, self.components, generator)
+        potential.start(near, centres, start_spread(far, potential.epsilon))
+        places = [potential.centre, potential.log_spread]
+        optimiser = torch.optim.Adam(
+            [{"params": places}, {"params": [potential.log_weight], "lr": WEIGHT_RATE * rate}],
+            lr=rate,
+        )
         last = LAST_RATE
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimiser, lambda k: last + (1 - last) * 0.5 * (1 + math.cos(math.pi * k / steps))
@@ -203,6 +218,17 @@ class LightSB(Bridge):
             optimiser.step()
             schedule.step()
             tell(done + 1)
+
+
+def spread_rows(rows: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
+    """Means (count, d) of clusters of rows (n, d), so that rare modes are not left out."""
+    from sklearn.cluster import KMeans
+
+    seed = int(torch.randint(2**31 - 1, (), generator=generator))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # fewer different rows than components do no harm
+        found = KMeans(count, n_init="auto", max_iter=30, random_state=seed).fit(rows.numpy())
+    return torch.from_numpy(found.cluster_centers_).to(rows)
 
 
 def start_spread(far: Tensor, epsilon: float) -> Tensor:

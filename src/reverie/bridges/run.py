@@ -18,6 +18,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from reverie.bridges.base import Bridge
+from reverie.bridges.chain import ChainBridge
 from reverie.bridges.coupling import (
     Coupling,
     Independent,
@@ -36,10 +37,10 @@ from reverie.data import load as load_rows
 from reverie.errors import InputError
 from reverie.files import new_folder, read_json, write_bytes, write_json
 
-SOLVERS = ("lightsb", "dsbm", "sf2m", "gaussian", "sinkhorn")
+SOLVERS = ("lightsb", "dsbm", "sf2m", "dsb", "gaussian", "sinkhorn")
 LIGHT_DIM = 100  # coordinates up to which LightSB is the default
 POINTS = 5000  # rows of an end that the Sinkhorn solver holds
-MINIBATCH, ROUNDS, STEPS = 256, 4, 2000
+MINIBATCH, ROUNDS, ITERATIONS, STEPS = 256, 4, 10, 2000
 JSON, TENSORS = "bridge.json", "bridge.safetensors"
 Progress = Callable[[int, int], None]
 
@@ -176,10 +177,11 @@ def bridge(
     """Fit a Schrodinger bridge from the law of rows a to that of rows b.
 
     a, b: whatever `fit` takes; both ends have points of one shape, and stay in the user's units.
-    solver: lightsb (default up to 100 coordinates), dsbm (default above, and of pairs), sf2m,
-    gaussian, sinkhorn. sigma: of the reference (default: the mean deviation of both ends'
-    coordinates); reference: brownian, ou:pull=P, or a Gaussian process. paired: row i of a belongs
-    to row i of b, and paths are told where they began. steps: of a fit; rounds: refits of dsbm.
+    solver: lightsb (default up to 100 coordinates), dsbm (default above, and of pairs), sf2m, dsb
+    (mean matching by regression), gaussian, sinkhorn. sigma: of the reference (default: the mean
+    deviation of both ends' coordinates); reference: brownian, ou:pull=P, or a Gaussian process.
+    paired: row i of a belongs to row i of b, and paths are told where they began. steps: of a fit;
+    rounds: refits of dsbm, iterations of dsb. Raises InputError on ends that do not fit together.
     """
     first, second = load_rows(a).check(2, constants=True), load_rows(b).check(2, constants=True)
     if first.shape != second.shape:
@@ -230,9 +232,14 @@ def _solve(
         return LightSB.fit(
             ends, reference, steps=steps or STEPS, generator=generator, progress=progress
         )
+    if solver == "dsb":
+        fits = ITERATIONS if rounds is None else max(rounds, 1)
+        return ChainBridge.fit(
+            ends, reference, iterations=fits, generator=generator, progress=progress
+        )
     told_start = isinstance(ends, Paired)
     refits = 0 if solver == "sf2m" or told_start else (ROUNDS if rounds is None else rounds)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return fit_matching(
             ends,
@@ -259,6 +266,9 @@ def _rebuilt(
         made: Bridge = LightSB(
             settings["dim"], reference, settings["components"], settings["unit"]
         )
+    elif solver == "dsb":
+        own = {k: settings[k] for k in ("steps", "radial", "frozen", "power")}
+        made = ChainBridge(settings["dim"], reference, **own)
     elif solver in SOLVERS:
         own = {k: settings[k] for k in ("width", "depth", "told_start")}
         made = NetworkBridge(settings["dim"], reference, **own)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,11 @@ import numpy as np
 from reverie.bridges.run import BridgeRun
 from reverie.data import Dataset
 from reverie.files import write_text
-from reverie.report.figures import svg
+from reverie.report.figures import png_data, svg
 from reverie.report.frame import render_page
 
 SHOWN, PATHS, STEPS = 1000, 40, 40
+PICTURES, STAGES = 6, 5
 FIRST, SECOND, MADE = "#1d4ed8", "#c2410c", "#047857"
 
 
@@ -26,7 +28,8 @@ def write_bridge(folder: Path, run: BridgeRun, a: Dataset, b: Dataset, again: st
         counts=(len(a), len(b)),
         moved=_moments(run.sample(first), second),
         back=_moments(run.sample(second, reverse=True), first),
-        figure=_figure(run, first, second),
+        figure="" if a.kind == "images" else _figure(run, first, second),
+        pictures=_pictures(run, first) if a.kind == "images" else [],
         flat=int(np.prod(first.shape[1:])) == 2,
         again=again,
     )
@@ -39,13 +42,24 @@ def _some(rows: Dataset, most: int) -> np.ndarray:
 
 
 def _moments(found: np.ndarray, want: np.ndarray) -> dict[str, float]:
-    """How far mean and deviations are off, in units of the wanted deviation, worst coordinate."""
+    """How far means and spread are off, over all coordinates, in units of the wanted spread."""
     found, want = (v.reshape(len(v), -1).astype(np.float64) for v in (found, want))
-    deviation = np.where(want.std(0) > 0, want.std(0), 1)
+    spread = np.sqrt(want.var(0).mean()) or 1.0
     return {
-        "mean": float((np.abs(found.mean(0) - want.mean(0)) / deviation).max()),
-        "deviation": float(np.abs(found.std(0) / deviation - 1).max()),
+        "mean": float(np.sqrt(np.square(found.mean(0) - want.mean(0)).mean()) / spread),
+        "deviation": float(abs(np.sqrt(found.var(0).mean()) / spread - 1)),
     }
+
+
+def _pictures(run: BridgeRun, first: np.ndarray) -> list[list[str]]:
+    """A few pictures on their way: rows of data addresses, from the first end to the second."""
+    path = run.path(first[:PICTURES], steps=STEPS)
+    shown = path[:: STEPS // (STAGES - 1)]
+    low = min(run.first.low[0], run.second.low[0])
+    high = max(run.first.high[0], run.second.high[0])
+    form = replace(run.second, dtype="<f8", low=[low], high=[high])
+    by_stage = [png_data(stage, form) for stage in shown]
+    return [list(row) for row in zip(*by_stage, strict=True)]
 
 
 def _figure(run: BridgeRun, first: np.ndarray, second: np.ndarray) -> str:

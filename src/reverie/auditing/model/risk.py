@@ -12,7 +12,7 @@ Rows are listed by `alone`. On two fits (digits, 300 rows; breast-cancer, 200 ro
 correlation with how much smaller a row's membership score is than that of its nearest held-out
 rows was .55 and .56 by loss, .64 and .76 by SimA; `coverage` says the same with the other sign,
 `dimension` less (.32 and .02; .47 and .16). None of them says which rows a threshold common to all
-rows catches (AUC .31 to .58): that depends on how hard a row is. It is a forecast: exposure is
+rows catches (AUC .30 to .69): that depends on how hard a row is. It is a forecast: exposure is
 measured by membership and the cyclic probe.
 """
 
