@@ -196,7 +196,9 @@ def test_stored_rows_come_out_that_samples_do_not_show():
 def test_basins_that_are_no_rows_are_no_memories():
     process, train, held = EDM(0.01, 20), normal(200, 4), normal(200, 4, 1)
     model = Basins(process, torch.zeros(1, 4), 0.9)
-    probe = cyclic_probe(model, normal(100, 4, 2), train.numpy(), held.numpy(), cycles=80)
+    levels = probe_levels(process, torch.cat([train, held]), (0.9, 0.7, 0.5))
+    probe = cyclic_probe(model, normal(100, 4, 2), train.numpy(), held.numpy(), cycles=80,
+                         levels=levels)  # fmt: skip
     assert not probe.extracts
     assert probe.degenerate >= 5
     assert probe.attractors == 1
@@ -244,6 +246,15 @@ def test_bad_input_is_one_sentence():
         cyclic_probe(model, rows, rows.numpy(), held, cycles=1, levels=[7.0])
 
 
+def test_cycles_need_a_run(capsys):
+    from reverie.cli import main
+
+    with pytest.raises(SystemExit) as ended:
+        main(["audit", "--cycles", "5", "--train", "a.npy", "--holdout", "b.npy"])
+    assert ended.value.code == 2
+    assert "--cycles needs a run" in capsys.readouterr().err
+
+
 def test_the_audit_of_a_run_says_it(tmp_path):
     from reverie.report import describe, write_report
     from reverie.runs import FitConfig, fit
@@ -260,3 +271,41 @@ def test_the_audit_of_a_run_says_it(tmp_path):
     assert "The cyclic probe: an extraction tool" in page.read_text()
     kept = json.loads(data.read_text())["models"][0]["verdict"]
     assert kept["cyclic_probe"]["cycles"] == 3
+
+
+class EnoughError(Exception):
+    """The checkpoint that was wanted."""
+
+
+@pytest.mark.slow
+def test_a_network_holds_rows_before_its_samples_show_them():
+    """Two Gaussians in 8 dimensions: early 0 and 0; later one shot under 10%, cycled over 15%."""
+    from reverie.runs import FitConfig, fit
+    from reverie.runs.readings import draw_paired
+
+    rng = np.random.default_rng(0)
+    train, held = (
+        rng.normal(size=(n, 8)) * 0.5 + np.where(rng.random((n, 1)) < 0.5, 1.0, -1.0)
+        for n in (128, 200)
+    )
+    found = {}
+
+    def look(event, trainer):
+        if event.step in (750, 2625):
+            with trainer.averaged() as network:
+                samples = draw_paired(network, (8,), 300, seed=1)
+                sets = trainer.train.numpy(), trainer.holdout.numpy()
+                found[event.step] = cyclic_probe(network, samples, *sets, cycles=60)
+        if event.step == 2625:
+            raise EnoughError
+
+    config = FitConfig(n=128, holdout=200, steps=6000, width=128, check_every=375)
+    with pytest.raises(EnoughError):
+        fit(np.concatenate([train, held]), config=config, on_event=look)
+    early, late = found[750], found[2625]
+    assert not early.extracts
+    assert early.looks[0].copies == 0
+    assert late.looks[0].copies < 0.1 * 300
+    assert late.looks[-1].copies > 0.15 * 300
+    assert late.looks[-1].held_rows <= 3  # of 200; training rows: over 20 of 128
+    assert len(late.rows) >= 20

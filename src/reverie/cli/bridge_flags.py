@@ -31,7 +31,8 @@ class Bridge:
     out: Path | None = None
     """The folder to create (default: bridge); with --from, the file to write."""
     solver: str | None = None
-    """lightsb (default up to 100 coordinates), dsbm (default above), sf2m, gaussian, sinkhorn."""
+    """lightsb (default up to 100 coordinates), dsbm (default above), sf2m, dsb, gaussian or
+    sinkhorn."""
     sigma: float | None = None
     """Noise of the reference (default: the mean deviation of both ends' coordinates)."""
     reference: str = "brownian"
@@ -41,7 +42,7 @@ class Bridge:
     steps: int | None = None
     """Training steps of each fit (default 2,000); with --from, steps of a path (50)."""
     rounds: int | None = None
-    """Refits of dsbm to its own pairs (default 4)."""
+    """Refits of dsbm to its own pairs (default 4), iterations of dsb (10)."""
     source: Annotated[str | None, tyro.conf.arg(name="from")] = None
     """Rows to move over a fitted bridge."""
     reverse: bool = False

@@ -32,7 +32,8 @@ PAIRED_STEPS = 18  # of Heun's solver (Karras et al. 2022)
 CURVE_ROWS, MEMBERSHIP_ROWS = 2000, 1000
 COSTLY_ROWS = 400  # a U-Net takes minutes on thousands
 COSTLY = ("unet", "convolutional")
-TRAJECTORIES = 300  # of the cyclic probe
+TRAJECTORIES, COSTLY_TRAJECTORIES = 300, 64  # of the cyclic probe
+BASINS, COSTLY_BASINS = 150, 30  # rows of each split whose basins are measured
 PAIRS, LEAST_PAIRED = 1_000_000, 16  # of the memoriser on a manifold: a heat kernel for each
 STEP_NODES, STEP_ROWS = 33, 128
 
@@ -299,7 +300,7 @@ def audit_run(
     if probe is not None:
         lines += [probe.line()]
         if conditions_of(run.train) is None:
-            basins = basin_roc(run.denoiser, *points, seed=seed)
+            basins = basin_roc(run.denoiser, *points, rows=_basin_rows(run), seed=seed)
             lines += auc_lines({"basin volume": basins})
     verdict = audit(
         run.train, run.holdout, samples, curves=(run.curves["train"], run.curves["holdout"]),
@@ -324,7 +325,7 @@ def _cycled(
     """The cyclic probe of a run, from some of its samples; from new ones where it has conditions,
     which must stay those of their samples."""
     known, told = conditions_of(run.train), None
-    count = 64 if run.config.network in COSTLY else TRAJECTORIES
+    count = COSTLY_TRAJECTORIES if _costly(run) else TRAJECTORIES
     if known is not None:
         generator = torch.Generator().manual_seed(seed)
         told = known[torch.randint(len(known), (count,), generator=generator)]
@@ -345,3 +346,11 @@ def _classes(run: Fitted, told: Tensor | None, n: int) -> Classes | None:
 
 def _membership_rows(run: Fitted) -> int:
     return COSTLY_ROWS if run.config.network in COSTLY else MEMBERSHIP_ROWS
+
+
+def _costly(run: Fitted) -> bool:
+    return run.config.network in COSTLY or run.process.costly_kernel
+
+
+def _basin_rows(run: Fitted) -> int:
+    return COSTLY_BASINS if _costly(run) else BASINS

@@ -297,7 +297,7 @@ class _Judge:
         drawn = self.sets[0].with_values(
             rows.reshape(len(rows), *self.sets[0].shape), "the trajectories"
         )
-        return common_space(*self.sets, drawn, space=self.space)
+        return common_space(self.sets[0], self.sets[1], drawn, space=self.space)
 
     def look(self, cycle: int, states: Tensor) -> None:
         """Count now."""
@@ -349,11 +349,11 @@ class _Judge:
             np.linalg.norm(b - a, axis=1)
             for a, b in zip(self.kept[:-1], self.kept[1:], strict=True)
         ]
-        settled = (np.array(moved) <= within).all(0)
+        settled = np.max(moved, axis=0) <= within
         return settled, _places(self.kept[-1][settled & ~copies], within)
 
     def _common_rows(self, side: int) -> np.ndarray:
-        common = common_space(*self.sets, space=self.space)
+        common = common_space(self.sets[0], self.sets[1], space=self.space)
         return (common.members, common.held)[side]
 
 

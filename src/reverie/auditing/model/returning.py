@@ -32,7 +32,8 @@ from reverie.processes import Process
 
 DRAWS = 64
 LEVELS, ROWS = 32, 512
-SHARES = (0.9, 0.7, 0.5)  # of the noised rows that are still told from all others
+SHARES = (0.995, 0.98, 0.9)  # mean weights of a noised row: basins are narrower than cells
+CLEAN = 4  # levels at the clean end that are no use
 COSTLY = 64  # rows, where every pair sums a series
 LOWEST = 700.0  # of log ratios, whose hyperbolic cosine is still finite
 CHUNK = 2**20  # pairs at once
@@ -138,7 +139,8 @@ def probe_levels(
     ]
     rising = np.maximum.accumulate(own)
     place = np.arange(LEVELS)
-    found = [float(np.interp(share, rising, place)) for share in shares]
+    # at the cleanest levels no noise is left to go round with
+    found = [min(float(np.interp(share, rising, place)), LEVELS - CLEAN) for share in shares]
     return [float(np.interp(p, place, times)) for p in found]
 
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.optimize import brentq
+from scipy.optimize import root_scalar
 
 from reverie.auditing.facts.neighbours import nearest
 
@@ -112,7 +112,7 @@ def _collapse(distance: np.ndarray) -> float:
     low, high = typical - 20, typical + 20
     if excess(low) > 0 or excess(high) < 0:  # most rows have equal twins
         return math.exp(typical)
-    return math.exp(float(brentq(excess, low, high)))
+    return math.exp(float(root_scalar(excess, bracket=(low, high)).root))
 
 
 def _log_sum(logs: np.ndarray) -> np.ndarray:
