@@ -516,7 +516,12 @@ def adult(path, rng, rows):
 
 @pytest.mark.parametrize(
     ("generator", "found"),
-    [("bootstrap", True), ("noisy", True), ("copula", False), ("fresh", False)],
+    [
+        pytest.param("bootstrap", True, marks=pytest.mark.slow),
+        ("noisy", True),
+        ("copula", False),
+        pytest.param("fresh", False, marks=pytest.mark.slow),
+    ],
 )
 def test_adult(real_data, generator, found):
     """Copies and noisy resampling are copies; a Gaussian copula and unseen rows are not."""

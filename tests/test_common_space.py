@@ -265,8 +265,8 @@ def test_principal_coordinates_of_wide_rows():
 
 
 def test_wide_rows_need_memory_by_rows():
-    """25 rows a side of 30,000 columns: a matrix (d, d) would be 7.2 GB; 40 copies are 720 MB."""
-    sets = list(np.random.default_rng(0).standard_normal((3, 25, 30_000)))
+    """25 rows a side of 15,000 columns: a matrix (d, d) would be 1.8 GB; 40 copies are 360 MB."""
+    sets = list(np.random.default_rng(0).standard_normal((3, 25, 15_000)))
     tracemalloc.start()
     audit(*sets)
     peak = tracemalloc.get_traced_memory()[1]
