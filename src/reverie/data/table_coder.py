@@ -49,7 +49,8 @@ class TableCoder(Scaler):
         ]
         if not any(plan.is_number or plan.sites for plan in plans):
             raise InputError(f"{data.source}: every column is constant")
-        form = _form(data) | {"fields": [asdict(field) for field in fields]}
+        form: dict[str, Any] = _form(data)
+        form["fields"] = [asdict(field) for field in fields]
         return cls(**form, plans=[asdict(p) for p in plans])
 
     @cached_property

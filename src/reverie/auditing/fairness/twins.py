@@ -151,8 +151,8 @@ def _look(sides: tuple[np.ndarray, np.ndarray], seed: int, most: int | None) -> 
     (members, held), _ = narrow(list(sides), seed)
     pool, n = np.concatenate([members, held]), len(members)
     rng = np.random.default_rng((seed, 5))
-    sides = tuple(rng.permutation(len(side))[:most] for side in (members, held))
-    rows = np.concatenate([np.sort(sides[0]), n + np.sort(sides[1])])
+    picked = [np.sort(rng.permutation(len(side))[:most]) for side in (members, held)]
+    rows = np.concatenate([picked[0], n + picked[1]])
     code, first = _distinct(pool, seed)
     reach = min(REACH, len(first) - 1)
     if reach < 8:
