@@ -11,7 +11,7 @@ import pytest
 
 from reverie import BridgeRun, InputError, bridge, plan_steps
 from reverie.cli import main
-from reverie.data import load
+from reverie.data import Dataset, load
 from reverie.report import write_bridge
 
 
@@ -55,6 +55,23 @@ def test_moved_rows_have_the_other_ends_moments(solver) -> None:
         moved = run.sample(near, reverse=reverse)
         assert moved.mean(0) == pytest.approx(far.mean(0), abs=0.25 * far.std())
         assert moved.std(0) == pytest.approx(far.std(0), rel=0.15)
+
+
+def test_a_table_is_bridged_alike_in_any_units(tmp_path) -> None:
+    """Columns of a table are divided by their deviations: metres or kilometres move alike."""
+    a, b = (Dataset(rows, "table", "t", columns=("x", "y")) for rows in ends())
+    wide = np.array([1.0, 1000.0])
+    run = bridge(a, b, solver="gaussian")
+    other = bridge(*(d.with_values(d.values * wide, "t") for d in (a, b)), solver="gaussian")
+    assert run.sigma == pytest.approx(1, rel=1e-6)
+    spread = np.sqrt(0.5 * (a.values.var(0, ddof=1) + b.values.var(0, ddof=1)))
+    assert np.allclose(run.units, spread)
+    moved = run.sample(a, seed=1)
+    assert np.allclose(other.sample(a.values * wide, seed=1), moved * wide)
+    run.save(tmp_path / "run")
+    assert np.allclose(BridgeRun.load(tmp_path / "run").sample(a, seed=1), moved)
+    assert run.path(a, steps=3)[0] == pytest.approx(a.values)
+    assert bridge(a.values, b.values, solver="gaussian").units is None
 
 
 def test_cost_and_plan_are_those_of_the_gaussian_plan() -> None:

@@ -47,7 +47,11 @@ Progress = Callable[[int, int], None]
 
 @dataclass(eq=False)
 class BridgeRun:
-    """What `reverie.bridge` returns. Points are rows (n, *shape) in the user's units."""
+    """What `reverie.bridge` returns. Points are rows (n, *shape) in the user's units.
+
+    units: what a coordinate is divided by before it is bridged, (d,); None leaves all as they are.
+    sigma, plans, curves and costs are of divided coordinates.
+    """
 
     bridge: Bridge
     solver: str
@@ -56,6 +60,7 @@ class BridgeRun:
     first: Scaler
     second: Scaler
     paired: bool = False
+    units: list[float] | None = None
 
     def sample(
         self, x: Any, *, reverse: bool = False, steps: int = 50, seed: int = 0
@@ -66,21 +71,24 @@ class BridgeRun:
         """
         near, far = self._ends(reverse)
         draw = torch.Generator().manual_seed(seed)
-        found = self.bridge.sample(_points(x, near), reverse=reverse, steps=steps, generator=draw)
-        return _rows(found, far)
+        start = self._points(x, near)
+        found = self.bridge.sample(start, reverse=reverse, steps=steps, generator=draw)
+        return _rows(found * self._unit, far)
 
     def path(self, x: Any, *, reverse: bool = False, steps: int = 50, seed: int = 0) -> np.ndarray:
         """Paths (steps + 1, n, *shape), float64, from the first end to the second."""
         near, far = self._ends(reverse)
         draw = torch.Generator().manual_seed(seed)
-        rows = self.bridge.path(_points(x, near), reverse=reverse, steps=steps, generator=draw)
-        return rows.double().numpy().reshape(*rows.shape[:2], *far.shape)
+        start = self._points(x, near)
+        rows = self.bridge.path(start, reverse=reverse, steps=steps, generator=draw)
+        rows = rows.double() * self._unit
+        return rows.numpy().reshape(*rows.shape[:2], *far.shape)
 
     def plan(self, a: Any, b: Any) -> np.ndarray:
         """The entropic plan (n, m) between rows a and b under this reference, of total mass 1."""
         reference = self.bridge.reference
-        y = _points(b, self.second) / reference.last_scale
-        return sinkhorn(_points(a, self.first), y, reference.epsilon).matrix().numpy()
+        y = self._points(b, self.second) / reference.last_scale
+        return sinkhorn(self._points(a, self.first), y, reference.epsilon).matrix().numpy()
 
     def curve(
         self, a: Any, b: Any = None, *, reverse: bool = False, levels: int = 32, seed: int = 0
@@ -90,11 +98,11 @@ class BridgeRun:
         b: None takes the ends that the bridge draws for a. Its rate is path KL in nats per unit of
         the far end's signal-to-noise ratio, so that `plan_steps` reads it.
         """
-        x0 = _points(a, self.first)
+        x0 = self._points(a, self.first)
         if b is None:
             x1 = self.bridge.sample(x0, generator=torch.Generator().manual_seed(seed))
         else:
-            x1 = Paired(x0, _points(b, self.second)).b
+            x1 = Paired(x0, self._points(b, self.second)).b
         told = (x1 if reverse else x0) if self.paired else None
         return measure(
             self.bridge.denoiser(reverse=reverse),
@@ -105,11 +113,20 @@ class BridgeRun:
         )
 
     def transport_cost(self, a: Any, *, seed: int = 0) -> float:
-        """Mean |x1 - x0|^2 / 2 of rows a and the ends that the bridge draws for them."""
-        x0 = _points(a, self.first)
+        """Mean |x1 - x0|^2 / 2 of rows a and the ends that the bridge draws for them, divided by
+        `units`."""
+        x0 = self._points(a, self.first)
         draw = torch.Generator().manual_seed(seed)
         x1 = self.bridge.sample(x0, generator=draw)
         return float(0.5 * (x1 - x0).square().sum(1).mean())
+
+    @property
+    def _unit(self) -> Tensor:
+        return torch.as_tensor(self.units or [1.0], dtype=torch.float64)
+
+    def _points(self, x: Any, form: Scaler) -> Tensor:
+        """Rows in the user's units as divided vectors (n, d), float64."""
+        return _points(x, form) / self._unit
 
     def _ends(self, reverse: bool) -> tuple[Scaler, Scaler]:
         return (self.second, self.first) if reverse else (self.first, self.second)
@@ -131,6 +148,7 @@ class BridgeRun:
             "sigma": self.sigma,
             "reference": self.reference,
             "paired": self.paired,
+            "units": self.units,
             "settings": self.bridge.settings(),
             "ends": [self.first.to_json(), self.second.to_json()],
         }
@@ -158,6 +176,7 @@ class BridgeRun:
             ends[0],
             ends[1],
             paired=told["paired"],
+            units=told.get("units"),
         )
 
 
@@ -169,6 +188,7 @@ def bridge(
     sigma: float | None = None,
     reference: str = "brownian",
     paired: bool = False,
+    standardise: bool | None = None,
     steps: int | None = None,
     rounds: int | None = None,
     seed: int = 0,
@@ -176,7 +196,9 @@ def bridge(
 ) -> BridgeRun:
     """Fit a Schrodinger bridge from the law of rows a to that of rows b.
 
-    a, b: whatever `fit` takes; both ends have points of one shape, and stay in the user's units.
+    a, b: whatever `fit` takes; both ends have points of one shape, and rows come back in the
+    user's units. standardise: divide every coordinate by its mean deviation within an end, so that
+    none counts by its unit alone; None does so for tables of columns.
     solver: lightsb (default up to 100 coordinates), dsbm (default above, and of pairs), sf2m, dsb
     (mean matching by regression), gaussian, sinkhorn. sigma: of the reference (default: the mean
     deviation of both ends' coordinates); reference: brownian, ou:pull=P, or a Gaussian process.
@@ -191,6 +213,11 @@ def bridge(
         )
     forms = Scaler.fit(first), Scaler.fit(second)
     x0, x1 = (_points(rows, form) for rows, form in zip((first, second), forms, strict=True))
+    units = None
+    if first.kind == "table" if standardise is None else standardise:
+        spread = (0.5 * (x0.var(0) + x1.var(0))).sqrt()
+        units = torch.where(spread > 0, spread, 1.0)
+        x0, x1 = x0 / units, x1 / units
     name = solver or ("lightsb" if x0.shape[1] <= LIGHT_DIM and not paired else "dsbm")
     if name not in SOLVERS:
         raise InputError(f"no solver is called {name!r}; choose {', '.join(SOLVERS)}")
@@ -201,7 +228,8 @@ def bridge(
     noise = reference_named(reference, sigma)
     coupling = _coupling(name, x0, x1, noise, paired)
     found = _solve(name, coupling, noise, steps, rounds, seed, progress)
-    return BridgeRun(found, name, float(sigma), reference, *forms, paired)
+    own = None if units is None else units.tolist()
+    return BridgeRun(found, name, float(sigma), reference, *forms, paired, own)
 
 
 def _coupling(solver: str, x0: Tensor, x1: Tensor, reference: Reference, paired: bool) -> Coupling:

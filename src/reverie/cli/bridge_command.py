@@ -39,9 +39,11 @@ def _fit(command: flags.Bridge, console: Console) -> int:
     run.save(out)
     page = write_bridge(out, run, first, second, again())
     cost = run.transport_cost(first)
+    unit = "" if run.units is None else " (columns in deviations)"
+    noise = f"{run.reference} reference, sigma {run.sigma:.4g}{unit}"
     text = (
-        f"{out}: a bridge by {run.solver}, sigma {run.sigma:.4g}, {run.reference} reference\n"
-        f"transport cost, mean |x1 - x0|^2 / 2: {cost:.5g}; paths: {page}\n"
+        f"{out}: a bridge by {run.solver}, {noise}\n"
+        f"transport cost, mean |x1 - x0|^2 / 2: {cost:.5g}{unit}; paths: {page}\n"
         f"next: reverie bridge {out} --from FILE --out FILE"
     )
     told = {"run": str(out), "solver": run.solver, "sigma": run.sigma, "transport_cost": cost}

@@ -34,7 +34,8 @@ class Bridge:
     """lightsb (default up to 100 coordinates), dsbm (default above), sf2m, dsb, gaussian or
     sinkhorn."""
     sigma: float | None = None
-    """Noise of the reference (default: the mean deviation of both ends' coordinates)."""
+    """Noise of the reference (default: the mean deviation of both ends' coordinates). Columns of a
+    table are divided by their deviations first."""
     reference: str = "brownian"
     """brownian, ou:pull=1, or a Gaussian process as `fit` takes it."""
     paired: bool = False
