@@ -21,7 +21,7 @@ from reverie.auditing.facts.counted import count_facts
 from reverie.auditing.facts.near import Closest, Pool, near
 from reverie.auditing.facts.row_keys import Keys, agreeing
 from reverie.data import load
-from reverie.data.pictures import FASHION, read_idx
+from reverie.data.idx import FASHION, read_idx
 from timing import paired
 
 SAMPLES, TRAIN, HELD, WIDTH = 1_000_000, 100_000, 10_000, 64

@@ -34,7 +34,7 @@ def call(*arguments):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     path = tmp_path_factory.mktemp("cli") / "run"
-    assert call("fit", "digits", "--out", path, "--n", "200", *SMALL) == 0
+    assert call("fit", "digits", "--out", path, "--n", "200", "--holdout", "300", *SMALL) == 0
     return path
 
 
@@ -189,7 +189,7 @@ def test_plan_for_a_deterministic_sampler(run, tmp_path, capsys):
 
 def test_compare_two_runs(run, tmp_path, capsys):
     other = tmp_path / "other"
-    call("fit", "digits", "--out", other, "--n", "200", *SMALL, "--lr", "1e-5")
+    call("fit", "digits", "--out", other, "--n", "200", "--holdout", "300", *SMALL, "--lr", "1e-5")
     capsys.readouterr()
     assert call("compare", run, other, "--quiet") == 0
     assert "paired" in capsys.readouterr().out

@@ -252,6 +252,8 @@ def test_fit_sample_plan_and_audit(name: str, tmp_path: Path) -> None:
     report = describe(loaded, name, samples=30, sampling_steps=3)
     assert report.verdict is not None
     assert report.verdict.leak is not None
+    if name in PROCESSES and name != "vp":
+        return  # one page of Gaussian noise on vectors is like another, and figures cost most
     html, _ = write_report(tmp_path, "audit", name, [report], [])
     assert loaded.process.clock_label.split()[0] in html.read_text()
 
