@@ -1,7 +1,7 @@
 """The fourteen scenarios of the audit's findings, each on three data sets, as a user gives them.
 
 The tables are those that the benchmark of verdicts shows to every tool: a mixture, breast cancer
-and Adult (wine where Adult is not there), pictures of digits and of clothes. The fast tests hold
+and Adult (where it is there), pictures of digits and of clothes. The fast tests hold
 one case of a scenario and data set; the slow ones all cases of several seeds, at the rates stated.
 """
 
