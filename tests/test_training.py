@@ -141,7 +141,7 @@ fitting.fit(data, out=sys.argv[2], resume=True, steps=int(sys.argv[3]), **{KILLE
 
 
 @pytest.mark.parametrize(
-    ("kills", "steps"), [(3, 100), pytest.param(10, 300, marks=pytest.mark.slow)]
+    ("kills", "steps"), [(3, 60), pytest.param(10, 300, marks=pytest.mark.slow)]
 )
 def test_kill_at_random_moments_ends_with_identical_weights(tmp_path, monkeypatch, kills, steps):
     """SIGKILL at random moments of a fit that saves after every step, then let it finish."""
