@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -38,7 +39,7 @@ class Version:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
 
-    def ask(self, word: str) -> object:
+    def ask(self, word: str) -> Any:
         """The answer to a line; SystemExit with the other side's own words where it fails."""
         process = self.process
         if process.stdin is None or process.stdout is None or process.stderr is None:
@@ -73,9 +74,9 @@ def least(versions: list[Version], names: list[str]) -> dict[str, list[float]]:
     """Least seconds of each workload on both versions, asked in turn."""
     found = {}
     for name in names:
-        first = max(float(v.ask(name)) for v in versions)  # type: ignore[arg-type]
+        first = max(float(v.ask(name)) for v in versions)
         rounds = min(max(3, round(LEAST_SECONDS / max(first, 1e-4))), 60)
-        taken = [[float(v.ask(name)) for v in versions] for _ in range(rounds)]  # type: ignore[arg-type]
+        taken = [[float(v.ask(name)) for v in versions] for _ in range(rounds)]
         found[name] = np.min(taken, 0).tolist()
     return found
 
@@ -88,10 +89,10 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="names of the workloads to time")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as other:
-        ours = sources_of(asked.of, other) if asked.of else HERE.parent / "src"
-        sources = [ours, sources_of(asked.commit, folder)]
+        here = sources_of(asked.of, other) if asked.of else HERE.parent / "src"
+        sources = [here, sources_of(asked.commit, folder)]
         versions = start(sources)
-        names = asked.only or list(versions[0].ask("names"))  # type: ignore[call-overload]
+        names = asked.only or list(versions[0].ask("names"))
         ours, theirs = (v.ask("results") for v in versions)
         stop(versions)
         rounds = []
@@ -109,8 +110,8 @@ def main() -> None:
             f"{np.median(seconds[:, 1]) * 1e3:9.2f}   ratio {np.median(ratio):.3f} "
             f"[{ratio.min():.3f}, {ratio.max():.3f}]{word}"
         )
-    apart = [name for name in ours if ours[name] != theirs.get(name)]  # type: ignore
-    print(f"{len(ours) - len(apart)} of {len(ours)} results are the same bits")  # type: ignore
+    apart = [name for name in ours if ours[name] != theirs.get(name)]
+    print(f"{len(ours) - len(apart)} of {len(ours)} results are the same bits")
     for name in apart:
         print(f"  not the same: {name}")
 

@@ -12,7 +12,7 @@ a deviation. (Frozen at the mean alone, the path KL of the steps is a staircase:
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ from reverie.bridges.reference import Reference
 from reverie.errors import InputError
 
 
-class Bridge(nn.Module):
+class Bridge(nn.Module, ABC):
     """What every solver returns; `reference` is the noise, `dim` the number of coordinates.
 
     Points are vectors (B, dim). Forward paths run from the law a to b, `reverse` ones from b to a.

@@ -20,18 +20,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.optimize import root_scalar
 
 from reverie.auditing.facts.neighbours import nearest
+from reverie.templates import render
 
 NEIGHBOURS = 16
 TWIN = 0.25  # of the median distance between neighbours
 LISTED = 10
 MEASURES = ("alone", "coverage", "dimension", "twins")
 MOST = 20_000  # rows, above which neighbours of all of them cost too much beside the rest
+TABLE = Path(__file__).parent.parent / "risk.html"
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +76,10 @@ class RowRisk:
             f"Rows that stand most alone, which models store first: {named}; {twins:,} of "
             f"{len(self.twins):,} rows have near-twins. A forecast from the data alone."
         )
+
+    def to_html(self) -> str:
+        """The riskiest rows as a table, with what the measures are."""
+        return render(TABLE, risk=self)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values of the riskiest rows."""
