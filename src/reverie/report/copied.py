@@ -15,10 +15,9 @@ if TYPE_CHECKING:
     from reverie.report.page import ModelReport
 
 SHOWN, ROWS, COLUMNS = 12, 6, 16
-COPIES = "Left the sample, right the training record that it copies; what differs is marked."
-CLOSEST = (
-    "Left the sample, right the training record that it comes closest to: no copy is claimed."
-)
+COPIES = "{} the training record that it copies; what differs is marked."
+CLOSEST = "{} the training record that it comes closest to: no copy is claimed."
+BESIDE, BELOW = "Left the sample, right", "Below the sample, above it"  # pictures; rows
 
 
 def copied_picture(model: ModelReport) -> str:
@@ -36,8 +35,10 @@ def copied_picture(model: ModelReport) -> str:
     sources = {r.train_row: r.source_row for r in verdict.records}
     named = [(m, m.train_row if sources.get(m.train_row) is None else sources[m.train_row])
              for m in matches]  # fmt: skip
-    told = {"caption": COPIES if copies else CLOSEST, "pictures": [], "rows": [], "names": []}
-    if model.train.kind == "images" and model.scaler is not None:
+    are_pictures = model.train.kind == "images" and model.scaler is not None
+    caption = (COPIES if copies else CLOSEST).format(BESIDE if are_pictures else BELOW)
+    told = {"caption": caption, "pictures": [], "rows": [], "names": []}
+    if are_pictures:
         told["pictures"] = _pictures(model, named, copies)
     else:
         told |= _table(model, named[:ROWS])
