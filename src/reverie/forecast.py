@@ -23,6 +23,7 @@ from reverie.denoisers import Linear
 from reverie.errors import InputError
 from reverie.processes import GaussianProcess, build
 from reverie.runs.run import Run
+from reverie.templates import Card, Shown
 from reverie.theory import CriticalTime, LinearTheory, spectrum_of
 
 PROCESS = "edm:sigma_min=0.02,sigma_max=40"
@@ -41,8 +42,8 @@ BLIND_SPOTS = (
 )
 
 
-@dataclass(frozen=True, eq=False)
-class Forecast:
+@dataclass(frozen=True, eq=False, repr=False)
+class Forecast(Shown):
     """Predictions of linear theory for one data set; KL per dimension and areas in nats.
 
     curves: "theory train", "theory test", "oracle", and, where measured, "linear train" and
@@ -148,6 +149,23 @@ class Forecast:
             "training loss would collapse onto single rows below sigma = "
             f"{self.collapse.sigma:.3g}."
         )
+
+    def card(self) -> Card:
+        """KL per dimension now and the rows that the budget needs, by how the model is held."""
+        rows = [
+            (how, _nats(self.kl_now[how]), _count(self.needed[how]) if how in self.needed else "")
+            for how in self.kl_now
+        ]
+        header = (f"at N = {self.n:,}", "KL per dimension", f"N for {self.budget:g} nats")
+        return Card(self.sentences()[0], header, rows, self._draw)
+
+    def _draw(self, ax: Any) -> None:
+        ax.loglog(self.sizes, self.kl_plain, label="no weight decay")
+        ax.loglog(self.sizes, self.kl_ridge, label="best weight decay")
+        ax.axhline(self.budget, color="#6b7280", lw=0.8, ls=":")
+        ax.set_xlabel("training rows N")
+        ax.set_ylabel("KL per dimension (nats)")
+        ax.legend(frameon=False, fontsize=8)
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers; infinite needs are null."""

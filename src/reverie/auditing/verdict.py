@@ -27,11 +27,11 @@ from reverie.auditing.wording import (
     sentences,
 )
 from reverie.curve import Leak
-from reverie.templates import render
+from reverie.templates import Card, Shown, render
 
 
-@dataclass(frozen=True, eq=False)
-class Verdict:
+@dataclass(frozen=True, eq=False, repr=False)
+class Verdict(Shown):
     """Outcome of an audit; see `reverie.audit`.
 
     finding: one of `finding.FINDINGS`. fairness: may training and held-out rows be compared.
@@ -111,6 +111,24 @@ class Verdict:
             for r in self.table
         ]
         return "\n".join([*lines, "", *self.sentences(), "", *table])
+
+    def card(self) -> Card:
+        """The finding, what was counted beside held-out rows, size and chance."""
+        effect, facts = self.effect, [f for f in self.facts.facts if f.samples or f.held_rows]
+        rows = [
+            (f.change or f.kind, f"{f.samples:,} of {f.sample_total:,} samples",
+             f"{f.rows:,} training, {f.held_rows:,} held-out rows")
+            for f in facts
+        ]  # fmt: skip
+        rows.append((
+            "nearer to training rows", f"{100 * effect.excess:.1f} points beyond chance",
+            f"95%: {100 * effect.low:.1f} to {100 * effect.high:.1f}",
+        ))  # fmt: skip
+        if self.leak is not None:
+            rows.append(("leak of the model", f"{self.leak.nats:.3g} nats",
+                         f"95%: {self.leak.low:.3g} to {self.leak.high:.3g}"))  # fmt: skip
+        rows.append(("least p-value, corrected", p_text(self.p_joint), "of no dependence"))
+        return Card(f"{self.finding}: {self.headline}", ("what", "samples", "beside"), rows)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, every statistic with its null, interval and p-values."""

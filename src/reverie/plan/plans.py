@@ -36,7 +36,7 @@ from reverie.processes.gaussian import require_gaussian
 DEAD_ZONE = 2.0  # a density plan this many times dearer than the exact program is warned of
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Plan(PlannedSteps):
     """A plan read off a loss curve.
 

@@ -34,7 +34,7 @@ from reverie.processes import Process
 METHODS = ("loss-adaptive", "log-snr", "entropic")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class MeasuredPlan(PlannedSteps):
     """A plan through the nodes of `charges_of`, priced by measured steps.
 

@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 
 from reverie.errors import InputError
+from reverie.templates import Card, Shown
+
+LISTED = 8  # levels that a card shows
 
 
-@dataclass(frozen=True, eq=False)
-class PlannedSteps:
+@dataclass(frozen=True, eq=False, repr=False)
+class PlannedSteps(Shown):
     """K + 1 finite levels from noise to data; a sampler appends the last denoise itself.
 
     u: (K + 1,) or (K + 1, J) clock values, increasing. t: (K + 1,) process times, or None where no
@@ -74,3 +77,28 @@ class PlannedSteps:
             "t": None if self.t is None else self.t.tolist(),
             "excess_nats": self.excess,
         }
+
+    def card(self) -> Card:
+        """What it adds, and its first and last levels."""
+        places = [int(k) for k in range(self.steps + 1)]
+        if len(places) > LISTED:
+            places = [*places[: LISTED // 2], -1, *places[-LISTED // 2 :]]
+        amount = ", ".join(f"{value:.3g} in {clock}" for clock, value in self.excesses.items())
+        answer = f"Plan of {self.steps} steps, {self.name}: its steps add {amount}."
+        rows = [self._listed(k) if k >= 0 else ("...",) * 3 for k in places]
+        if self.warning:
+            answer += f" Beware: {self.warning}."
+        return Card(answer, ("level", "clock u", "time t"), rows, self._draw)
+
+    def _listed(self, k: int) -> tuple[str, str, str]:
+        clocks = ", ".join(f"{value:.4g}" for value in np.atleast_1d(self.u[k]))
+        return f"{k}", clocks, "" if self.t is None else f"{float(self.t[k]):.4g}"
+
+    def _draw(self, ax: Any) -> None:
+        """Its levels as ticks along the clock."""
+        level = self.u.reshape(len(self.u), -1)
+        ax.plot(level.mean(1), np.arange(len(level)), "o-", ms=3, lw=1, color="#1d4ed8")
+        if (level > 0).all():
+            ax.set_xscale("log")
+        ax.set_xlabel("information clock u (noisy to clean)")
+        ax.set_ylabel("level of the plan")

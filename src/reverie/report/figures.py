@@ -18,6 +18,8 @@ from reverie.plan import AnyPlan
 from reverie.runs.ranking import Ranking
 from reverie.runs.sweeps import Line
 from reverie.runs.watch import Reading
+from reverie.templates import axes
+from reverie.templates import svg as svg
 
 STYLES = {
     "train": ("model on training rows", dict(color="#c2410c", lw=1.8)),
@@ -33,7 +35,7 @@ STYLES = {
 
 def curves_figure(curves: dict[str, LossCurve]) -> str:
     """All standard curves on one axis, the leak shaded; returns SVG text."""
-    figure, ax = _axes(6.4, 3.9)
+    figure, ax = axes(6.4, 3.9)
     _draw_curves(ax, curves)
     return svg(figure)
 
@@ -52,10 +54,10 @@ def _draw_curves(ax: Any, curves: dict[str, LossCurve]) -> None:
     if top > 0:
         ax.set_ylim(0, 1.25 * top)
     ax.legend(loc="upper left", frameon=False, fontsize=8)
-    _name_axes(ax, next(iter(curves.values())))
+    _nameaxes(ax, next(iter(curves.values())))
 
 
-def _name_axes(ax: Any, curve: LossCurve) -> None:
+def _nameaxes(ax: Any, curve: LossCurve) -> None:
     clock = "signal-to-noise ratio" if curve.process is None else curve.process.clock_label
     short = clock.removesuffix(" ratio")
     ax.set_ylabel(f"nats per e-fold of {short}" if curve.is_log else "nats per unit")
@@ -78,7 +80,7 @@ def curves_picture(named: dict[str, dict[str, LossCurve]], path: Path) -> Path:
 
 def calibration_figure(found: Calibration) -> str:
     """The curve before and after calibration, and the reference's; returns SVG text."""
-    figure, ax = _axes(6.4, 3.2)
+    figure, ax = axes(6.4, 3.2)
     held, guess = found.held_out, found.reference
     found.before.plot(ax, label="model", color="#c2410c", lw=1.8)
     guess.plot(ax, label=f"reference ({found.kind})", color="#047857", lw=1.2, ls="-.")
@@ -87,13 +89,13 @@ def calibration_figure(found: Calibration) -> str:
     top = max(float(curve.per_fold[1].max()) for curve in (held, guess))
     ax.set_ylim(0, 1.5 * top)
     ax.legend(loc="upper left", frameon=False, fontsize=8)
-    _name_axes(ax, held)
+    _nameaxes(ax, held)
     return svg(figure)
 
 
 def plan_figure(plan: AnyPlan) -> str:
     """The model's curve with the staircase of a plan over it; returns SVG text."""
-    figure, ax = _axes(6.4, 3.2)
+    figure, ax = axes(6.4, 3.2)
     curve = plan.curve
     grid = np.geomspace if curve.is_log else np.linspace
 
@@ -114,29 +116,9 @@ def plan_figure(plan: AnyPlan) -> str:
         ax.set_xscale("log")
     ax.set_ylim(0, None)
     ax.legend(loc="upper left", frameon=False, fontsize=8)
-    _name_axes(ax, curve)
+    _nameaxes(ax, curve)
     ax.set_title(f"{plan.name}, {plan.steps} steps", fontsize=9)
     return svg(figure)
-
-
-def _axes(width: float, height: float) -> tuple[Any, Any]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    ax = figure.add_subplot()
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.tick_params(labelsize=8)
-    return figure, ax
-
-
-def svg(figure: Any) -> str:
-    import matplotlib as mpl
-
-    file = io.StringIO()
-    with mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": "reverie"}):
-        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": "reverie"})
-    text = file.getvalue()
-    return text[text.index("<svg") :]
 
 
 def png_data(values: np.ndarray, scaler: Scaler) -> list[str]:
@@ -162,7 +144,7 @@ FORECAST_STYLES = {
 
 def forecast_curves_figure(curves: dict[str, LossCurve]) -> str:
     """Predicted, measured and (when given) a network's curves on one axis; returns SVG text."""
-    figure, ax = _axes(6.4, 3.9)
+    figure, ax = axes(6.4, 3.9)
     for key, (label, style) in FORECAST_STYLES.items():
         if key in curves:
             curves[key].plot(ax, label=label, **style)
@@ -175,7 +157,7 @@ def forecast_curves_figure(curves: dict[str, LossCurve]) -> str:
 
 def spectrum_figure(spectrum: np.ndarray) -> str:
     """Eigenvalues of the data's covariance against their rank; returns SVG text."""
-    figure, ax = _axes(6.4, 2.8)
+    figure, ax = axes(6.4, 2.8)
     ax.loglog(np.arange(1, len(spectrum) + 1), spectrum, color="#1d4ed8", lw=1.5, marker=".", ms=3)
     ax.set_xlabel("rank")
     ax.set_ylabel("variance, standardised")
@@ -186,7 +168,7 @@ def kl_figure(
     sizes: np.ndarray, plain: np.ndarray, ridge: np.ndarray, budget: float, n: int, dim: int
 ) -> str:
     """KL per dimension against N, with the budget and today's N; returns SVG text."""
-    figure, ax = _axes(6.4, 3.2)
+    figure, ax = axes(6.4, 3.2)
     shown = np.isfinite(plain)
     ax.loglog(sizes[shown], plain[shown], color="#c2410c", lw=1.6, label="no weight decay (exact)")
     ax.loglog(sizes, ridge, color="#1d4ed8", lw=1.6, label="best weight decay (asymptotic)")
@@ -219,7 +201,7 @@ def sweep_figure(lines: list[Line]) -> str:
 
     Returns SVG text.
     """
-    figure, ax = _axes(6.4, 3.6)
+    figure, ax = axes(6.4, 3.6)
     for index, line in enumerate(lines):
         colour = LINE_COLOURS[index % len(LINE_COLOURS)]
         _draw_shares(

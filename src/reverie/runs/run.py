@@ -14,10 +14,11 @@ from reverie.runs.export import export
 from reverie.runs.folder import Fitted
 from reverie.runs.given import as_given
 from reverie.runs.readings import SAMPLE_STEPS, audit_run, draw, sampling_plan, standard_curves
+from reverie.templates import Card, Shown
 
 
-@dataclass(eq=False)
-class Run(Fitted):
+@dataclass(eq=False, repr=False)
+class Run(Shown, Fitted):
     """A fitted model with its data and curves; load one with `Run.load(folder)`."""
 
     @property
@@ -59,3 +60,26 @@ class Run(Fitted):
         such model (only `unet` runs do), and when `folder` exists and is not empty.
         """
         return export(self, Path(folder), license)
+
+    def card(self) -> Card:
+        """Its data and step, and the areas and leak of its curves where they are measured."""
+        answer = (
+            f"Run on {self.train.source}: {len(self.train):,} training and "
+            f"{len(self.holdout):,} held-out rows, {self.config.network} on "
+            f"{self.config.process}, step {self.step:,}"
+            f"{f' ({self.stopped})' if self.stopped else ''}."
+        )
+        rows = [
+            (f"area on {key}", f"{curve.area():.4g} nats") for key, curve in self.curves.items()
+        ]
+        if {"train", "holdout"} <= set(self.curves):
+            rows.append(("leak", str(self.curves["train"].leak(self.curves["holdout"]))))
+        return Card(
+            answer, ("reading", "value") if rows else (), rows, self._draw if rows else None
+        )
+
+    def _draw(self, ax: Any) -> None:
+        for key in ("train", "holdout"):
+            if key in self.curves:
+                self.curves[key].plot(ax, label=f"model on {key} rows")
+        ax.legend(frameon=False, fontsize=8)

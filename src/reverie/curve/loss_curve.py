@@ -9,51 +9,25 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-import torch
 from scipy.interpolate import PchipInterpolator
 from scipy.optimize import isotonic_regression
 
-from reverie.denoisers import Denoiser, condition_rows, evaluating
-from reverie.denoisers.rates import Moments, block_rows, level_rates, variance_of_rows
-from reverie.denoisers.rates import as_points as as_points
-from reverie.denoisers.rates import level_times as level_times
+from reverie.curve.gap import Z95, Gap, Leak
 from reverie.errors import InputError
 from reverie.processes import Process
+from reverie.templates import Card, Shown
 
 GAUSS_NODES, GAUSS_WEIGHTS = np.polynomial.legendre.leggauss(6)
-Z95 = 1.959964
-APPROXIMATE = " (approximate: the area under this noise's curve is no information)"
 
 
-@dataclass(frozen=True)
-class Gap:
-    """Difference in nats of the areas under two curves, up to the clock value `level`."""
-
-    nats: float
-    stderr: float
-    low: float  # ends of the 95% interval
-    high: float
-    level: float  # the clock up to which it is counted
-    clock: str = "signal-to-noise ratio"  # what the clock is
-    approximate: bool = False  # the area of this noise is no information
-
-    def __str__(self) -> str:
-        text = f"{self.nats:.3g} nats [{self.low:.3g}, {self.high:.3g}] up to u = {self.level:.3g}"
-        return f"{text}{APPROXIMATE}" if self.approximate else text
-
-
-class Leak(Gap):
-    """How many nats better a model knows its training points than fresh ones, up to `level`."""
-
-
-@dataclass(frozen=True, eq=False)
-class LossCurve:
+@dataclass(frozen=True, eq=False, repr=False)
+class LossCurve(Shown):
     """A measured or exact loss curve; `u` strictly increases (towards clean data).
 
     u, rate: (L,), or (L, J) for J clocks. stderr: like rate, of the mean over samples. covariance:
@@ -335,65 +309,18 @@ class LossCurve:
         ax.set_ylabel("nats per e-fold of u" if self.is_log else "nats per unit of u")
         return ax
 
-
-@torch.no_grad()
-def measure(
-    denoiser: Denoiser,
-    data: torch.Tensor | np.ndarray,
-    levels: int | Sequence[float] | np.ndarray = 64,
-    *,
-    generator: torch.Generator | None = None,
-    batch_size: int = 1024,
-    keep_samples: bool = False,
-    condition: Any = None,
-    label: str = "",
-    progress: Callable[[int, int], None] | None = None,
-) -> LossCurve:
-    """Measure the loss curve of `denoiser` on `data` (n, *shape), an array or a tensor.
-
-    levels: how many equal strata of log-SNR over the process's range, or clock values. Every row
-    is noised at every level with one antithetic pair. `condition` (n, ...) goes row by row, or is
-    one row for all: the areas without it and with it differ by I(x; condition). The rows stream
-    through in blocks of `batch_size`; with `keep_samples` the rates (n, L) are kept.
-    Returns a LossCurve in nats per unit of clock, summed over dimensions, with standard errors
-    over rows; the label says so where the area is no information (`Process.area_exact`). Raises
-    InputError on no rows or values that are not finite.
-    """
-    process = denoiser.process
-    data = as_points(denoiser, data)
-    if len(data) == 0:
-        raise InputError("a loss curve needs at least one row of data")
-    process.space.check(data)
-    condition = condition_rows(condition, len(data), data)
-    times = level_times(process, levels)
-    clock = process.clock(torch.as_tensor(times)).numpy()
-    weights = LossCurve(clock, np.ones_like(clock)).weights
-    single, shares, kept = Moments(cross=False), Moments(cross=True), []
-    batch_size = min(batch_size, block_rows(process, data))
-    for start in range(0, len(data), batch_size):
-        rows = data[start : start + batch_size]
-        extra = None if condition is None else condition[start : start + batch_size]
-        with evaluating(denoiser):
-            rates = level_rates(denoiser, rows, times, extra, generator)
-        single.add(rates.reshape(len(rates), -1))
-        shares.add((rates * weights).reshape(len(rates), len(times), -1).sum(2))
-        if keep_samples:
-            kept.append(rates.astype(np.float32))
-        if progress is not None:
-            progress(min(start + batch_size, len(data)), len(data))
-    n = single.count
-    scale = 1 / (n * max(n - 1, 1))
-    stderr = np.sqrt(single.scatter * scale).reshape(clock.shape) if n > 1 else None
-    return LossCurve(
-        clock,
-        single.mean.reshape(clock.shape),
-        stderr,
-        process,
-        times,
-        shares.scatter * scale if n > 1 else None,
-        np.concatenate(kept) if kept else None,
-        math.prod(data.shape[1:]),
-        n,
-        label if process.area_exact else f"{label}{APPROXIMATE}".strip(),
-        variance_of_rows(data) if process.gaussian is not None else None,
-    )
+    def card(self) -> Card:
+        """Its area and its height at five levels."""
+        error = self.area_stderr()
+        rows = "" if self.count is None else f" of {self.count:,} rows"
+        spread = "" if error is None else f" +- {error:.2g}"
+        picked = np.unique(np.linspace(0, len(self.u) - 1, 5).round().astype(int))
+        place, height = self.per_fold
+        unit = "nats per e-fold" if self.is_log else "nats per unit"
+        return Card(
+            f"Loss curve{rows}{self.label and f', {self.label}'}: {self.area():.4g}{spread} nats, "
+            f"{len(self.u)} levels.",
+            ("clock u", unit),
+            [(f"{place[i]:.3g}", f"{height[i]:.4g}") for i in picked],
+            self.plot,
+        )
