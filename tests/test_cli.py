@@ -393,3 +393,39 @@ def test_the_installed_command_names_a_function():
     named = tomllib.loads((root / "pyproject.toml").read_text())
     module, function = named["project"]["scripts"]["reverie"].split(":")
     assert getattr(import_module(module), function) is main
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_knows_every_command(shell, capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["completion", shell])
+    script = capsys.readouterr().out
+    assert left.value.code in (0, None)
+    assert all(name in script for name in ("audit", "predict", "doctor", "--fail-on"))
+
+
+def test_doctor_tells_versions_and_what_is_missing(capsys, monkeypatch):
+    from importlib import metadata
+
+    from reverie.cli import doctor
+
+    known = metadata.version
+
+    def without(name):
+        if name == "pyarrow":
+            raise metadata.PackageNotFoundError(name)
+        return known(name)
+
+    monkeypatch.setattr(doctor.metadata, "version", without)
+    with pytest.raises(SystemExit) as left:
+        main(["doctor"])
+    said = capsys.readouterr().out
+    assert left.value.code == 0
+    assert f"torch           {known('torch')}" in said
+    assert "pyarrow         missing" in said
+    assert re.search(r"pip install 'reverie\[\S*tables", said)
+    with pytest.raises(SystemExit):
+        main(["doctor", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert found["packages"]["tables"] == {"pyarrow": None}
+    assert found["devices"][0] == "cpu"

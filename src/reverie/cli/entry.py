@@ -28,14 +28,9 @@ def main(arguments: list[str] | None = None) -> None:
     if typed in (["--version"], ["-V"]):
         print(f"reverie {__version__}")
         sys.exit(0)
-    command: Any = tyro.cli(
-        flags.Command,  # type: ignore[arg-type]
-        prog="reverie",
-        description="Diffusion models, and the loss curve that tells whether they copy their "
-        "training data, and how many steps they need. `reverie --version` tells which this is.",
-        args=_joined(sys.argv[1:] if arguments is None else arguments),
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
+    command = parsed(_joined(list(typed)))
+    if isinstance(command, flags.Completion):  # tyro prints the script and leaves
+        parsed(["--tyro-print-completion", command.shell])
     # here, so that help and a wrong flag need no torch
     from reverie.cli import (
         audit_commands,
@@ -43,6 +38,7 @@ def main(arguments: list[str] | None = None) -> None:
         commands,
         console,
         describe,
+        doctor,
         rank_command,
     )
 
@@ -60,6 +56,7 @@ def main(arguments: list[str] | None = None) -> None:
         flags.Bridge: bridge_command.bridge,
         flags.Demo: commands.demo,
         flags.Reproduce: commands.reproduce,
+        flags.Doctor: doctor.doctor,
     }[type(command)]
     console.TYPED[:] = ["reverie", *typed]
     try:
@@ -86,6 +83,18 @@ def main(arguments: list[str] | None = None) -> None:
         )
         code = 3
     sys.exit(code)
+
+
+def parsed(arguments: list[str]) -> Any:
+    """The command that the arguments spell; SystemExit with 2 where they spell none."""
+    return tyro.cli(
+        flags.Command,  # type: ignore[arg-type]
+        prog="reverie",
+        description="Diffusion models, and the loss curve that tells whether they copy their "
+        "training data, and how many steps they need. `reverie --version` tells which this is.",
+        args=arguments,
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
 
 
 def _joined(arguments: list[str]) -> list[str]:

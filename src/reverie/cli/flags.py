@@ -12,6 +12,8 @@ import tyro
 from reverie.cli.bridge_flags import Bridge as Bridge
 from reverie.cli.common_flags import Common as Common
 from reverie.cli.common_flags import OfRun as OfRun
+from reverie.cli.doctor_flags import Completion as Completion
+from reverie.cli.doctor_flags import Doctor as Doctor
 from reverie.cli.rank_flags import Rank as Rank
 from reverie.cli.reads import Reads
 from reverie.reproduce import RESULTS
@@ -361,6 +363,8 @@ Command = (
     | _named(Bridge, "bridge")
     | _named(Demo, "demo")
     | _named(Reproduce, "reproduce")
+    | _named(Doctor, "doctor")
+    | _named(Completion, "completion")
 )
 
 
