@@ -1,3 +1,4 @@
+import html
 import html.parser
 import json
 import re
@@ -5,14 +6,19 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from reverie import fit
+from reverie.cli import main
 from reverie.cli.demo import describe, run_demo
 from reverie.data import Dataset
+from reverie.forecast import predict
 from reverie.report import ModelReport, write_report
+from reverie.report.forecasts import write_forecast
+from reverie.report.glossary import GLOSSARY
 
 VOID = {"meta", "img", "br", "path", "use", "link", "input"}
 
@@ -79,27 +85,33 @@ def test_pages_of_tables_and_partial_reports(tmp_path):
     assert "&lt;c&gt;" in path.read_text()
 
 
-def test_a_browser_draws_the_page(page, tmp_path):
-    """Headless Chromium: the page is drawn, and not blank."""
+@pytest.fixture(scope="module")
+def browse(tmp_path_factory):
+    """Open a page in headless Chromium, 420 pixels wide; returns what it prints."""
     browser = shutil.which("chromium") or shutil.which("chromium-browser")
     if browser is None:
         pytest.skip("no Chromium on this machine")
-    picture, narrow = tmp_path / "page.png", tmp_path / "narrow.html"
+    profile = tmp_path_factory.mktemp("profile")
     flags = (
         "--headless --no-sandbox --disable-gpu --no-first-run --disable-sync "
         "--disable-background-networking --disable-component-update --window-size=420,1600"
     )
-    told = "document.title = document.documentElement.scrollWidth + ' of ' + innerWidth"
-    html = (page / "report.html").read_text()
-    narrow.write_text(html.replace("</body>", f"<script>{told}</script></body>"))
 
-    def browse(path, flag):
+    def open_page(path, *more):
         return subprocess.run(
-            [browser, *flags.split(), f"--user-data-dir={tmp_path / 'profile'}", flag,
-             path.as_uri()],
+            [browser, *flags.split(), f"--user-data-dir={profile}", *more, path.as_uri()],
             check=True, capture_output=True, timeout=120, text=True,
         ).stdout  # fmt: skip
 
+    return open_page
+
+
+def test_a_browser_draws_the_page(page, browse, tmp_path):
+    """The page is drawn, not blank, and no wider than a small screen."""
+    picture, narrow = tmp_path / "page.png", tmp_path / "narrow.html"
+    told = "document.title = document.documentElement.scrollWidth + ' of ' + innerWidth"
+    text = (page / "report.html").read_text()
+    narrow.write_text(text.replace("</body>", f"<script>{told}</script></body>"))
     browse(page / "report.html", f"--screenshot={picture}")
     found = re.search(r"<title>(\d+) of (\d+)</title>", browse(narrow, "--dump-dom"))
     assert found is not None
@@ -144,3 +156,45 @@ def test_a_small_demo_reproduces_itself(tmp_path, monkeypatch):
     one, two = (json.loads((tmp_path / n / "report.json").read_text())["models"] for n in "ab")
     assert len(one) == 2
     assert one[1] == two[0]
+
+
+def violations(browse, path, tmp_path):
+    """What axe-core finds in a page, its folded parts open: (impact, rule, first element)."""
+    axe = pytest.importorskip(
+        "axe_core_python", reason="needs axe-core (pip install reverie[dev])"
+    )
+    source = (Path(axe.__file__).parent / "axe.min.js").read_text()
+    asked = (
+        "document.querySelectorAll('details').forEach(d => d.open = true);"
+        "axe.run().then(r => { const p = document.createElement('pre'); p.id = 'axe';"
+        "p.textContent = JSON.stringify(r.violations.map(v => [v.impact, v.id, v.nodes[0].html]));"
+        "document.body.append(p) })"
+    )
+    asking = tmp_path / f"axe-{path.name}"
+    scripts = f"<script>{source}</script><script>{asked}</script></body>"
+    asking.write_text(path.read_text().replace("</body>", scripts))
+    drawn = browse(asking, "--dump-dom", "--virtual-time-budget=20000")
+    found = re.search(r'<pre id="axe">(.*?)</pre>', drawn, re.DOTALL)
+    assert found is not None, "axe-core did not answer"
+    return json.loads(html.unescape(found[1]))
+
+
+def test_pages_have_no_serious_fault_of_access(page, browse, tmp_path):
+    run = fit("wine", steps=3, width=8, out=tmp_path / "run")
+    write_forecast(tmp_path, predict(run.train_values, n=50), "reverie predict wine")
+    with pytest.raises(SystemExit):
+        main(["plan", str(run.path), "--steps", "3", "--quiet"])
+    pages = [page / "report.html", tmp_path / "predict.html", tmp_path / "run/plan.html"]
+    for path in pages:
+        faults = violations(browse, path, tmp_path)
+        assert [f for f in faults if f[0] in ("serious", "critical")] == [], path
+        assert path.stat().st_size < 1_500_000
+
+
+def test_words_on_a_page_are_those_that_it_uses(page):
+    text = (page / "report.html").read_text()
+    told = re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", text)
+    assert {"leak", "nat", "memoriser", "null"} <= {html.unescape(word) for word, _ in told}
+    body = html.unescape(text[: text.index('<details class="words">')]).lower()
+    assert all(html.unescape(word) in body for word, _ in told)
+    assert all(len(meaning.split()) < 30 for meaning in GLOSSARY.values())

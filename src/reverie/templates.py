@@ -47,7 +47,9 @@ def svg(figure: Any) -> str:
     with mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": "reverie"}):
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": "reverie"})
     text = file.getvalue()
-    return text[text.index("<svg") :]
+    named = [(ax.get_ylabel(), ax.get_xlabel()) for ax in figure.axes]
+    label = "; ".join(f"{y} against {x}" for y, x in named if x and y) or "figure"
+    return f'<svg role="img" aria-label="{escape(label)}"' + text[text.index("<svg") + 4 :]
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,7 @@ from reverie.cli.doctor_flags import Doctor
 from reverie.cli.flags import print_result
 
 META = ("all", "dev")  # extras that name other extras
-REQUIREMENT = re.compile(
-    r"([A-Za-z0-9_.-]+)(?:\[[^\]]*\])?([^;]*)(?:;.*extra == ['\"](\w+)['\"])?"
-)
+REQUIREMENT = re.compile(r"([\w.-]+)(?:\[[^\]]*\])?([^;]*)(?:;.*extra == ['\"](\w+)['\"])?")
 
 
 def doctor(command: Doctor, console: Console) -> int:

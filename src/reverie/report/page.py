@@ -83,7 +83,7 @@ def write_report(
         "page.html",
         title=title,
         models=[_view(model) for model in models],
-        reproduce=reproduce,
+        again="\n".join(reproduce),
         versions=_versions(),
     )
     data = {
