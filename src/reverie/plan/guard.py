@@ -292,4 +292,6 @@ def _where(curve: LossCurve, levels: np.ndarray) -> str:
         return f"{mostly}{noisy} {name} = {place(last)}"
     if last == end and first > 0:
         return f"{mostly}{clean} {name} = {place(first)}"
+    if first == last:
+        return f"at {name} = {place(first)}"
     return f"{mostly}between {name} = {place(first)} and {place(last)}"

@@ -34,6 +34,7 @@ NUMBERS = 2**28  # of standardised pool pictures
 COMPONENTS, FIT = 48, 2000
 CANDIDATES = 8
 MARGIN, LEAST = 0.75, 0.5  # and the least correlation
+LEVEL = 0.01  # of the one comparison with held-out rows, all changes together
 BLOCK = 512  # pictures changed at a time
 PROBES, WORK = 1000, 1.5e10  # pool rows taken out, and the products they may cost
 
@@ -118,7 +119,7 @@ def changed_pictures(
     return [
         Fact(
             "changed picture", _commonest(names), len(ours), len(drawn), len(rows), n, theirs, m,
-            sure=sure, beyond=sure or beyond_held(len(rows), n, theirs, m),
+            sure=sure, beyond=sure or beyond_held(len(rows), n, theirs, m, LEVEL),
             train_rows=rows, sample_rows=left[ours], records=records, expected=expected,
             probes=probed, probe_total=len(probes),
         )

@@ -103,16 +103,19 @@ class Fact:
         }
 
 
-def beyond_held(rows: int, total: int, held_rows: int, held_total: int) -> bool:
+def beyond_held(
+    rows: int, total: int, held_rows: int, held_total: int, level: float = LEVEL
+) -> bool:
     """Is the rate of training rows surely over LEANING times that of held-out rows?
 
-    Given rows + held_rows hits, the training rows among them are binomial at that ratio (Clopper
-    and Pearson's bound on the ratio of two rates); without held-out rows nothing is.
+    level: of the comparison; LEVEL where several counts of a kind are looked at. Given rows +
+    held_rows hits, the training rows among them are binomial at that ratio (Clopper and Pearson's
+    bound on the ratio of two rates); without held-out rows nothing is.
     """
     if rows == 0 or held_total == 0:
         return False
     share = LEANING * total / (LEANING * total + held_total)
-    return bool(stats.binom.sf(rows - 1, rows + held_rows, share) <= LEVEL)
+    return bool(stats.binom.sf(rows - 1, rows + held_rows, share) <= level)
 
 
 def beyond_chance(rows: int, expected: float, looks: int = 1) -> bool:

@@ -1,0 +1,49 @@
+"""Type a page of the documentation as it stands: its python in one namespace, its shell lines."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from reverie.cli import main
+
+BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+def run_page(page: Path) -> int:
+    """Run every block of `page` in the working directory; returns how many there were.
+
+    Python blocks share a namespace. Lines of `reverie ...` run in this process and must exit with
+    0; others in a shell. A block that is not to be run is a ```text block.
+    """
+    space: dict[str, object] = {"__name__": f"page_{page.stem}"}
+    count = 0
+    for language, text in BLOCK.findall(page.read_text()):
+        count += 1
+        if language == "python":
+            exec(compile(text, f"{page.name}, block {count}", "exec"), space)
+            continue
+        for line in text.replace("\\\n", " ").splitlines():
+            _type(line)
+    return count
+
+
+def _type(line: str) -> None:
+    words = shlex.split(line, comments=True)
+    if not words:
+        return
+    if words[0] != "reverie":
+        subprocess.run(line, shell=True, check=True)
+        return
+    try:
+        main(words[1:])
+    except SystemExit as left:
+        assert left.code in (0, None), f"{line} exited with {left.code}"
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        print(f"{name}: {run_page(Path(name).resolve())} blocks", flush=True)
