@@ -41,6 +41,13 @@ class Brownian(Process):
     A step's charge is that of the tangent normal laws of `reverse`: exact in the limit of short
     steps and on flat space, so `steps_exact` is False. Raises InputError on bad durations, and on
     a prior where the law is uniform.
+
+    >>> from reverie.processes import Brownian
+    >>> from reverie.spaces import Sphere
+    >>> process = Brownian(Sphere(2))
+    >>> x = process.sample_prior(4)  # uniform on the sphere
+    >>> x.shape, process.clock(0.5).round().tolist()  # u = 1 / tau
+    (torch.Size([4, 3]), [38.0])
     """
 
     space: Manifold
