@@ -40,6 +40,13 @@ class Particles:
     ess: effective sample size at each of the K + 1 levels, before any resampling there.
     log_evidence: log of the unbiased estimate of p(y), in nats. ancestors: how many of the first
     particles have descendants among the points.
+
+    >>> import torch
+    >>> from reverie.inverse import Particles
+    >>> points, weights = torch.tensor([[0.0], [1.0]]), torch.tensor([0.75, 0.25]).log()
+    >>> particles = Particles(points, weights, torch.ones(3), log_evidence=-1.2, ancestors=2)
+    >>> particles.draw(8, torch.Generator().manual_seed(0)).mean()
+    tensor(0.2500)
     """
 
     points: Tensor
