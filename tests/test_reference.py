@@ -44,7 +44,7 @@ def public() -> dict[str, object]:
         if not room.ispkg:
             continue
         module = importlib.import_module(f"reverie.{room.name}")
-        for name in {*dir(module), *getattr(module, "__all__", ())}:
+        for name in sorted({*dir(module), *getattr(module, "__all__", ())}):
             one = getattr(module, name)
             if not name.startswith("_") and (inspect.isclass(one) or inspect.isfunction(one)):
                 add(f"reverie.{room.name}.{name}", one)

@@ -30,7 +30,15 @@ COSTLY_DIMENSION_ROWS = 8  # of a U-Net
 def describe(
     run: Run, name: str, about: str = "", *, samples: int = 2000, steps: int = 10, **audit: Any
 ) -> ModelReport:
-    """Measure, plan and audit a run: everything a page shows of it."""
+    """Measure, plan and audit a run: everything a page shows of it.
+
+    >>> from reverie import fit
+    >>> from reverie.report import describe
+    >>> run = fit("wine", steps=3, width=8, depth=1)
+    >>> found = describe(run, "wine", samples=50, steps=3)
+    >>> found.n, found.plan.steps, found.verdict.sizes["samples"]
+    (89, 3, 50)
+    """
     if not run.curves:
         standard_curves(run)
     plan, needed = _planned(run, steps)
