@@ -26,6 +26,15 @@ class EntropicPair(Coupling):
 
     rotated: each B_k has axes of its own, at random (a mixture of diagonal ones can then only come
     near the plan); else all are diagonal.
+    Source: Gushchin, Kolesov, Mokrov, Karpikova, Spiridonov, Burnaev & Korotin 2023.
+
+    >>> import torch
+    >>> from reverie.bridges import EntropicPair
+    >>> pair = EntropicPair(2, epsilon=1.0)
+    >>> x0, x1 = pair.sample(100, generator=torch.Generator().manual_seed(0))
+    >>> mean, covariance = pair.moments(x0)
+    >>> x1.shape, mean.shape, covariance.shape
+    (torch.Size([100, 2]), torch.Size([100, 2]), torch.Size([100, 2, 2]))
     """
 
     def __init__(

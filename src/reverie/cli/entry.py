@@ -23,7 +23,15 @@ from reverie.errors import InputError
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point of `reverie`; raises SystemExit with the documented codes."""
+    """Entry point of `reverie`; raises SystemExit with the documented codes.
+
+    >>> from reverie.cli import main
+    >>> try:
+    ...     main(["audit", "--train", "nowhere.csv", "--holdout", "nowhere.csv", "--quiet"])
+    ... except SystemExit as left:
+    ...     print(left.code)  # bad input; the sentence goes to the standard error
+    2
+    """
     typed = sys.argv[1:] if arguments is None else arguments
     if typed in (["--version"], ["-V"]):
         print(f"reverie {__version__}")
