@@ -7,23 +7,25 @@ offers. The examples themselves are run by `pytest --doctest-modules src/reverie
 from __future__ import annotations
 
 import ast
+import doctest
 import importlib
 import inspect
 import pkgutil
 import re
-import textwrap
 from functools import cache
-
-import pytest
+from pathlib import Path
+from typing import Any
 
 import reverie
 
 # names that are not documented yet; each must still lack something, so the set can only shrink
 TO_DO: set[str] = set()
 ARRAYS = re.compile(r"\b(Tensor|ndarray|NDArray|ArrayLike)\b")
-SIZE = r"[A-Za-z0-9_*'+\-/ ]+"
-SHAPE = re.compile(rf"\((\)|{SIZE},\)|{SIZE}(, *{SIZE})+\))")
-SENTENCE = re.compile(r"^\S.*[.:;]$|^\S.*\.\)$")
+SIZE = r"(?:\*?\w+(?:\.\w+)?(?: ?(?:[-+*/]|or) ?\w+)*|\.\.\.)"
+# (n, d), (B, *shape), (L,), (*shape), ()
+SHAPE = re.compile(rf"\((?:|\*\w+|{SIZE},|{SIZE}(?:, {SIZE})+)\)")
+MAKERS = "__init__", "__post_init__", "__new__", "__call__"
+SENTENCE = re.compile(r"\S.*[.:;?]\)?$")
 
 
 @cache
@@ -49,3 +51,86 @@ def public() -> dict[str, object]:
             if not name.startswith("_") and (inspect.isclass(one) or inspect.isfunction(one)):
                 add(f"reverie.{room.name}.{name}", one)
     return dict(found.values())
+
+
+@cache
+def tree_of(path: str) -> ast.Module:
+    return ast.parse(Path(path).read_text())
+
+
+def code_of(one: object) -> list[ast.AST]:
+    """A function as it is written, or the methods that make an object of a class."""
+    one = inspect.unwrap(one)  # type: ignore[arg-type]
+    node: Any = tree_of(str(inspect.getsourcefile(one)))
+    for part in one.__qualname__.split("."):  # the last of overloads
+        node = [n for n in node.body if getattr(n, "name", None) == part][-1]
+    if not inspect.isclass(one):
+        return [node]
+    return [method for method in node.body if getattr(method, "name", "") in MAKERS]
+
+
+def raises_input_error(one: object) -> bool:
+    """Whether `raise InputError` stands in the source itself."""
+    raised = (n.exc for code in code_of(one) for n in ast.walk(code) if isinstance(n, ast.Raise))
+    return any(
+        isinstance(e, ast.Call) and getattr(e.func, "id", "") == "InputError" for e in raised
+    )
+
+
+def parameters_of(one: object) -> list[inspect.Parameter]:
+    try:
+        return list(inspect.signature(one).parameters.values())  # type: ignore[arg-type]
+    except ValueError:  # made by nobody's hand, as errors and typed dictionaries
+        return []
+
+
+def lacks(one: object) -> list[str]:
+    """What the docstring of a public name lacks."""
+    text = inspect.getdoc(one) if one.__doc__ else None
+    if not text:
+        return ["a docstring"]
+    found = []
+    first = text.splitlines()[0]
+    if not SENTENCE.match(first):
+        found.append(f"a first line that is a sentence ({first!r})")
+    body, _, example = text.partition(">>> ")
+    if not example:
+        found.append("an example")
+    arrays = [p.name for p in parameters_of(one) if ARRAYS.search(str(p.annotation))]
+    if arrays and not SHAPE.search(body):
+        found.append(f"the shape of {', '.join(arrays)}")
+    if raises_input_error(one) and "InputError" not in body:
+        found.append("when it raises InputError")
+    return found
+
+
+def test_every_public_name_says_what_it_is() -> None:
+    assert len(public()) > 300
+    lacking = {name: lacks(one) for name, one in public().items() if name not in TO_DO}
+    said = "\n".join(f"{name} lacks {'; '.join(bad)}" for name, bad in lacking.items() if bad)
+    assert not said, f"docs of the reference:\n{said}"
+
+
+def test_what_is_to_do_is_still_lacking() -> None:
+    names = public()
+    assert sorted(TO_DO - set(names)) == []
+    assert [name for name in sorted(TO_DO) if not lacks(names[name])] == []
+
+
+def example_of(one: object) -> list[doctest.Example]:
+    return doctest.DocTestParser().get_examples(inspect.getdoc(one) or "")
+
+
+def test_examples_print_and_use_the_name() -> None:
+    """An example that prints nothing checks nothing; one without its name shows something else."""
+    bad = []
+    for name, one in public().items():
+        examples = example_of(one)
+        if name in TO_DO or not examples:
+            continue
+        code = "".join(example.source for example in examples)
+        if not any(example.want for example in examples) and "silent" not in code:
+            bad.append(f"{name} prints nothing")
+        if name.rpartition(".")[2] not in code:
+            bad.append(f"{name} is not in its own example")
+    assert bad == []

@@ -322,8 +322,8 @@ def fit_domain_bridge(
     >>> import torch
     >>> from reverie.bridges import Box, fit_domain_bridge
     >>> noise = torch.Generator().manual_seed(0)
-    >>> data = torch.rand(100, 1, generator=noise)
-    >>> bridge = fit_domain_bridge(data, Box([0.0], [1.0]), steps=5, batch=32, generator=noise)
+    >>> data, settings = torch.rand(50, 1, generator=noise), {"width": 8, "depth": 1}
+    >>> bridge = fit_domain_bridge(data, Box([0.0], [1.0]), steps=2, generator=noise, **settings)
     >>> points = bridge.generate(20, steps=5, generator=noise)
     >>> bool(((points >= 0) & (points <= 1)).all())
     True

@@ -57,8 +57,8 @@ class BridgeRun:
     >>> rng = np.random.default_rng(0)
     >>> a, b = rng.normal(size=(50, 2)), rng.normal(size=(50, 2)) + 3
     >>> run = bridge(a, b, solver="sinkhorn")
-    >>> isinstance(run, BridgeRun), run.path(a, steps=4).shape, float(run.plan(a, b).sum().round(6))
-    (True, (5, 50, 2), 1.0)
+    >>> isinstance(run, BridgeRun), run.path(a, steps=4).shape, run.plan(a, b).shape
+    (True, (5, 50, 2), (50, 50))
     """
 
     bridge: Bridge

@@ -106,7 +106,8 @@ class SinkhornBridge(Bridge):
     """The bridge between two sets of points: far ends are points of the other set.
 
     guess: a softmax over the far points, exp(potential / epsilon) times the reference's kernel.
-    Exact for the two empirical laws; it memorises them, and is the oracle of small sets.
+    x: (n, d), y: (m, d). Exact for the two empirical laws; it memorises them, and is the oracle
+    of small sets.
     Source: Pooladian & Niles-Weed 2024.
 
     >>> import torch

@@ -33,7 +33,8 @@ class Calibrated(Denoiser):
     """`denoiser` and `reference` mixed with `weights` (L, G) at process times `times` (L,).
 
     The condition goes to the denoiser. A guess that has no weight at all is not looked at, finite
-    or not. Made by `calibrate`; `calibration` says what it brought.
+    or not. Made by `calibrate`; `calibration` says what it brought. Raises
+    InputError where times and weights do not fit together.
 
     >>> import torch
     >>> from reverie import Calibrated, calibrate

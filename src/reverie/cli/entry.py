@@ -25,6 +25,9 @@ from reverie.errors import InputError
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of `reverie`; raises SystemExit with the documented codes.
 
+    arguments: the words after `reverie`, default what was typed. An InputError ends in code 2 and
+    one sentence on the standard error.
+
     >>> from reverie.cli import main
     >>> try:
     ...     main(["audit", "--train", "nowhere.csv", "--holdout", "nowhere.csv", "--quiet"])

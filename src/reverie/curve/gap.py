@@ -14,10 +14,11 @@ class Gap:
 
     >>> import numpy as np
     >>> from reverie import LossCurve
+    >>> from reverie.curve import Gap
     >>> u = np.geomspace(1e-3, 1e3, 65)
     >>> gap = LossCurve(u, 0.5 / (1 + u)).gap(LossCurve(u, 0.6 / (1 + u)), until=1.0)
-    >>> round(gap.nats, 3), gap.level
-    (0.069, 1.0)
+    >>> isinstance(gap, Gap), round(gap.nats, 3), gap.level
+    (True, 0.069, 1.0)
     """
 
     nats: float
@@ -40,8 +41,10 @@ class Leak(Gap):
 
     >>> import numpy as np
     >>> from reverie import LossCurve
+    >>> from reverie.curve import Leak
     >>> u = np.geomspace(1e-3, 1e3, 65)
     >>> train, fresh = LossCurve(u, 0.5 / (1 + u)), LossCurve(u, 0.6 / (1 + u))
-    >>> round(train.leak(fresh, until=1.0).nats, 3)
-    0.069
+    >>> leak = train.leak(fresh, until=1.0)
+    >>> isinstance(leak, Leak), round(leak.nats, 3)
+    (True, 0.069)
     """

@@ -157,10 +157,10 @@ class PointsCoder(Scaler):
     of: the space's name where reverie has it (`simplex`), else empty; then the process says it.
 
     >>> import numpy as np
-    >>> from reverie.data import coder_for, load
+    >>> from reverie.data import PointsCoder, coder_for, load
     >>> coder = coder_for("shares", load(np.array([[0.2, 0.8], [0.5, 0.5]])))
-    >>> type(coder).__name__, coder.space.shape
-    ('PointsCoder', (2,))
+    >>> isinstance(coder, PointsCoder), coder.space.shape
+    (True, (2,))
     """
 
     of: str = ""

@@ -41,11 +41,12 @@ class Identifier:
     """A column that names rows: its name, its place from 0, and how it was told.
 
     >>> import numpy as np
-    >>> from reverie.data import identifier_columns, load
+    >>> from reverie.data import Identifier, identifier_columns, load
     >>> rng = np.random.default_rng(0)
     >>> table = np.rec.fromarrays([np.arange(100), rng.normal(size=100)], names="id,height")
-    >>> identifier_columns(load(table, keys=True))[0].name
-    'id'
+    >>> (found,) = identifier_columns(load(table, keys=True))
+    >>> isinstance(found, Identifier), found.name, found.place
+    (True, 'id', 0)
     """
 
     name: str

@@ -58,7 +58,7 @@ def some_rows(points: Tensor, most: int, seed: int) -> Tensor:
 
 
 def row_codes(*sets: np.ndarray) -> list[np.ndarray]:
-    """One int64 code (n,) per row of each set (n, *shape): equal for equal rows, and only for them.
+    """One int64 code (n,) per row of each set (n, *shape): equal for equal rows only.
 
     Compared in the coarsest floating type among the sets; missing cells equal one another.
 

@@ -25,6 +25,7 @@ def level_times(process: Process, levels: int | Sequence[float] | np.ndarray) ->
     """Times (L,) of `levels` equal strata of the log clock over `t_range`, noisy to clean.
 
     Strata of the clock itself where it starts at 0. An array is taken as clock values (one clock).
+    Raises InputError on fewer than two levels.
 
     >>> import numpy as np
     >>> from reverie.curve import level_times
@@ -49,8 +50,8 @@ def level_times(process: Process, levels: int | Sequence[float] | np.ndarray) ->
 def as_points(denoiser: Denoiser, data: torch.Tensor | np.ndarray) -> torch.Tensor:
     """Data as points of the process's space, on the device of the denoiser's parameters.
 
-    Coordinates take the parameters' type too, or float32 where that is coarser; symbols stay
-    integers.
+    data: (n, *shape). Coordinates take the parameters' type too, or float32 where that is coarser;
+    symbols stay integers.
 
     >>> import numpy as np
     >>> import torch

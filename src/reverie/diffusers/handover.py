@@ -48,11 +48,10 @@ class Handover:
 
     >>> from diffusers import DDPMScheduler
     >>> import numpy as np
-    >>> from reverie.diffusers import hand_over
-    >>> scheduler = DDPMScheduler()
-    >>> with hand_over(scheduler, np.array([0.01, 1.0, 100.0])) as held:
-    ...     print(held.steps, held.timesteps)
-    3 [674, 258, 26]
+    >>> from reverie.diffusers import Handover, hand_over
+    >>> with hand_over(DDPMScheduler(), np.array([0.01, 1.0, 100.0])) as held:
+    ...     print(isinstance(held, Handover), held.steps, held.timesteps)
+    True 3 [674, 258, 26]
     """
 
     scheduler: Any

@@ -56,11 +56,12 @@ class Bound:
     >>> import torch
     >>> from reverie import bound
     >>> from reverie.denoisers import Linear
+    >>> from reverie.information import Bound
     >>> from reverie.processes import VP
     >>> rows = torch.randn(500, 2, generator=torch.Generator().manual_seed(0))
     >>> found = bound(Linear.fit(VP(), rows), rows, generator=torch.Generator().manual_seed(1))
-    >>> found.each.shape, round(found.nats, 1)  # nats; 2.84 for N(0, I)
-    ((500,), 2.9)
+    >>> isinstance(found, Bound), found.each.shape, round(found.nats, 1)  # 2.84 for N(0, I)
+    (True, (500,), 2.9)
     """
 
     prior: float

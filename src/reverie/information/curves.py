@@ -19,8 +19,9 @@ from reverie.information.estimates import Estimate
 def entropy(curve: LossCurve, spectrum: np.ndarray | None = None) -> Estimate:
     """Entropy in nats from a loss curve: discrete data, or with `spectrum` a density.
 
-    spectrum: eigenvalues of the data's covariance, the Gaussian reference. With a model's curve on
-    data it is the cross-entropy. The error is the curve's over rows, nan where it has none.
+    spectrum: eigenvalues (d,) of the data's covariance, the Gaussian reference. With a model's
+    curve on data it is the cross-entropy. The error is the curve's over rows, nan where it has
+    none.
 
     >>> import numpy as np
     >>> from reverie import LossCurve, entropy

@@ -65,13 +65,14 @@ class Guard:
     rates: (L,) of each guess, in nats per unit of clock.
 
     >>> import torch
-    >>> from reverie import guard, measure
+    >>> from reverie import Guard, guard, measure
     >>> from reverie.denoisers import Linear
     >>> from reverie.processes import VP
     >>> rows = torch.randn(100, 2, generator=torch.Generator().manual_seed(0))
     >>> wrong = Linear(VP(), torch.full((2,), 9.0), torch.ones(2), torch.eye(2))  # another mean
-    >>> guard(measure(wrong, rows, levels=16), rows=rows).ok
-    False
+    >>> found = guard(measure(wrong, rows, levels=16), rows=rows)
+    >>> isinstance(found, Guard), found.ok
+    (True, False)
     """
 
     findings: tuple[Worse, ...]

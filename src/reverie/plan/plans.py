@@ -42,13 +42,15 @@ class Plan(PlannedSteps):
 
     clock_excess: the excess in the plan's own clock (equal to `excess` when clock is "nats").
     staircase: nats of the K steps on the model's own curve; the excess is its surplus.
+    u: (K + 1,) or (K + 1, J) clock values, t: (K + 1,) process times, places: (K + 1,) on the axis
+    of the curve.
 
     >>> import numpy as np
-    >>> from reverie import LossCurve, plan_steps
+    >>> from reverie import LossCurve, Plan, plan_steps
     >>> u = np.geomspace(1e-2, 1e4, 129)
     >>> plan = plan_steps(LossCurve(u, 0.5 / (1 + u)), steps=10, clock="nats")
-    >>> plan.levels.shape, round(plan.excess, 2)  # nats
-    ((11,), 2.95)
+    >>> isinstance(plan, Plan), plan.levels.shape, round(plan.excess, 2)  # nats
+    (True, (11,), 2.95)
     >>> round(plan.compare()["karras"].excess, 2)
     7.27
     """

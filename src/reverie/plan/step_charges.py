@@ -38,7 +38,8 @@ METHODS = ("loss-adaptive", "log-snr", "entropic")
 class MeasuredPlan(PlannedSteps):
     """A plan through the nodes of `charges_of`, priced by measured steps.
 
-    stderr: of the excess, in nats, over the rows. staircase: mean nats of the steps.
+    u: (K + 1,) or (K + 1, J) clock values. t: (K + 1,). stderr: of the excess, in nats, over the
+    rows. staircase: mean nats of the steps.
 
     >>> import torch
     >>> from reverie.denoisers import Memoriser

@@ -34,7 +34,7 @@ class Brownian(Process):
     tau_min, tau_max: durations at t = 0 and t = 1, in squared units of length. On a compact space
     tau_max is by default 14 / gap, where the noised law is uniform to 1e-5 nats; then the prior is
     uniform. Elsewhere (default tau_max 4) the prior is the heat kernel of duration
-    tau_max + `dispersion` from `centre` (*shape; default the origin). That is exactly the noised
+    tau_max + `dispersion` from `centre` (*shape), default the origin. That is exactly the noised
     law where the data are themselves a heat kernel of duration `dispersion` from there; `around`
     reads both from data. On hyperbolic space a longer tau_max does not help: a path keeps its
     direction for ever, so that what the kernel misses of the data's directions stays missed.

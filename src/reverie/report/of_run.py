@@ -32,12 +32,13 @@ def describe(
 ) -> ModelReport:
     """Measure, plan and audit a run: everything a page shows of it.
 
+    >>> import numpy as np
     >>> from reverie import fit
     >>> from reverie.report import describe
-    >>> run = fit("wine", steps=3, width=8, depth=1)
-    >>> found = describe(run, "wine", samples=50, steps=3)
+    >>> data = np.random.default_rng(0).normal(size=(60, 2))
+    >>> found = describe(fit(data, steps=3, width=8, depth=1), "normal", samples=30, steps=3)
     >>> found.n, found.plan.steps, found.verdict.sizes["samples"]
-    (89, 3, 50)
+    (30, 3, 30)
     """
     if not run.curves:
         standard_curves(run)

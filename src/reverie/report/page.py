@@ -30,6 +30,8 @@ PAIRS = 12
 class ModelReport:
     """What the page shows of one model; everything but the name may be missing.
 
+    samples: (n, *shape) in the user's units. Curves and plans are in nats.
+
     >>> from reverie.report import ModelReport
     >>> ModelReport("mine", n=100, about="A first look.").to_json()["name"]
     'mine'

@@ -21,6 +21,8 @@ from reverie.templates import Card, Shown
 class Run(Shown, Fitted):
     """A fitted model with its data and curves; load one with `Run.load(folder)`.
 
+    rows: indices (n,) of the training and of the held-out rows in the data.
+
     >>> import tempfile
     >>> import numpy as np
     >>> from reverie import Run, fit

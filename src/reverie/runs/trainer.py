@@ -35,10 +35,11 @@ class Event:
     loss: the running mean of what training lowers, by sample.
 
     >>> from reverie import fit
-    >>> seen = []
-    >>> told = lambda event, trainer: seen.append(event.step)
-    >>> run = fit("wine", steps=3, width=16, depth=1, on_event=told)
-    >>> seen
+    >>> from reverie.runs import Event
+    >>> seen: list[Event] = []
+    >>> tell = lambda event, trainer: seen.append(event)
+    >>> run = fit("wine", steps=3, width=16, depth=1, on_event=tell)
+    >>> [event.step for event in seen]
     [1, 2, 3]
     """
 

@@ -33,12 +33,11 @@ class Visit(NamedTuple):
     >>> from reverie import sample
     >>> from reverie.denoisers import Memoriser
     >>> from reverie.processes import VP
+    >>> from reverie.sampling import Visit
     >>> denoiser = Memoriser(VP(shape=(1,)), torch.tensor([[-1.0], [1.0]]))
-    >>> for visit in sample.trajectory(denoiser, 4, torch.tensor([1.0, 0.5, 0.01])):
-    ...     print(round(visit.t, 2), visit.guess.shape)
-    1.0 torch.Size([4, 1])
-    0.5 torch.Size([4, 1])
-    0.01 torch.Size([4, 1])
+    >>> visits: list[Visit] = list(sample.trajectory(denoiser, 4, torch.tensor([1.0, 0.5, 0.01])))
+    >>> [round(visit.t, 2) for visit in visits], visits[0].guess.shape
+    ([1.0, 0.5, 0.01], torch.Size([4, 1]))
     """
 
     t: float

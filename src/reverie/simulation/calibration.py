@@ -144,7 +144,7 @@ def classifier_accuracy(reference: Any, drawn: Any, seed: int = 1) -> float:
     >>> import numpy as np
     >>> from reverie.simulation import classifier_accuracy
     >>> rng = np.random.default_rng(0)
-    >>> near, far = rng.normal(size=(60, 1)), rng.normal(size=(60, 1)) + 9
+    >>> near, far = rng.normal(size=(40, 1)), rng.normal(size=(40, 1)) + 9
     >>> round(classifier_accuracy(near, far), 2)
     1.0
     """

@@ -42,16 +42,9 @@ class Facts:
     Renyi entropy of order 1/2, 2 log sum sqrt(p). lipschitz: of the score at every level. fisher:
     relative Fisher information to N(0, 1). intrinsic_dim: of the support.
 
-    >>> import numpy as np
-    >>> from reverie import LossCurve
-    >>> from reverie.theory import Facts, certificates
-    >>> u = np.geomspace(0.01, 100, 65)
-    >>> curve = LossCurve(u, 0.5 / (1 + u))
-    >>> for facts in (Facts(), Facts(second_moment=1.0)):
-    ...     bounds = certificates(curve, 10, budget=1.0, facts=facts)
-    ...     print(sum(bound.steps is not None for bound in bounds))
-    2
-    2
+    >>> from reverie.theory import Facts
+    >>> Facts(second_moment=784.0, lipschitz=10.0).entropy is None  # what is unknown unlocks nothing
+    True
     """
 
     second_moment: float | None = None
@@ -121,12 +114,10 @@ def certificates(
     >>> import numpy as np
     >>> from reverie import LossCurve
     >>> from reverie.theory import certificates
-    >>> u = np.geomspace(0.01, 100, 65)
-    >>> bounds = certificates(LossCurve(u, 0.5 / (1 + u)), steps=20, budget=0.1)  # N(0, 1)
+    >>> u = np.geomspace(0.01, 100, 33)
+    >>> bounds = certificates(LossCurve(u, 0.5 / (1 + u)), steps=20)  # N(0, 1)
     >>> [(b.name, round(b.value, 2)) for b in bounds if b.informative]
     [('measured', 0.29), ('many-step limit', 0.27), ('geometric grid, information', 1.35)]
-    >>> bounds[0].steps  # that the budget asks for
-    55
     """
     if budget is not None and not 0 < budget < math.inf:
         raise InputError(f"the budget is {budget} nats; it must be a positive number")

@@ -105,7 +105,7 @@ def compress(spectrum: Atoms, width: float = 0.05) -> Atoms:
 
 
 def effective_ridge(z: np.ndarray, g: np.ndarray | float, spectrum: Atoms) -> np.ndarray:
-    """kappa(z) >= z, of the broadcast shape of z >= 0 and g = d/N >= 0.
+    """kappa(z) >= z, (M,), of z >= 0 and g = d/N >= 0, () or (M,) each.
 
     Newton's method from the upper bound z + g mean(lam): the equation is convex in kappa, so the
     iterates fall onto the root monotonically. At z = 0 it is the largest root (0 where g < 1).
@@ -144,7 +144,7 @@ class Traces:
     """Normalised traces (1/d) tr of S0, R = (S0 + z)^-1 and Sigma; all in the shape of z.
 
     Reconstruction: derived from kappa for this library, not quoted from a paper's page.
-    z, g: ridge and d/N, of shapes that broadcast.
+    z, g: ridge and d/N, () or (M,).
 
     >>> import numpy as np
     >>> from reverie.theory import Traces, atoms

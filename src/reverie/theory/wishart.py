@@ -53,9 +53,10 @@ def expected_kl(
 ) -> np.ndarray:
     """Expected KL in nats, summed over dimensions, of the Gaussian fitted to n Gaussian samples.
 
-    n: integers of any shape. mean: "known" or "estimated" (covariance about the sample mean, 1/n).
-    direction: "forward" KL(true || fitted) or "reverse". Exact, whatever the true covariance;
-    infinite where the expectation does not exist (forward needs n > d + 1, d + 2 with the mean).
+    n: integers, () or (M,), or of any shape. mean: "known" or "estimated" (covariance about the
+    sample mean, 1/n). direction: "forward" KL(true || fitted) or "reverse". Exact, whatever the
+    true covariance; infinite where the expectation does not exist (forward needs n > d + 1, d + 2
+    with the mean).
     Raises InputError on other words or n < 1.
 
     >>> from reverie.theory import expected_kl
