@@ -175,6 +175,8 @@ class Product(Domain):
 class DomainBridge(Bridge):
     """Brownian motion from `origin` (dim,), conditioned to end in a domain. Forward only.
 
+    Source: Liu, Wu, Ye & Liu 2022, 2023.
+
     >>> import torch
     >>> from reverie.bridges import Box, DomainBridge
     >>> bridge = DomainBridge(Box([1.0], [2.0]))
@@ -318,6 +320,7 @@ def fit_domain_bridge(
     """Fit a bridge from the data's mean into a domain; InputError where a row lies outside.
 
     data: (n, dim).
+    Source: Liu, Wu, Ye & Liu 2022, 2023; the network's f stands inside the cut here.
 
     >>> import torch
     >>> from reverie.bridges import Box, fit_domain_bridge

@@ -130,6 +130,7 @@ class BooleanCube(FirstHitting):
 
     h_x(z) = prod z^x (1 - z)^(1 - x). dt: time of a step (of the last one at most).
     States are (B, dim). InputError unless dt lies in (0, 1).
+    Source: Ye, Wu & Liu 2022 (from its abstract).
 
     >>> import torch
     >>> from reverie.bridges import BooleanCube

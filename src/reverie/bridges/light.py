@@ -271,6 +271,8 @@ def draw_mixture(
 def fit_light(a: Tensor, b: Tensor, reference: Reference, **settings: Any) -> LightSB:
     """LightSB between two sets of rows (n, dim); settings as of `LightSB.fit`.
 
+    Source: Korotin, Gushchin & Burnaev 2024.
+
     >>> import torch
     >>> from reverie.bridges import BrownianMotion, fit_light
     >>> noise = torch.Generator().manual_seed(0)

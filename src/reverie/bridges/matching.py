@@ -36,6 +36,7 @@ class NetworkBridge(Bridge):
     """Two networks, one a direction. told_start: they see where the path began (paired ends).
 
     Points are (B, dim).
+    Source: Tong et al. 2024 ([SF]2M); Shi, De Bortoli, Campbell & Doucet 2023 (DSBM).
 
     >>> import torch
     >>> from reverie.bridges import BrownianMotion, NetworkBridge
@@ -220,6 +221,7 @@ def fit_matching(
     rounds = 0 is [SF]2M where the coupling is an entropic plan, and bridge matching elsewhere;
     rounds > 0 is DSBM. steps: of each fit; pool: pairs simulated before a refit, in `path_steps`.
     Returns the bridge with averaged weights.
+    Source: Tong et al. 2024 ([SF]2M); Shi et al. 2023 and Peluchetti 2023 (DSBM).
 
     >>> import torch
     >>> from reverie.bridges import BrownianMotion, Independent, fit_matching

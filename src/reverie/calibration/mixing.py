@@ -43,6 +43,7 @@ class Mixing(ABC):
 
     `profile` gives what rows tell about the rate as a function of the weights, float64 with the
     rows first; `solve` reads weights off some of these rows and `rates` the mixed rates (n, J).
+    Source of the shrinkage: James & Stein 1961.
 
     >>> import torch
     >>> from reverie.calibration import Mixing, mixing_of, reference_of

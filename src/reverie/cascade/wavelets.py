@@ -79,6 +79,7 @@ class Cascade(nn.Module):
     network of (channels, channels of the condition), default `Convolutional`. networks: the
     factors' networks by scale, averages first, then details from coarse to fine. Raises InputError
     on data that are no images, or sides that do not halve `depth` times.
+    Source: Guth, Coste, De Bortoli & Mallat 2022 (arXiv 2208.05003).
 
     >>> import torch
     >>> from reverie.cascade import Cascade

@@ -34,6 +34,7 @@ class LossCurve(Shown):
     (L, L), of the means of the levels' shares of the area (see `weights`). per_sample: (n, L) or
     (n, L, J) rates. t: (L,) process times. dim: coordinates of a point. variance: of the data,
     mean over coordinates, where it was seen. InputError on bad arrays.
+    Source: I-MMSE, dI/dgamma = mmse / 2 (Guo, Shamai & Verdu 2005).
 
     >>> import numpy as np
     >>> from reverie import LossCurve

@@ -66,6 +66,7 @@ def convert(
     """Turn a prediction of kind `source` at (state, t) into kind `to`; both in `PREDICTIONS`.
 
     Shapes: `value` and `state` (B, *shape), `t` () or (B,). InputError on an unknown kind.
+    Source of v: Salimans & Ho 2022.
 
     >>> import torch
     >>> from reverie.denoisers import convert

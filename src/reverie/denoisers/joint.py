@@ -30,6 +30,7 @@ class JointConditional(Denoiser):
     `ModalProcess` whose speeds are 1 for x and `speed_to` for y. process: that of x alone.
     generator: of y's noise. Raises InputError where a clock of x is none of the joint process's,
     and without a condition.
+    Source: Batzolis et al. 2021 (arXiv 2111.13606), sections 3 and 4.
 
     >>> import torch
     >>> from reverie.denoisers import JointConditional, Linear

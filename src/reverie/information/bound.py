@@ -99,6 +99,8 @@ def bound(
     `levels`, default 128). Of jumps and manifolds: draws, noise levels a row. condition: as in
     `measure`. Raises InputError on a process that nobody registered, fewer than two rows, points
     outside the space, and options that the process does not have.
+    Source: Kingma et al. 2021, eq. 11 and 15 (Gaussian noise); Huang et al. 2022, theorem 2
+    (manifolds, with respect to the volume).
 
     >>> import torch
     >>> from reverie import bound

@@ -81,6 +81,7 @@ def log_mass(
     """log P(x) in nats of points (B, *shape) of discrete data; errors are over `draws`.
 
     The cleanest level must resolve the points: what lies beyond it is left out.
+    Source: Kong, Brekelmans & Ver Steeg 2023. InputError on fewer than two draws, or no points.
 
     >>> import torch
     >>> from reverie import log_mass

@@ -40,6 +40,7 @@ class Particles:
     ess: effective sample size at each of the K + 1 levels, before any resampling there.
     log_evidence: log of the unbiased estimate of p(y), in nats. ancestors: how many of the first
     particles have descendants among the points.
+    Source: Wu et al. 2023, algorithm 1 (TDS).
 
     >>> import torch
     >>> from reverie.inverse import Particles

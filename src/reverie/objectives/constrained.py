@@ -74,6 +74,7 @@ def train_constrained(
     groups: m tensors (n_i, *shape). budgets: m prices in nats per sample, of the area under the
     group's loss curve. dual_rate: eta, per nat; `every` so many optimiser steps of batch_size
     rows comes a dual step. Raises InputError on an empty group, other counts, or bad rates.
+    Source: Khalafi, Ding & Ribeiro 2024 (arXiv 2408.15094).
 
     >>> import torch
     >>> from reverie.denoisers import Network, ResidualMLP

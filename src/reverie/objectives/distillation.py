@@ -67,6 +67,7 @@ def distil(
     a Network on a process with the same levels; it takes `warmup` steps before the first and
     `critic_steps` before every step of the student. weight: w of t (B,) as in `ikl_surrogate`.
     Raises InputError on other processes, or when the student's points do not fit the teacher.
+    Source: Luo et al. 2023 (Diff-Instruct; arXiv 2305.18455).
 
     >>> import torch
     >>> from reverie.denoisers import Memoriser, Network, ResidualMLP

@@ -132,6 +132,7 @@ class FunctionLoss:
 
     norm: `space.square_norm` (default), `sobolev(space)` or `cameron_martin(process, data)`.
     observe: condition each row on up to so many of its own points, at random; 0 is none.
+    Source: Kerrigan, Ley & Smyth 2023.
 
     >>> import torch
     >>> from reverie.objectives import FunctionLoss, sobolev

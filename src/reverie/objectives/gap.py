@@ -33,6 +33,7 @@ class GapNoise:
     law: draws s (B,) in [least t, t] given t (B,); default uniform. resample: True noises x_s
     afresh at every step; False keeps one noise per row of `data` (n, *shape), drawn from `seed`
     (memory: one more copy of the data). Raises InputError when the law leaves its range.
+    Source: Yi, Sun & Li 2023 (arXiv 2305.14712).
 
     >>> import torch
     >>> from reverie.objectives import GapNoise

@@ -28,6 +28,7 @@ class VariationalFit:
     values: the grid (V,) of discrete data, or None for a density. lr, schedule_lr: of the network
     and of the schedule. learn_ends: else only the interior is learned; a density's clean end has
     no optimum of its own where the data are rough. Raises InputError on another process.
+    Source: Kingma et al. 2021, section 4.1 and appendix I.2.
 
     >>> import torch
     >>> from reverie.denoisers import Network, ResidualMLP

@@ -186,6 +186,7 @@ def plan_steps(
     ends: clock values (noisy, clean), default the curve's. deviation: the data's, per coordinate,
     which the samples clock and the tangent plan use; by default the curve's own reading of it.
     Raises InputError on an unknown word, bad ends, or a clock that does not increase.
+    Source: Aghapour, Bayraktar & Zhang 2026 (arXiv 2601.21943), from its abstract.
 
     >>> import numpy as np
     >>> from reverie import LossCurve, plan_steps

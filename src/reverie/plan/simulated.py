@@ -48,7 +48,7 @@ def gits_plan(
     shape: of one point, where the process has none. The teacher takes 2 nodes - 2 evaluations.
     cost(j -> i) is the mean distance of one Euler jump from the teacher's state; the program is
     V_k(j) = min_i cost(j -> i) + 1.15 V_{k-1}(i). Raises InputError on more steps than nodes.
-    Source: Chen et al. 2024 (GITS).
+    Source: Chen et al. 2024 (GITS; arXiv 2405.11326).
 
     >>> import torch
     >>> from reverie import gits_plan, measure
@@ -99,6 +99,7 @@ def score_optimal_plan(
     The score is asked twice per interval of a fine log-SNR grid, at the noisier state. With
     `previous` and blend < 1 the log-levels move only that share of the way from those of a plan
     of as many steps. Raises InputError on a blend outside (0, 1].
+    Source: Williams et al. 2024 (arXiv 2412.07877).
 
     >>> import torch
     >>> from reverie import measure, score_optimal_plan

@@ -25,6 +25,7 @@ class FunctionNoise(ModalProcess):
 
     nugget: the least variance of a mode, in units of the mean. A smooth kernel's variances fall
     below rounding, and the clock divides by them. Costs n^3 once and n^2 a function, n points.
+    Source: Kerrigan, Ley & Smyth 2023.
 
     >>> import torch
     >>> from reverie.processes import FunctionNoise, Matern

@@ -46,6 +46,7 @@ class JumpProcess(Process):
     slowest mode. `stationary` (M,) is the law of the noise. The clock is u = 1 / (e^sigma - 1),
     for the uniform chain the odds that a site is untouched.
     InputError unless 0 < low < high in sigma_range.
+    Source: Lou, Meng & Ermon 2024, eq. 9 (the score entropy).
 
     >>> import torch
     >>> from reverie.processes import JumpProcess

@@ -47,6 +47,7 @@ class LinearSDE(Process):
     variables at t = 0 (default: their stationary one). t_min: the cleanest level.
     Raises InputError where A has an eigenvalue whose real part is not negative (the process would
     never forget), where the noise does not reach every variable, and on wrong shapes.
+    Source of the clock: Palomar & Verdu 2006, theorem 4 (I-MMSE).
 
     >>> import torch
     >>> from reverie.processes import LinearSDE

@@ -50,6 +50,7 @@ class Masking(JumpProcess):
 
     sizes: how many of the symbols each site has, where they differ (see `FiniteSet`).
     States are int64 (B, *sites), predictions logits (B, *sites, S), the clock u = 1 - t.
+    Source: Shi et al. 2024, eq. 4; Sahoo et al. 2024, eq. 10.
 
     >>> import torch
     >>> from reverie.processes import Masking

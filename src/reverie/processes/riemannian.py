@@ -41,6 +41,7 @@ class Brownian(Process):
     A step's charge is that of the tangent normal laws of `reverse`: exact in the limit of short
     steps and on flat space, so `steps_exact` is False. Raises InputError on bad durations, and on
     a prior where the law is uniform.
+    Source: De Bortoli et al. 2022, theorem 1 (the reversal).
 
     >>> from reverie.processes import Brownian
     >>> from reverie.spaces import Sphere

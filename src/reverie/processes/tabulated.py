@@ -28,6 +28,7 @@ class Tabulated(VariancePreserving):
     there. Raises InputError when fewer than two levels are left.
 
     signal: (T,) the table, float64, with 0 for a last level that stands for it.
+    Source: Ho, Jain & Abbeel 2020.
 
     >>> import torch
     >>> from reverie.processes import Tabulated

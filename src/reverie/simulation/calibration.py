@@ -87,6 +87,7 @@ def rank_calibration(
     """Simulation-based calibration on fresh pairs theta (n, d), x (n, m) of prior and simulator.
 
     One column for each parameter. Raises InputError on bad pairs or fewer than one draw.
+    Source: Talts et al. 2018.
 
     >>> import torch
     >>> from reverie.simulation import posterior, rank_calibration
@@ -116,6 +117,7 @@ def density_calibration(
 
     One rank a pair: how many of its posterior draws are less probable than the truth. Costs n
     (draws + 1) densities by the probability flow. Raises InputError as `rank_calibration` does.
+    Source: Hermans et al. 2022.
 
     >>> import torch
     >>> from reverie.simulation import density_calibration, posterior

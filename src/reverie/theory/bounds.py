@@ -43,7 +43,8 @@ class Facts:
     relative Fisher information to N(0, 1). intrinsic_dim: of the support.
 
     >>> from reverie.theory import Facts
-    >>> Facts(second_moment=784.0, lipschitz=10.0).entropy is None  # what is unknown unlocks nothing
+    >>> facts = Facts(second_moment=784.0, intrinsic_dim=12.0)
+    >>> facts.entropy is None  # bounds that need it stay without a value
     True
     """
 

@@ -109,6 +109,7 @@ def effective_ridge(z: np.ndarray, g: np.ndarray | float, spectrum: Atoms) -> np
 
     Newton's method from the upper bound z + g mean(lam): the equation is convex in kappa, so the
     iterates fall onto the root monotonically. At z = 0 it is the largest root (0 where g < 1).
+    Source: Silverstein 1995.
 
     >>> import numpy as np
     >>> from reverie.theory import atoms, effective_ridge

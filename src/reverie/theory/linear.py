@@ -58,6 +58,7 @@ class LinearTheory:
     theory takes for the law's. All losses and KL are in nats, summed over dimensions. Without a
     ridge, nearly dead coordinates of real data break the Gaussian assumption at high u. Raises
     InputError on bad input.
+    Source: a reconstruction of Merger & Goldt 2025 (arXiv 2505.24769), checked by simulation.
 
     >>> import numpy as np
     >>> from reverie.theory import LinearTheory

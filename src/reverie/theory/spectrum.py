@@ -171,6 +171,7 @@ def population(sample: Spectrum) -> Atoms:
     The counts sum to the directions in which the data vary, taken to be all varying coordinates
     where there are fewer samples than those. Variances far under kappa(0+) leave no trace in the
     sample beyond their sum: the least variance is set as high as the sample allows.
+    Source: in the spirit of El Karoui 2008.
 
     >>> import numpy as np
     >>> from reverie.theory import population, spectrum_of

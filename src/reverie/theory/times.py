@@ -23,6 +23,8 @@ from reverie.theory.equivalents import Atoms
 class CriticalTime:
     """One noise level, three ways: OU time, sigma of x + sigma e, log signal-to-noise ratio.
 
+    Source: Biroli et al. 2024.
+
     >>> from reverie.theory import CriticalTime, speciation_time
     >>> level = speciation_time(5.0)
     >>> isinstance(level, CriticalTime), round(level.sigma, 3), round(level.log_snr, 3)

@@ -58,6 +58,7 @@ def expected_kl(
     true covariance; infinite where the expectation does not exist (forward needs n > d + 1, d + 2
     with the mean).
     Raises InputError on other words or n < 1.
+    Source: Muirhead 1982, section 3.2 (Wishart).
 
     >>> from reverie.theory import expected_kl
     >>> expected_kl([20, 200, 2000], dim=10).round(3)  # about d (d + 1) / 4n nats

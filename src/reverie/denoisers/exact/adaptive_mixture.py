@@ -43,6 +43,7 @@ class AdaptiveMixture(KernelMixture):
     were fitted on: in each, some rows and the estimate without them. groups: how many groups of
     rows have weights of their own (fewer where rows are few; 1: all rows alike). Raises InputError
     on fewer than two rows, and what `KernelMixture` raises.
+    Source: after Breiman, Meisel & Purcell 1977 (a sample-point estimator).
 
     >>> import torch
     >>> from reverie.denoisers import AdaptiveMixture

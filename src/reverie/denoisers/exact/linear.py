@@ -25,6 +25,7 @@ class Linear(Denoiser):
 
     mean: (*shape). spectrum: (r,) variances >= 0. basis: (d, r) with orthonormal columns; variance
     outside it is zero. Raises InputError where the shapes disagree or a variance is negative.
+    Source: Merger & Goldt 2025; Li, Dai & Qu 2024, theorem 1.
 
     >>> import torch
     >>> from reverie.denoisers import Linear

@@ -32,6 +32,7 @@ class Moments:
     mean: (*shape). basis: (d, r) with orthonormal columns. spectrum: (r,) variances, decreasing.
     rest: the variance of each direction outside the basis.
     InputError on fewer than two rows, or values that are not finite.
+    Source: Tipping & Bishop 1999, eq. 7-8.
 
     >>> import torch
     >>> from reverie.denoisers import Moments

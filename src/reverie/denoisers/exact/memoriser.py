@@ -29,6 +29,7 @@ class Memoriser(Denoiser):
 
     Raises InputError on fewer than one row or on values that are not finite.
     The guess is sum_i softmax(log p(x_t | x_i))_i target_i; densities are in nats.
+    Source: Yi, Sun & Li 2023; Gu et al. 2023.
 
     >>> import torch
     >>> from reverie.denoisers import Memoriser

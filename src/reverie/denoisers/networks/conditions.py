@@ -159,6 +159,7 @@ def drop_conditions(
     """Take the condition from each row with chance `share`, as classifier-free guidance needs.
 
     conditions: labels (n,), which become -1, or values (n, ...), which become NaN.
+    Source: Ho & Salimans 2022.
 
     >>> import torch
     >>> from reverie.denoisers import drop_conditions

@@ -30,6 +30,7 @@ class TangentNetwork(Denoiser):
 
     Before training the score is that of the prior: on compact spaces 0, the uniform law.
     Features are those of the space, (B, F).
+    Source: the preconditioning of Karras et al. 2022, eq. 7, read for the score.
 
     >>> import torch
     >>> from reverie.denoisers import TangentNetwork

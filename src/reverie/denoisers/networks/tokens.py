@@ -22,6 +22,8 @@ from reverie.processes import JumpProcess
 class PosteriorHead(Denoiser):
     """Prediction softmax(body + log p(x_t | x)) (B, *sites, S); the body has C = S columns.
 
+    Source: Sahoo et al. 2024, section 3.2.3 (masking).
+
     >>> import torch
     >>> from reverie.denoisers import PosteriorHead, TokenMLP
     >>> from reverie.processes import Uniform
