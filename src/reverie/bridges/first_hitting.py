@@ -187,7 +187,8 @@ class Ball(FirstHitting):
     Moves go to the rim of balls of radius (1 - |z|) / max(2, dim): the rim's law is the Poisson
     kernel's there, by rejection. Time is the mean exit time radius^2 / dim of each, which does not
     depend on where a ball is left. A state nearer than `reach` to the sphere stops.
-    States and ends are (B, dim). InputError unless dim is at least 2 and the origin lies inside.
+    States and ends are (B, dim), origin (dim,). InputError unless dim is at least 2 and the origin
+    lies inside.
     Source: Ye, Wu & Liu 2022 (from its abstract).
 
     >>> import torch

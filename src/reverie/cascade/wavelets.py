@@ -212,7 +212,9 @@ def fit_multiscale(
     lr: float = 2e-3,
     generator: torch.Generator,
 ) -> Iterator[tuple[int, int]]:
-    """Train the network of every slot, as `fit_cascade` does, yielding (slot, step).
+    """Train the network of every slot on images (n, C, H, W), yielding (slot, step).
+
+    As `fit_cascade` does: Adam, a cosine learning rate, a running average of the weights.
 
     >>> import torch
     >>> from reverie.cascade import fit_multiscale

@@ -117,6 +117,7 @@ class LinearMeasurement(Measurement):
     The adjoint of a function is found by automatic differentiation. shape: of one point; for a
     matrix by default (d,). Raises InputError on a matrix that is not finite, not two-dimensional
     or of another width than the points, or a function that is not linear.
+    noise: a positive number, or a deviation for each observed number, as (m,).
 
     >>> import torch
     >>> from reverie.inverse import LinearMeasurement
@@ -180,7 +181,8 @@ class LinearMeasurement(Measurement):
 class Inpainting(LinearMeasurement):
     """The coordinates where `mask` (*shape) is true: y is (m,), in the order of the mask.
 
-    Raises InputError on a mask that is not of bool, or that observes nothing.
+    noise: a positive number, or a deviation for each of the m, (m,). Raises InputError on a mask
+    that is not of bool, or that observes nothing.
 
     >>> import torch
     >>> from reverie.inverse import Inpainting

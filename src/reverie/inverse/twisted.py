@@ -37,7 +37,7 @@ from reverie.sampling.scales import Scales
 class Particles:
     """Points (P, *shape) with log-weights (P,) that sum to one; what the run says of itself.
 
-    ess: effective sample size at each of the K + 1 levels, before any resampling there.
+    ess: (K + 1,), effective sample size at each level, before any resampling there.
     log_evidence: log of the unbiased estimate of p(y), in nats. ancestors: how many of the first
     particles have descendants among the points.
     Source: Wu et al. 2023, algorithm 1 (TDS).
