@@ -16,7 +16,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from torch import Tensor
+
 import reverie
+from reverie.errors import InputError
 
 # names that are not documented yet; each must still lack something, so the set can only shrink
 TO_DO: set[str] = set()
@@ -29,11 +33,11 @@ SENTENCE = re.compile(r"\S.*[.:;?]\)?$")
 
 
 @cache
-def public() -> dict[str, object]:
+def public() -> dict[str, Any]:
     """Every public class and function by its dotted name; re-exports count once."""
-    found: dict[int, tuple[str, object]] = {}
+    found: dict[int, tuple[str, Any]] = {}
 
-    def add(name: str, one: object) -> None:
+    def add(name: str, one: Any) -> None:
         if not inspect.isclass(one) and not inspect.isfunction(one):
             one = type(one)  # `sample` is an object that is called
         if one.__module__.startswith("reverie"):
@@ -58,9 +62,9 @@ def tree_of(path: str) -> ast.Module:
     return ast.parse(Path(path).read_text())
 
 
-def code_of(one: object) -> list[ast.AST]:
+def code_of(one: Any) -> list[ast.AST]:
     """A function as it is written, or the methods that make an object of a class."""
-    one = inspect.unwrap(one)  # type: ignore[arg-type]
+    one = inspect.unwrap(one)
     node: Any = tree_of(str(inspect.getsourcefile(one)))
     for part in one.__qualname__.split("."):  # the last of overloads
         node = [n for n in node.body if getattr(n, "name", None) == part][-1]
@@ -69,7 +73,7 @@ def code_of(one: object) -> list[ast.AST]:
     return [method for method in node.body if getattr(method, "name", "") in MAKERS]
 
 
-def raises_input_error(one: object) -> bool:
+def raises_input_error(one: Any) -> bool:
     """Whether `raise InputError` stands in the source itself."""
     raised = (n.exc for code in code_of(one) for n in ast.walk(code) if isinstance(n, ast.Raise))
     return any(
@@ -77,14 +81,14 @@ def raises_input_error(one: object) -> bool:
     )
 
 
-def parameters_of(one: object) -> list[inspect.Parameter]:
+def parameters_of(one: Any) -> list[inspect.Parameter]:
     try:
-        return list(inspect.signature(one).parameters.values())  # type: ignore[arg-type]
+        return list(inspect.signature(one).parameters.values())
     except ValueError:  # made by nobody's hand, as errors and typed dictionaries
         return []
 
 
-def lacks(one: object) -> list[str]:
+def lacks(one: Any) -> list[str]:
     """What the docstring of a public name lacks."""
     text = inspect.getdoc(one) if one.__doc__ else None
     if not text:
@@ -96,6 +100,8 @@ def lacks(one: object) -> list[str]:
     body, _, example = text.partition(">>> ")
     if not example:
         found.append("an example")
+    elif "\n\n" in example:
+        found.append("its words before the example")
     arrays = [p.name for p in parameters_of(one) if ARRAYS.search(str(p.annotation))]
     if arrays and not SHAPE.search(body):
         found.append(f"the shape of {', '.join(arrays)}")
@@ -117,7 +123,7 @@ def test_what_is_to_do_is_still_lacking() -> None:
     assert [name for name in sorted(TO_DO) if not lacks(names[name])] == []
 
 
-def example_of(one: object) -> list[doctest.Example]:
+def example_of(one: Any) -> list[doctest.Example]:
     return doctest.DocTestParser().get_examples(inspect.getdoc(one) or "")
 
 
@@ -131,6 +137,39 @@ def test_examples_print_and_use_the_name() -> None:
         code = "".join(example.source for example in examples)
         if not any(example.want for example in examples) and "silent" not in code:
             bad.append(f"{name} prints nothing")
-        if name.rpartition(".")[2] not in code:
+        if not re.search(rf"\b{name.rpartition('.')[2]}\b", code):
             bad.append(f"{name} is not in its own example")
     assert bad == []
+
+
+def poor(rows: np.ndarray) -> np.ndarray:
+    """Rows without end
+
+    >>> poor(np.zeros(2)).shape
+    (2,)
+
+    And more words.
+    """
+    if rows.ndim != 1:
+        raise InputError("rows are numbers")
+    return rows
+
+
+class Poor:
+    def __init__(self, rows: Tensor) -> None:
+        if len(rows) < 2:
+            raise InputError("two rows, please")
+
+
+def test_what_is_poor_is_found() -> None:
+    assert [text.split(" (")[0] for text in lacks(poor)] == [
+        "a first line that is a sentence",
+        "its words before the example",
+        "the shape of rows",
+        "when it raises InputError",
+    ]
+    assert lacks(Poor) == ["a docstring"]
+    Poor.__doc__ = "A class of rows (by Song et al. 2021, eq. 5)."
+    assert lacks(Poor) == ["an example", "the shape of rows", "when it raises InputError"]
+    Poor.__doc__ = "A class of rows (n, d); InputError on fewer than two.\n\n>>> Poor\n"
+    assert lacks(Poor) == []
