@@ -37,7 +37,8 @@ class Gap:
 class Leak(Gap):
     """How many nats better a model knows its training points than fresh ones, up to `level`.
 
-    In nats per sample, summed over dimensions. Source: Yi et al. 2023 (a likelihood gap).
+    In nats per sample, summed over dimensions: the likelihood gap, not the mutual information of
+    Yi, Sun & Li 2023.
 
     >>> import numpy as np
     >>> from reverie import LossCurve

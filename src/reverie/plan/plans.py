@@ -250,7 +250,7 @@ def steps_needed(curve: LossCurve, budgets: Sequence[float], most: int = 500) ->
     """For each budget in nats the least K whose loss-adaptive plan has at most that excess.
 
     None where `most` steps do not do. One pass of the exact program serves all budgets.
-    InputError on budgets that are not positive, or none.
+    Raises InputError on budgets that are not positive, or `most` below 1.
 
     >>> import numpy as np
     >>> from reverie import LossCurve

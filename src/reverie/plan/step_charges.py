@@ -90,8 +90,8 @@ class StepCharges:
     """Nats of the step from node i to node j > i, noisy to clean.
 
     u, t: (N,) clock and time of the nodes. charge: (n, N, N) of every row. expected: (N, N), mean
-    over symbols drawn from the predictions.
-    InputError on fewer nodes than steps.
+    over symbols drawn from the predictions. `plan` raises InputError on more steps than the nodes
+    allow, or an unknown method.
 
     >>> import torch
     >>> from reverie.denoisers import Memoriser

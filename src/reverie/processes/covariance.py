@@ -91,7 +91,7 @@ class Stationary(Covariance):
 class RBF(Stationary):
     """exp(-r^2 / 2): functions with derivatives of every order.
 
-    Length and variance are positive numbers; times the values (n,) of a function.
+    InputError unless length and variance are positive.
 
     >>> from reverie.processes import RBF
     >>> from reverie.spaces import Functions
@@ -137,7 +137,7 @@ class Matern(Stationary):
 class Exponential(Matern):
     """exp(-r), the kernel of an Ornstein-Uhlenbeck path; eigenpairs in closed form for k = 1.
 
-    Length and variance are positive numbers; times the values (n,) of a function.
+    InputError unless length and variance are positive.
 
     >>> from reverie.processes import Exponential
     >>> Exponential(length=0.5).eigenvalues(200).sum().round(decimals=2)  # the variance
