@@ -215,6 +215,13 @@ def predict(
     hold out. budget: nats of KL per dimension. ridge: added to every variance of the linear model,
     in units of the mean variance; it holds nearly dead coordinates. run: a fitted run whose curves
     to set beside. Raises InputError on bad data, n, budget or ridge.
+
+    >>> import numpy as np
+    >>> from reverie import predict
+    >>> data = np.random.default_rng(0).normal(size=(500, 8))
+    >>> forecast = predict(data, budget=0.1)
+    >>> forecast.needed["no ridge"]  # rows for .1 nats a dimension
+    43.0
     """
     if not budget > 0 or not ridge >= 0:
         raise InputError(f"budget is {budget} and ridge {ridge}; need budget > 0 and ridge >= 0")

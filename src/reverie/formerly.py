@@ -29,6 +29,11 @@ def lazily(
 
     homes: name to module. moved: a name of earlier releases to `module:name`; it still works, with
     a DeprecationWarning that says the new one.
+
+    >>> from reverie import lazily
+    >>> find = lazily("sums", {"sqrt": "math"})
+    >>> find("sqrt")(9.0)
+    3.0
     """
 
     def find(name: str) -> Any:

@@ -75,6 +75,13 @@ class CommonSpace:
     one code (n,) per row of each of the three, equal codes for equal rows, where every column is
     discrete; else None. notes: sentences for the reader. sets: the data themselves, columns and
     categories aligned, without the group column.
+
+    >>> import numpy as np
+    >>> from reverie.auditing import CommonSpace, common_space
+    >>> train, holdout, samples = np.random.default_rng(0).normal(size=(3, 50, 4))
+    >>> space = common_space(train, holdout, samples)
+    >>> isinstance(space, CommonSpace), space.members.shape, space.drawn.shape
+    (True, (50, 4), (50, 4))
     """
 
     members: np.ndarray
@@ -134,6 +141,13 @@ def common_space(
     Rows that stand on both sides are kept, and named in a note: dropping them from one side would
     break the exchange of labels on which every p-value rests. A group on both sides is refused,
     because the group is then no unit that could have been exchanged.
+
+    >>> import numpy as np
+    >>> from reverie.auditing import common_space
+    >>> rng = np.random.default_rng(0)
+    >>> space = common_space(rng.normal(size=(50, 4)), rng.normal(size=(40, 4)))
+    >>> space.members.shape, space.held.shape, space.drawn.shape
+    ((50, 4), (40, 4), (0, 4))
     """
     sets, group_ids = split_off_groups(read_sets(train, holdout, samples), groups)
     sets = align(sets)

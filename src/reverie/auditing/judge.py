@@ -76,6 +76,15 @@ def audit(
     `auditing.finding`). Raises InputError on shapes, columns or units that differ, too few rows or
     groups, groups on both sides, values that are not finite, or a held-out set that is the
     training set.
+
+    >>> import numpy as np
+    >>> from reverie import audit
+    >>> rng = np.random.default_rng(0)
+    >>> train, holdout, samples = rng.normal(size=(3, 200, 4))
+    >>> samples[:20] = train[:20]  # a tenth is copied
+    >>> verdict = audit(train, holdout, samples, metrics=False)
+    >>> verdict.finding, verdict.facts.facts[0].samples
+    ('copies', 20)
     """
     judging = replace(judging or Judging(), **settings).check()
     common = common_space(train, holdout, samples, features=features, groups=groups, space=space)
@@ -100,6 +109,12 @@ def weigh(
 
     extra: further lines of the table. Those with a p-value, of the exchange of training and
     held-out labels, join the family that is corrected together; their `p_joint` is set here.
+
+    >>> import numpy as np
+    >>> from reverie.auditing import common_space, weigh
+    >>> train, holdout, samples = np.random.default_rng(0).normal(size=(3, 200, 4))
+    >>> weigh(common_space(train, holdout, train), metrics=False).finding
+    'copies'
     """
     judging = replace(judging or Judging(), **settings).check()
     space = _with_sets(space)

@@ -38,6 +38,13 @@ class Verdict(Shown):
     facts: what is plainly there, beside the same for held-out rows. effect: how much. table: every
     statistic with its null. power: copies that were planted, by kind. p_value: the tail test's,
     corrected over its K; `p_joint` decides.
+
+    >>> import numpy as np
+    >>> from reverie import Verdict, audit
+    >>> train, holdout, samples = np.random.default_rng(0).normal(size=(3, 200, 4))
+    >>> verdict = audit(train, holdout, samples, metrics=False)
+    >>> isinstance(verdict, Verdict), verdict.row("tail").statistic, verdict.p_joint > 0.05
+    (True, 'tail', True)
     """
 
     finding: str

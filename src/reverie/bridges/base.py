@@ -27,6 +27,13 @@ class Bridge(nn.Module, ABC):
     """What every solver returns; `reference` is the noise, `dim` the number of coordinates.
 
     Points are vectors (B, dim). Forward paths run from the law a to b, `reverse` ones from b to a.
+
+    >>> import torch
+    >>> from reverie.bridges import Bridge, BrownianMotion, GaussianBridge
+    >>> eye = torch.eye(2)
+    >>> bridge = GaussianBridge(torch.zeros(2), eye, torch.ones(2), eye, BrownianMotion(1.0))
+    >>> isinstance(bridge, Bridge), bridge.path(torch.zeros(5, 2), steps=4).shape
+    (True, torch.Size([5, 5, 2]))
     """
 
     reference: Reference

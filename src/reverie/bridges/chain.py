@@ -35,6 +35,16 @@ class ChainBridge(Bridge):
 
     Points are (B, dim), of which the first dim - frozen coordinates move. power: times are
     (k / steps)^power; above 1 steps are short near the first end, as sharp data want them.
+    InputError unless 0 <= frozen < dim. Source: De Bortoli et al. 2021.
+
+    >>> import torch
+    >>> from reverie.bridges import BrownianMotion, ChainBridge, Independent
+    >>> noise = torch.Generator().manual_seed(0)
+    >>> a, b = torch.randn(200, 1, generator=noise), torch.randn(200, 1, generator=noise) + 3
+    >>> settings = {"steps": 4, "iterations": 2, "rows": 200, "radial": 4, "generator": noise}
+    >>> bridge = ChainBridge.fit(Independent(a, b), BrownianMotion(1.0), **settings)
+    >>> bridge.sample(a, generator=noise).mean().round(decimals=0)
+    tensor(3.)
     """
 
     centres: Tensor  # (2, steps, radial, dim), in units of the step's states

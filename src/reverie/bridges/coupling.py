@@ -18,7 +18,20 @@ from reverie.errors import InputError
 
 
 class Coupling(ABC):
-    """A law of pairs; a: rows (n, d) of the first end, b: rows (m, d) of the second."""
+    """A law of pairs; a: rows (n, d) of the first end, b: rows (m, d) of the second.
+
+    InputError where the widths differ.
+
+    >>> import torch
+    >>> from reverie.bridges import Coupling
+    >>> class Sorted(Coupling):  # the optimal plan on a line
+    ...     def sample(self, n, *, generator=None):
+    ...         pick = torch.randint(len(self.a), (n,), generator=generator)
+    ...         return self.a.sort(0)[0][pick], self.b.sort(0)[0][pick]
+    >>> pair = Sorted(torch.tensor([[2.0], [1.0]]), torch.tensor([[5.0], [7.0]])).sample(3)
+    >>> pair[0].shape
+    torch.Size([3, 1])
+    """
 
     def __init__(self, a: Tensor, b: Tensor) -> None:
         if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
@@ -35,14 +48,33 @@ class Coupling(ABC):
 
 
 class Independent(Coupling):
-    """Rows of both ends without regard to each other."""
+    """Rows of both ends without regard to each other.
+
+    a: (n, d), b: (m, d).
+
+    >>> import torch
+    >>> from reverie.bridges import Independent
+    >>> x0, x1 = Independent(torch.zeros(10, 2), torch.ones(20, 2)).sample(5)
+    >>> x0.shape, x1.shape
+    (torch.Size([5, 2]), torch.Size([5, 2]))
+    """
 
     def sample(self, n: int, *, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         return _rows(self.a, n, generator), _rows(self.b, n, generator)
 
 
 class Paired(Coupling):
-    """Row i of a belongs to row i of b. InputError where their numbers differ."""
+    """Row i of a belongs to row i of b. InputError where their numbers differ.
+
+    a, b: (n, d).
+
+    >>> import torch
+    >>> from reverie.bridges import Paired
+    >>> a = torch.arange(10.0)[:, None]
+    >>> x0, x1 = Paired(a, a + 100).sample(4)
+    >>> (x1 - x0).flatten()
+    tensor([100., 100., 100., 100.])
+    """
 
     def __init__(self, a: Tensor, b: Tensor) -> None:
         super().__init__(a, b)
@@ -71,7 +103,17 @@ class FromReference(Coupling):
 
 
 class Sinkhorn(Coupling):
-    """Pairs of the entropic plan between all rows."""
+    """Pairs of the entropic plan between all rows.
+
+    a: (n, d), b: (m, d).
+
+    >>> import torch
+    >>> from reverie.bridges import BrownianMotion, Sinkhorn
+    >>> a, b = torch.tensor([[0.0], [9.0]]), torch.tensor([[1.0], [8.0]])
+    >>> x0, x1 = Sinkhorn(a, b, BrownianMotion(0.1)).sample(4)
+    >>> (x1 - x0).abs().flatten()
+    tensor([1., 1., 1., 1.])
+    """
 
     def __init__(self, a: Tensor, b: Tensor, reference: Reference) -> None:
         super().__init__(a, b)
@@ -85,7 +127,18 @@ class Sinkhorn(Coupling):
 
 
 class MinibatchSinkhorn(Coupling):
-    """Pairs of the entropic plans between `batch` rows of each end, drawn anew."""
+    """Pairs of the entropic plans between `batch` rows of each end, drawn anew.
+
+    a: (n, d), b: (m, d). Source: Tong et al. 2024.
+
+    >>> import torch
+    >>> from reverie.bridges import BrownianMotion, MinibatchSinkhorn
+    >>> noise = torch.Generator().manual_seed(0)
+    >>> a, b = torch.randn(100, 2, generator=noise), torch.randn(100, 2, generator=noise)
+    >>> pairs = MinibatchSinkhorn(a, b, BrownianMotion(0.3), batch=32)
+    >>> [end.shape for end in pairs.sample(50, generator=noise)]
+    [torch.Size([50, 2]), torch.Size([50, 2])]
+    """
 
     def __init__(self, a: Tensor, b: Tensor, reference: Reference, batch: int = 256) -> None:
         super().__init__(a, b)

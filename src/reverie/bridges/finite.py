@@ -21,7 +21,15 @@ from reverie.processes.jump import JumpProcess
 
 
 class FiniteReference:
-    """Transition matrices (steps, M, M), each row a law."""
+    """Transition matrices (steps, M, M), each row a law.
+
+    InputError on other shapes, or rows that are no laws.
+
+    >>> from reverie.bridges import FiniteReference
+    >>> from reverie.processes import Uniform
+    >>> FiniteReference.of_process(Uniform(3, sites=2), noise=1.0, steps=4).whole.shape
+    torch.Size([9, 9])
+    """
 
     def __init__(self, kernels: Tensor) -> None:
         kernels = kernels.double()
@@ -65,6 +73,16 @@ class FiniteBridge:
     """The exact bridge between laws p0 and p1 (M,) under a finite reference.
 
     plan (M, M): the law of both ends; error: how far its first marginal is off, in total.
+    InputError on ends that are no laws of M states, or that the reference cannot reach.
+
+    >>> import torch
+    >>> from reverie.bridges import FiniteBridge, FiniteReference
+    >>> lazy = torch.tensor([[0.9, 0.1], [0.1, 0.9]]).double()
+    >>> reference = FiniteReference(lazy.expand(5, 2, 2))
+    >>> bridge = FiniteBridge(torch.tensor([1.0, 0.0]), torch.tensor([0.5, 0.5]), reference)
+    >>> bridge.plan.round(decimals=6), bridge.kernels().shape
+    (tensor([[0.5000, 0.5000],
+            [0.0000, 0.0000]], dtype=torch.float64), torch.Size([5, 2, 2]))
     """
 
     def __init__(

@@ -88,7 +88,15 @@ class FirstHitting(ABC):
 
 
 class EnumeratedEnds:
-    """The exact law of the end given the state, of points (n, dim) with weights (n,)."""
+    """The exact law of the end given the state, of points (n, dim) with weights (n,).
+
+    >>> import torch
+    >>> from reverie.bridges import BooleanCube, EnumeratedEnds
+    >>> points = torch.tensor([[0.0, 0.0], [1.0, 1.0]]).double()
+    >>> law = EnumeratedEnds(BooleanCube(2), points)
+    >>> law.weights(torch.tensor([[0.75, 0.75]]).double())  # 1/16 to 9/16
+    tensor([[0.1000, 0.9000]], dtype=torch.float64)
+    """
 
     def __init__(
         self,
@@ -121,6 +129,15 @@ class BooleanCube(FirstHitting):
     """{0, 1}^dim: independent coordinates from 1/2, each of which stops at 0 or 1.
 
     h_x(z) = prod z^x (1 - z)^(1 - x). dt: time of a step (of the last one at most).
+    States are (B, dim). InputError unless dt lies in (0, 1).
+    Source: Ye, Wu & Liu 2022 (from its abstract).
+
+    >>> import torch
+    >>> from reverie.bridges import BooleanCube
+    >>> cube = BooleanCube(2)
+    >>> ends = torch.tensor([[0.0, 0.0], [1.0, 1.0]]).double()
+    >>> cube.log_h(torch.tensor([[0.75, 0.5]]).double(), ends).exp()
+    tensor([[0.1250, 0.3750]], dtype=torch.float64)
     """
 
     def __init__(self, dim: int, dt: float = 0.01) -> None:
@@ -170,6 +187,17 @@ class Ball(FirstHitting):
     Moves go to the rim of balls of radius (1 - |z|) / max(2, dim): the rim's law is the Poisson
     kernel's there, by rejection. Time is the mean exit time radius^2 / dim of each, which does not
     depend on where a ball is left. A state nearer than `reach` to the sphere stops.
+    States and ends are (B, dim), origin (dim,). InputError unless dim is at least 2 and the origin
+    lies inside.
+    Source: Ye, Wu & Liu 2022 (from its abstract).
+
+    >>> import torch
+    >>> from reverie.bridges import Ball
+    >>> ball = Ball(2)
+    >>> ends = torch.tensor([[1.0, 0.0], [-1.0, 0.0]]).double()
+    >>> near = torch.tensor([[0.5, 0.0]]).double()
+    >>> ball.log_h(near, ends).exp().round(decimals=3)
+    tensor([[3.0000, 0.3330]], dtype=torch.float64)
     """
 
     def __init__(self, dim: int, origin: Tensor | None = None, reach: float = 1e-3) -> None:

@@ -84,7 +84,18 @@ def markov_projection(
 
 
 class GaussianBridge(Bridge):
-    """The exact bridge between N(mean0, cov0) and N(mean1, cov1), under any scalar reference."""
+    """The exact bridge between N(mean0, cov0) and N(mean1, cov1), under any scalar reference.
+
+    mean0, mean1: (d,). cov0, cov1: (d, d). InputError where the widths differ.
+    Source: Bunne, Hsieh, Cuturi & Krause 2023.
+
+    >>> import torch
+    >>> from reverie.bridges import BrownianMotion, GaussianBridge
+    >>> eye = torch.eye(1).double()
+    >>> bridge = GaussianBridge(torch.zeros(1), eye, torch.ones(1), eye, BrownianMotion(1.0))
+    >>> bridge.covariance.round(decimals=4)  # (sqrt(5) - 1) / 2
+    tensor([[0.6180]], dtype=torch.float64)
+    """
 
     mean0: Tensor
     cov0: Tensor

@@ -83,6 +83,14 @@ class LightSB(Bridge):
     """A bridge with a mixture potential for each direction.
 
     centre0, centre1 (dim,), unit: the coordinates in which the mixtures live; `fit` trains one.
+    Source: Korotin, Gushchin & Burnaev 2024.
+
+    >>> import torch
+    >>> from reverie.bridges import BrownianMotion, LightSB
+    >>> bridge = LightSB(2, BrownianMotion(1.0), components=3)
+    >>> mean, covariance = bridge.plan_moments(torch.zeros(5, 2))
+    >>> mean.shape, covariance.shape
+    (torch.Size([5, 2]), torch.Size([5, 2, 2]))
     """
 
     centre0: Tensor
@@ -261,7 +269,18 @@ def draw_mixture(
 
 
 def fit_light(a: Tensor, b: Tensor, reference: Reference, **settings: Any) -> LightSB:
-    """LightSB between two sets of rows (n, dim); settings as of `LightSB.fit`."""
+    """LightSB between two sets of rows (n, dim); settings as of `LightSB.fit`.
+
+    Source: Korotin, Gushchin & Burnaev 2024.
+
+    >>> import torch
+    >>> from reverie.bridges import BrownianMotion, fit_light
+    >>> noise = torch.Generator().manual_seed(0)
+    >>> a, b = torch.randn(200, 2, generator=noise), torch.randn(200, 2, generator=noise) + 3
+    >>> bridge = fit_light(a, b, BrownianMotion(1.0), components=2, steps=20, generator=noise)
+    >>> bridge.sample(a, steps=1, generator=noise).mean().round(decimals=0)
+    tensor(3.)
+    """
     return LightSB.fit(Independent(a, b), reference, **settings)
 
 

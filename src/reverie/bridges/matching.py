@@ -33,7 +33,17 @@ SPAN = 0.05  # of a fit, over which its weights are averaged
 
 
 class NetworkBridge(Bridge):
-    """Two networks, one a direction. told_start: they see where the path began (paired ends)."""
+    """Two networks, one a direction. told_start: they see where the path began (paired ends).
+
+    Points are (B, dim).
+    Source: Tong et al. 2024 ([SF]2M); Shi, De Bortoli, Campbell & Doucet 2023 (DSBM).
+
+    >>> import torch
+    >>> from reverie.bridges import BrownianMotion, NetworkBridge
+    >>> bridge = NetworkBridge(2, BrownianMotion(1.0), width=16)
+    >>> bridge.guess(torch.zeros(5, 2), torch.full((5,), 0.5)).shape
+    torch.Size([5, 2])
+    """
 
     moments: Tensor
     residual: Tensor
@@ -211,6 +221,16 @@ def fit_matching(
     rounds = 0 is [SF]2M where the coupling is an entropic plan, and bridge matching elsewhere;
     rounds > 0 is DSBM. steps: of each fit; pool: pairs simulated before a refit, in `path_steps`.
     Returns the bridge with averaged weights.
+    Source: Tong et al. 2024 ([SF]2M); Shi et al. 2023 and Peluchetti 2023 (DSBM).
+
+    >>> import torch
+    >>> from reverie.bridges import BrownianMotion, Independent, fit_matching
+    >>> noise = torch.Generator().manual_seed(0)
+    >>> a, b = torch.randn(200, 2, generator=noise), torch.randn(200, 2, generator=noise) + 3
+    >>> pairs, settings = Independent(a, b), {"steps": 5, "width": 8, "generator": noise}
+    >>> bridge = fit_matching(pairs, BrownianMotion(1.0), **settings)
+    >>> bridge.sample(a, steps=4, generator=noise).shape
+    torch.Size([200, 2])
     """
     x0, x1 = coupling.sample(4096, generator=generator)
     bridge = NetworkBridge(x0.shape[1], reference, width=width, depth=depth, told_start=told_start)

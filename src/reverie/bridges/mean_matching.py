@@ -71,6 +71,14 @@ def gaussian_mean_matching(
 
     first, second: (mean (d,), covariance (d, d)) of the ends; the reference is Brownian motion of
     variance epsilon. One iteration is a backward fit and a forward fit.
+    Raises InputError on an unknown target. Source: De Bortoli et al. 2021, on Gaussians.
+
+    >>> import torch
+    >>> from reverie.bridges import gaussian_mean_matching
+    >>> unit = (torch.zeros(1).double(), torch.eye(1).double())
+    >>> mean, covariance, cross = gaussian_mean_matching(unit, unit, epsilon=1.0, steps=50)
+    >>> covariance.round(decimals=2), cross.round(decimals=2)  # (sqrt(5) - 1) / 2
+    (tensor([[1.]], dtype=torch.float64), tensor([[0.6200]], dtype=torch.float64))
     """
     if target not in TARGETS:
         raise InputError(f"no target is called {target!r}; choose {', '.join(TARGETS)}")

@@ -34,6 +34,13 @@ class BridgeProcess(Process):
 
     Process time runs against the path: 1 at its start, 0 at its end. States are (B, d) in Brownian
     coordinates. monotone: False, a bridge's rate need not fall (its start tells of its end).
+
+    >>> import torch
+    >>> from reverie.bridges import BridgeProcess, BrownianMotion, pairs_for
+    >>> process = BridgeProcess(BrownianMotion(1.0), 2)
+    >>> pairs = pairs_for(torch.zeros(5, 2), torch.ones(5, 2))
+    >>> process.corrupt(pairs, 0.5).shape, process.monotone
+    (torch.Size([5, 2]), False)
     """
 
     monotone = False
@@ -136,5 +143,12 @@ class BridgeDenoiser(Denoiser):
 
 
 def pairs_for(x0: Tensor, x1: Tensor, *, reverse: bool = False) -> Tensor:
-    """Rows (n, 2, d) of a bridge's curve from ends (n, d) each: the clean end first."""
+    """Rows (n, 2, d) of a bridge's curve from ends (n, d) each: the clean end first.
+
+    >>> import torch
+    >>> from reverie.bridges import pairs_for
+    >>> pairs_for(torch.zeros(1, 2), torch.ones(1, 2))
+    tensor([[[1., 1.],
+             [0., 0.]]])
+    """
     return torch.stack([x0, x1] if reverse else [x1, x0], 1)

@@ -22,7 +22,18 @@ from reverie.processes.gaussian import GaussianProcess, require_gaussian
 
 
 class Reference(ABC):
-    """x_t = scale(t) (x_0 + W at clock(t)); t and both results are float64 of one shape."""
+    """x_t = scale(t) (x_0 + W at clock(t)); t and both results are float64 of one shape.
+
+    >>> import torch
+    >>> from reverie.bridges import Reference
+    >>> class Growing(Reference):  # variance t^2
+    ...     def scale(self, t):
+    ...         return torch.ones_like(t)
+    ...     def clock(self, t):
+    ...         return t**2
+    >>> float(Growing().share(0.5)), float(Growing().epsilon)
+    (0.25, 1.0)
+    """
 
     @abstractmethod
     def scale(self, t: Tensor) -> Tensor:
@@ -51,7 +62,13 @@ class Reference(ABC):
 
 @dataclass(frozen=True)
 class BrownianMotion(Reference):
-    """dX = sigma dW. InputError unless sigma > 0."""
+    """dX = sigma dW. InputError unless sigma > 0.
+
+    >>> import torch
+    >>> from reverie.bridges import BrownianMotion
+    >>> BrownianMotion(2.0).clock(torch.tensor([0.5, 1.0]).double())  # variance sigma^2 t
+    tensor([2., 4.], dtype=torch.float64)
+    """
 
     sigma: float = 1.0
 
@@ -67,7 +84,12 @@ class BrownianMotion(Reference):
 
 @dataclass(frozen=True)
 class OrnsteinUhlenbeck(Reference):
-    """dX = -pull X dt + sigma dW. InputError unless sigma > 0 and pull > 0."""
+    """dX = -pull X dt + sigma dW. InputError unless sigma > 0 and pull > 0.
+
+    >>> from reverie.bridges import OrnsteinUhlenbeck
+    >>> round(float(OrnsteinUhlenbeck(1.0, pull=1.0).last_scale), 4)  # exp(-1)
+    0.3679
+    """
 
     sigma: float = 1.0
     pull: float = 1.0
@@ -88,6 +110,12 @@ class NoiseReference(Reference):
     """The noise of a Gaussian process between the ends of its t_range, times `sigma`.
 
     process: of one level for all coordinates, InputError elsewhere.
+
+    >>> from reverie.bridges import NoiseReference
+    >>> from reverie.processes import VP
+    >>> reference = NoiseReference(VP(beta_max=2))
+    >>> round(float(reference.last_scale), 3), round(float(reference.share(0.5)), 3)
+    (0.592, 0.179)
     """
 
     def __init__(self, process: GaussianProcess, sigma: float = 1.0) -> None:
@@ -118,7 +146,12 @@ def require_sigma(sigma: float) -> float:
 
 
 def reference_named(text: str, sigma: float = 1.0) -> Reference:
-    """`brownian`, `ou` or `ou:pull=2`, or any Gaussian process, as `vp`; InputError otherwise."""
+    """`brownian`, `ou` or `ou:pull=2`, or any Gaussian process, as `vp`; InputError otherwise.
+
+    >>> from reverie.bridges import reference_named
+    >>> reference_named("ou:pull=2", sigma=0.5)
+    OrnsteinUhlenbeck(sigma=0.5, pull=2.0)
+    """
     name, _, rest = text.partition(":")
     if name == "brownian" and not rest:
         return BrownianMotion(sigma)

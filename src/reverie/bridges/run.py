@@ -51,6 +51,14 @@ class BridgeRun:
 
     units: what a coordinate is divided by before it is bridged, (d,); None leaves all as they are.
     sigma, plans, curves and costs are of divided coordinates.
+
+    >>> import numpy as np
+    >>> from reverie import BridgeRun, bridge
+    >>> rng = np.random.default_rng(0)
+    >>> a, b = rng.normal(size=(50, 2)), rng.normal(size=(50, 2)) + 3
+    >>> run = bridge(a, b, solver="sinkhorn")
+    >>> isinstance(run, BridgeRun), run.path(a, steps=4).shape, run.plan(a, b).shape
+    (True, (5, 50, 2), (50, 50))
     """
 
     bridge: Bridge
@@ -204,6 +212,14 @@ def bridge(
     deviation of both ends' coordinates); reference: brownian, ou:pull=P, or a Gaussian process.
     paired: row i of a belongs to row i of b, and paths are told where they began. steps: of a fit;
     rounds: refits of dsbm, iterations of dsb. Raises InputError on ends that do not fit together.
+
+    >>> import numpy as np
+    >>> from reverie import bridge
+    >>> rng = np.random.default_rng(0)
+    >>> young, old = rng.normal(size=(200, 2)), rng.normal(size=(200, 2)) + 3
+    >>> run = bridge(young, old, solver="gaussian")
+    >>> run.sample(young).mean(0).round(1), run.sample(old, reverse=True).mean(0).round(1)
+    (array([2.9, 3. ]), array([-0.2,  0. ]))
     """
     first, second = load_rows(a).check(2, constants=True), load_rows(b).check(2, constants=True)
     if first.shape != second.shape:

@@ -29,6 +29,13 @@ class SinkhornPlan:
     """The entropic plan between x (n, d) and y (m, d), equal masses; f (n,), g (m,) potentials.
 
     error: total mass by which the rows' marginal is missed (the columns' holds exactly).
+
+    >>> import torch
+    >>> from reverie.bridges import SinkhornPlan, sinkhorn
+    >>> x, y = torch.tensor([[0.0], [9.0]]).double(), torch.tensor([[1.0], [8.0]]).double()
+    >>> plan = sinkhorn(x, y, epsilon=0.1)
+    >>> isinstance(plan, SinkhornPlan), round(float(plan.cost), 3)
+    (True, 0.5)
     """
 
     x: Tensor
@@ -66,6 +73,14 @@ def sinkhorn(
     """The entropic plan between x (n, d) and y (m, d); epsilon falls to its value geometrically.
 
     Stops where the rows' marginal is missed by less than `tolerance` in total.
+    Raises InputError unless epsilon > 0. Source: Cuturi 2013.
+
+    >>> import torch
+    >>> from reverie.bridges import sinkhorn
+    >>> x, y = torch.tensor([[0.0], [9.0]]).double(), torch.tensor([[1.0], [8.0]]).double()
+    >>> sinkhorn(x, y, epsilon=0.1).matrix().round(decimals=3)
+    tensor([[0.5000, 0.0000],
+            [0.0000, 0.5000]], dtype=torch.float64)
     """
     if epsilon <= 0:
         raise InputError(f"epsilon is {epsilon:g}; entropic transport needs epsilon > 0")
@@ -91,7 +106,17 @@ class SinkhornBridge(Bridge):
     """The bridge between two sets of points: far ends are points of the other set.
 
     guess: a softmax over the far points, exp(potential / epsilon) times the reference's kernel.
-    Exact for the two empirical laws; it memorises them, and is the oracle of small sets.
+    x: (n, d), y: (m, d). Exact for the two empirical laws; it memorises them, and is the oracle
+    of small sets.
+    Source: Pooladian & Niles-Weed 2024.
+
+    >>> import torch
+    >>> from reverie.bridges import BrownianMotion, SinkhornBridge
+    >>> x, y = torch.tensor([[0.0], [9.0]]).double(), torch.tensor([[1.0], [8.0]]).double()
+    >>> bridge = SinkhornBridge(x, y, BrownianMotion(0.5))
+    >>> bridge.plan.matrix().round(decimals=3)
+    tensor([[0.5000, 0.0000],
+            [0.0000, 0.5000]], dtype=torch.float64)
     """
 
     x: Tensor

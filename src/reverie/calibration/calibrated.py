@@ -33,7 +33,18 @@ class Calibrated(Denoiser):
     """`denoiser` and `reference` mixed with `weights` (L, G) at process times `times` (L,).
 
     The condition goes to the denoiser. A guess that has no weight at all is not looked at, finite
-    or not. Made by `calibrate`; `calibration` says what it brought.
+    or not. Made by `calibrate`; `calibration` says what it brought. Raises
+    InputError where times and weights do not fit together.
+
+    >>> import torch
+    >>> from reverie import Calibrated, calibrate
+    >>> from reverie.denoisers import Linear
+    >>> from reverie.processes import VP
+    >>> rows = torch.randn(100, 2, generator=torch.Generator().manual_seed(0))
+    >>> model = Linear(VP(), torch.zeros(2), torch.ones(2), torch.eye(2))
+    >>> better = calibrate(model, rows, levels=8, generator=torch.Generator().manual_seed(0))
+    >>> isinstance(better, Calibrated), better(torch.zeros(3, 2), torch.tensor(0.5)).shape
+    (True, torch.Size([3, 2]))
     """
 
     def __init__(

@@ -57,6 +57,16 @@ def calibrate(
     folds: for the error of the drop. Each row is noised at each level with one antithetic pair.
     The mixture's curve lies at or below the model's and the reference's at every level on the rows
     of the fit. Raises InputError on fewer than four rows, or values that are not finite.
+
+    >>> import torch
+    >>> from reverie import calibrate
+    >>> from reverie.denoisers import Linear
+    >>> from reverie.processes import VP
+    >>> rows = torch.randn(100, 2, generator=torch.Generator().manual_seed(0))
+    >>> wrong = Linear(VP(), torch.full((2,), 9.0), torch.ones(2), torch.eye(2))  # another mean
+    >>> better = calibrate(wrong, rows, levels=16, generator=torch.Generator().manual_seed(0))
+    >>> better.calibration.drop > 1  # nats
+    True
     """
     process = denoiser.process
     if per not in PER:

@@ -43,6 +43,17 @@ class Mixing(ABC):
 
     `profile` gives what rows tell about the rate as a function of the weights, float64 with the
     rows first; `solve` reads weights off some of these rows and `rates` the mixed rates (n, J).
+    Source of the shrinkage: James & Stein 1961.
+
+    >>> import torch
+    >>> from reverie.calibration import Mixing, mixing_of, reference_of
+    >>> from reverie.processes import VP
+    >>> rows = torch.randn(100, 2, generator=torch.Generator().manual_seed(0))
+    >>> rule = mixing_of(VP(), reference_of(VP(), rows), per="level")
+    >>> isinstance(rule, Mixing), rule.groups
+    (True, 1)
+    >>> rule.mix(rows, -rows, torch.full((100, 1), 0.5)).abs().max()  # half of each
+    tensor(0.)
     """
 
     groups: int = 1

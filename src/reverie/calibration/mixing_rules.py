@@ -202,6 +202,14 @@ def mixing_of(process: Process, reference: Reference, per: str = "mode") -> Mixi
     """The rule of mixing guesses on this process. per: "mode" where modes are charged apart.
 
     Raises InputError on another word.
+
+    >>> import torch
+    >>> from reverie.calibration import mixing_of, reference_of
+    >>> from reverie.processes import VP
+    >>> rows = torch.randn(100, 2, generator=torch.Generator().manual_seed(0))
+    >>> reference = reference_of(VP(), rows)
+    >>> [mixing_of(VP(), reference, per).groups for per in ("level", "mode")]
+    [1, 2]
     """
     _check(per)
     return Convex(process)

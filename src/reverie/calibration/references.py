@@ -39,6 +39,15 @@ class Reference(Denoiser):
     """A guess made of a few tensors; `kind` names it in a file, and subclasses enrol themselves.
 
     A subclass gives `tensors()` and the class method `from_tensors(process, tensors)`.
+    Guesses have the shape of the process's target, (B, *shape) for Gaussian noise.
+
+    >>> import torch
+    >>> from reverie.calibration import Reference, reference_of
+    >>> from reverie.processes import VP
+    >>> rows = torch.randn(100, 2, generator=torch.Generator().manual_seed(0))
+    >>> reference = reference_of(VP(), rows)
+    >>> isinstance(reference, Reference), reference.kind, sorted(reference.tensors())
+    (True, 'linear', ['basis', 'mean', 'rest', 'spectrum'])
     """
 
     kind: ClassVar[str]
@@ -231,6 +240,13 @@ def reference_of(process: Process, rows: Tensor, modes: int = MODES) -> Referenc
     """The best guess from a few moments of rows (N, *shape), points of the process's space.
 
     modes: leading modes of a covariance to keep. Raises InputError on fewer than two rows.
+
+    >>> import torch
+    >>> from reverie.calibration import reference_of
+    >>> from reverie.processes import Masking
+    >>> rows = torch.tensor([[0, 1], [0, 2], [0, 1]])
+    >>> reference_of(Masking(3, sites=2), rows).kind
+    'site marginals'
     """
     _enough(rows)
     return MeanTarget.fit(process, rows)

@@ -79,6 +79,17 @@ class Cascade(nn.Module):
     network of (channels, channels of the condition), default `Convolutional`. networks: the
     factors' networks by scale, averages first, then details from coarse to fine. Raises InputError
     on data that are no images, or sides that do not halve `depth` times.
+    Source: Guth, Coste, De Bortoli & Mallat 2022 (arXiv 2208.05003).
+
+    >>> import torch
+    >>> from reverie.cascade import Cascade
+    >>> from reverie.denoisers import Convolutional
+    >>> from reverie.processes import VP
+    >>> images = torch.randn(8, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    >>> body = lambda channels, told: Convolutional(channels, condition=told, width=4, depth=1)
+    >>> cascade = Cascade(images, VP(), depth=1, body=body)
+    >>> cascade.sample(3, torch.linspace(1, 0.01, 4)).shape
+    torch.Size([3, 1, 8, 8])
     """
 
     levels = Formerly("depth")
@@ -176,6 +187,16 @@ def fit_cascade(
     """Train every network for `steps` minibatches of images (n, C, H, W), yielding (scale, step).
 
     Adam with a cosine learning rate; the weights kept are a running average.
+
+    >>> import torch
+    >>> from reverie.cascade import Cascade, fit_cascade
+    >>> from reverie.denoisers import Convolutional
+    >>> from reverie.processes import VP
+    >>> noise = torch.Generator().manual_seed(0)
+    >>> images = torch.randn(8, 1, 8, 8, generator=noise)
+    >>> body = lambda channels, told: Convolutional(channels, condition=told, width=4, depth=1)
+    >>> list(fit_cascade(Cascade(images, VP(), body=body), images, steps=2, generator=noise))
+    [(0, 0), (0, 1), (1, 0), (1, 1)]
     """
     for place, scale in enumerate(cascade.scales(images)):
         for step in _train(cascade.networks[place], scale, steps, batch_size, lr, generator):
@@ -191,7 +212,20 @@ def fit_multiscale(
     lr: float = 2e-3,
     generator: torch.Generator,
 ) -> Iterator[tuple[int, int]]:
-    """Train the network of every slot, as `fit_cascade` does, yielding (slot, step)."""
+    """Train the network of every slot on images (n, C, H, W), yielding (slot, step).
+
+    As `fit_cascade` does: Adam, a cosine learning rate, a running average of the weights.
+
+    >>> import torch
+    >>> from reverie.cascade import fit_multiscale
+    >>> from reverie.denoisers import Convolutional, Multiscale
+    >>> noise = torch.Generator().manual_seed(0)
+    >>> images = torch.randn(8, 1, 8, 8, generator=noise)
+    >>> body = lambda shape: Convolutional(shape[0], width=4, depth=1)
+    >>> model = Multiscale.build(images, 2, body)
+    >>> list(fit_multiscale(model, images, steps=2, generator=noise))
+    [(1, 0), (1, 1), (2, 0), (2, 1)]
+    """
     for place, network in enumerate(model.denoisers):
         scale = Scale(averages(model.process, images, place), None)
         for step in _train(network, scale, steps, batch_size, lr, generator):

@@ -23,7 +23,18 @@ from reverie.errors import InputError
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point of `reverie`; raises SystemExit with the documented codes."""
+    """Entry point of `reverie`; raises SystemExit with the documented codes.
+
+    arguments: the words after `reverie`, default what was typed. An InputError ends in code 2 and
+    one sentence on the standard error.
+
+    >>> from reverie.cli import main
+    >>> try:
+    ...     main(["audit", "--train", "nowhere.csv", "--holdout", "nowhere.csv", "--quiet"])
+    ... except SystemExit as left:
+    ...     print(left.code)  # bad input; the sentence goes to the standard error
+    2
+    """
     typed = sys.argv[1:] if arguments is None else arguments
     if typed in (["--version"], ["-V"]):
         print(f"reverie {__version__}")

@@ -10,7 +10,16 @@ APPROXIMATE = " (approximate: the area under this noise's curve is no informatio
 
 @dataclass(frozen=True)
 class Gap:
-    """Difference in nats of the areas under two curves, up to the clock value `level`."""
+    """Difference in nats of the areas under two curves, up to the clock value `level`.
+
+    >>> import numpy as np
+    >>> from reverie import LossCurve
+    >>> from reverie.curve import Gap
+    >>> u = np.geomspace(1e-3, 1e3, 65)
+    >>> gap = LossCurve(u, 0.5 / (1 + u)).gap(LossCurve(u, 0.6 / (1 + u)), until=1.0)
+    >>> isinstance(gap, Gap), round(gap.nats, 3), gap.level
+    (True, 0.069, 1.0)
+    """
 
     nats: float
     stderr: float
@@ -26,4 +35,17 @@ class Gap:
 
 
 class Leak(Gap):
-    """How many nats better a model knows its training points than fresh ones, up to `level`."""
+    """How many nats better a model knows its training points than fresh ones, up to `level`.
+
+    In nats per sample, summed over dimensions: the likelihood gap, not the mutual information of
+    Yi, Sun & Li 2023.
+
+    >>> import numpy as np
+    >>> from reverie import LossCurve
+    >>> from reverie.curve import Leak
+    >>> u = np.geomspace(1e-3, 1e3, 65)
+    >>> train, fresh = LossCurve(u, 0.5 / (1 + u)), LossCurve(u, 0.6 / (1 + u))
+    >>> leak = train.leak(fresh, until=1.0)
+    >>> isinstance(leak, Leak), round(leak.nats, 3)
+    (True, 0.069)
+    """

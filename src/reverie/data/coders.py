@@ -36,7 +36,19 @@ ONE_HOT = 64  # symbols; beyond, they are the levels of a measurement and lie on
 
 @dataclass(frozen=True, kw_only=True)
 class SymbolCoder(Scaler):
-    """Rows of symbols: `alphabets` are a site's values in order, one list, or one per column."""
+    """Rows of symbols: `alphabets` are a site's values in order, one list, or one per column.
+
+    `fit` and `to_model` raise InputError on one symbol only, too many, or one that is not known.
+
+    >>> import numpy as np
+    >>> from reverie.data import SymbolCoder, load
+    >>> data = load(np.array([[10, 20], [20, 30], [10, 10]]))
+    >>> coder = SymbolCoder.fit(data)
+    >>> coder.to_model(data.values), coder.space.symbols
+    (tensor([[0, 1],
+            [1, 2],
+            [0, 0]]), 3)
+    """
 
     alphabets: list[list[float]]
 
@@ -143,6 +155,12 @@ class PointsCoder(Scaler):
     """Rows that are the points of a space as they stand: shares, or a space of one's own.
 
     of: the space's name where reverie has it (`simplex`), else empty; then the process says it.
+
+    >>> import numpy as np
+    >>> from reverie.data import PointsCoder, coder_for, load
+    >>> coder = coder_for("shares", load(np.array([[0.2, 0.8], [0.5, 0.5]])))
+    >>> isinstance(coder, PointsCoder), coder.space.shape
+    (True, (2,))
     """
 
     of: str = ""
@@ -199,6 +217,13 @@ def coder_on(space: Space, data: Dataset, train: Dataset) -> Scaler:
 
     data: all rows. train: those whose scale it may read. Raises InputError where rows do not lie
     in the space.
+
+    >>> import numpy as np
+    >>> from reverie.data import coder_on, load
+    >>> from reverie.spaces import Euclidean, FiniteSet
+    >>> data = load(np.array([[0, 1], [2, 1]]))
+    >>> [type(coder_on(space, data, data)).__name__ for space in (Euclidean(), FiniteSet(3, 2))]
+    ['Scaler', 'SymbolCoder']
     """
     coder = PointsCoder(**form_of(data))
     space.check(space.as_points(coder.to_model(data.values)))
@@ -240,10 +265,17 @@ def _shares(space: Simplex, data: Dataset, train: Dataset) -> Scaler:
 
 
 def coder_for(space: str, data: Dataset) -> Scaler:
-    """The coder of a space's name for these rows: `euclidean`, `symbols`, `sphere`, `torus`,
-    `rotations`, `hyperbolic`, `shares`, `table`, or a manifold spelled out, as `Sphere(2)`.
+    """The coder of a space's name for these rows.
 
-    Raises InputError on an unknown name and on rows that do not lie in the space.
+    space: `euclidean`, `symbols`, `sphere`, `torus`, `rotations`, `hyperbolic`, `shares`, `table`,
+    or a manifold spelled out, as `Sphere(2)`. Raises InputError on an unknown name and on rows
+    that do not lie in the space.
+
+    >>> import numpy as np
+    >>> from reverie.data import coder_for, load
+    >>> angles = load(np.array([[0.0, 1.0], [3.0, -3.0], [1.5, 2.0]]))
+    >>> coder_for("torus", angles).to_model(angles.values).shape
+    torch.Size([3, 2])
     """
     if data.kind == "text" and space != SYMBOLS:
         raise InputError(f"{data.source} is text: its space is symbols, not {space}")
@@ -266,7 +298,14 @@ KINDS: dict[str, type[Scaler]] = {
 
 
 def coder_from_json(values: dict[str, Any]) -> Scaler:
-    """The coder that `to_json` wrote; TypeError where a field is missing."""
+    """The coder that `to_json` wrote; TypeError where a field is missing.
+
+    >>> import numpy as np
+    >>> from reverie.data import Scaler, coder_from_json, load
+    >>> scaler = Scaler.fit(load(np.array([[0.0, 10.0], [2.0, 30.0]])))
+    >>> coder_from_json(scaler.to_json()).mean
+    [1.0, 20.0]
+    """
     # runs of the release before call alphabets levels
     values = {"alphabets" if k == "levels" else k: v for k, v in values.items()}
     return next((kind for key, kind in KINDS.items() if key in values), Scaler)(**values)

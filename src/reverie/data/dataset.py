@@ -36,6 +36,11 @@ class Column:
 
     Values are float64: numbers, seconds since 1970 of times (of durations, seconds), or indices
     into `categories`; NaN where the cell is missing.
+
+    >>> from reverie.data import Column
+    >>> column = Column("group", "categorical", categories=("a", "b"))
+    >>> column.text(1.0)
+    'b'
     """
 
     name: str
@@ -147,6 +152,12 @@ class Dataset:
     reader decided, changed or skipped, a sentence each. form: of a table of text. reading: what
     the user said about the file, so that it can be read again. folder_of, folders: of pictures in
     folders of classes, the place (n,) of each one's folder among these.
+
+    >>> import numpy as np
+    >>> from reverie.data import Dataset
+    >>> data = Dataset(np.arange(6.0).reshape(3, 2), kind="vectors", source="mine")
+    >>> len(data), data.shape, data.take(np.array([2, 0])).values.tolist()
+    (3, (2,), [[4.0, 5.0], [0.0, 1.0]])
     """
 
     values: np.ndarray

@@ -38,7 +38,16 @@ KEY = re.compile(
 
 @dataclass(frozen=True)
 class Identifier:
-    """A column that names rows: its name, its place from 0, and how it was told."""
+    """A column that names rows: its name, its place from 0, and how it was told.
+
+    >>> import numpy as np
+    >>> from reverie.data import Identifier, identifier_columns, load
+    >>> rng = np.random.default_rng(0)
+    >>> table = np.rec.fromarrays([np.arange(100), rng.normal(size=100)], names="id,height")
+    >>> (found,) = identifier_columns(load(table, keys=True))
+    >>> isinstance(found, Identifier), found.name, found.place
+    (True, 'id', 0)
+    """
 
     name: str
     place: int
@@ -56,6 +65,13 @@ def identifier_columns(*sets: Dataset) -> list[Identifier]:
     Recognised are texts that hardly repeat (keys, hashes, free text), UUIDs and hashes however
     often, and whole numbers of which none repeats within a set and that are named as an index or
     id, or that would repeat if they were measured (see the module). Never all columns.
+
+    >>> import numpy as np
+    >>> from reverie.data import identifier_columns, load
+    >>> rng = np.random.default_rng(0)
+    >>> table = np.rec.fromarrays([np.arange(100), rng.normal(size=100)], names="id,height")
+    >>> [(one.name, one.place) for one in identifier_columns(load(table, keys=True))]
+    [('id', 0)]
     """
     first = sets[0]
     if first.kind not in ("table", "vectors") or first.values.ndim != 2:
@@ -74,7 +90,16 @@ def identifier_columns(*sets: Dataset) -> list[Identifier]:
 
 
 def set_apart(sets: Sequence[Dataset]) -> tuple[list[Dataset], list[Identifier]]:
-    """Aligned sets without the columns that name rows, which the first two of them tell."""
+    """Aligned sets without the columns that name rows, which the first two of them tell.
+
+    >>> import numpy as np
+    >>> from reverie.data import load, set_apart
+    >>> rng = np.random.default_rng(0)
+    >>> table = np.rec.fromarrays([np.arange(100), rng.normal(size=100)], names="id,height")
+    >>> (rest,), found = set_apart([load(table, keys=True)])
+    >>> rest.columns, found[0].name
+    (('height',), 'id')
+    """
     found = identifier_columns(*sets[:2])
     if not found:
         return list(sets), []
@@ -84,7 +109,12 @@ def set_apart(sets: Sequence[Dataset]) -> tuple[list[Dataset], list[Identifier]]
 
 
 def identifier_sentence(found: Sequence[Identifier]) -> str:
-    """One line that names them."""
+    """One line that names them.
+
+    >>> from reverie.data import Identifier, identifier_sentence
+    >>> identifier_sentence([Identifier("id", 0, "whole numbers that never repeat")])
+    'Set apart, for they name rows and are not compared: id (whole numbers that never repeat).'
+    """
     named = ", ".join(f"{column.name} ({column.why})" for column in found[:8])
     more = f" and {len(found) - 8} more" if len(found) > 8 else ""
     return f"Set apart, for they name rows and are not compared: {named}{more}."

@@ -36,6 +36,13 @@ class ManifoldCoder(Scaler):
 
     Angles on Sphere(2) are latitude and longitude, or the other way round if `longitude_first`;
     on a torus every column is an angle. Points are ambient coordinates.
+
+    >>> import numpy as np
+    >>> from reverie.data import ManifoldCoder, load
+    >>> places = load(np.array([[90.0, 0.0], [0.0, 0.0], [-30.0, 120.0], [51.5, -0.1]]))
+    >>> coder = ManifoldCoder.fit(places, "sphere")
+    >>> coder.units, coder.to_model(places.values)[1].round(decimals=6)
+    ('degrees', tensor([1., 0., 0.]))
     """
 
     manifold: str

@@ -13,7 +13,7 @@ SEPARATORS = {"comma": ",", "tab": "\t", "semicolon": ";", "bar": "|", "blanks":
 
 @dataclass(frozen=True)
 class Reading:
-    """How to read a source; what is None or empty is decided from the data and said.
+    r"""How to read a source; what is None or empty is decided from the data and said.
 
     sep: between cells, or comma, tab, semicolon, bar, blanks. decimal: the decimal mark. header:
     whether the first line names the columns. missing: words and numbers that stand for a missing
@@ -21,6 +21,17 @@ class Reading:
     0. time: the same, each with its form if need be, as `seen=%d/%m/%Y`. size: pictures are
     brought to this height and width. mode: rgb or grey. skip_bad: leave out pictures that cannot
     be read. angles: degrees or radians.
+    InputError on a separator, decimal mark, encoding, mode, angle or size that is none.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from reverie.data import Reading, load
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "table.txt.csv")
+    ...     _ = path.write_text("x;y\n1,5;2\n3;4,5\n")
+    ...     load(path, reading=Reading(sep=";", decimal=",")).values
+    array([[1.5, 2. ],
+           [3. , 4.5]])
     """
 
     sep: str | None = None

@@ -48,6 +48,12 @@ def load(
     mixed: tables may hold categories and missing cells (see `Column`), as audits and finite sets
     take them. reading: what the user says about the source. keys: whether columns that name rows
     stay; by default only in mixed tables. Raises InputError: what is wrong, and where.
+
+    >>> import numpy as np
+    >>> from reverie.data import load
+    >>> wine, mine = load("wine"), load(np.zeros((5, 8, 8, 3), dtype=np.uint8))
+    >>> wine.shape, wine.columns[:2], mine.kind, mine.values.shape
+    ((13,), ('alcohol', 'malic_acid'), 'images', (5, 3, 8, 8))
     """
     said = reading or Reading()
     if isinstance(source, Dataset):

@@ -18,6 +18,12 @@ def split(
     Default `holdout`: with `n`, all other rows up to 10,000; else a fifth of the rows, at least
     200 and at most half. Rows are kept as they are: a split that depends on the values would break
     the exchangeability on which the audit rests.
+    Raises InputError on an n or holdout that the rows do not allow.
+
+    >>> from reverie.data import load, split
+    >>> train, holdout, shared = split(load("wine"), n=100, holdout=None, seed=0)
+    >>> len(train), len(holdout), shared
+    (100, 78, 0)
     """
     total = len(data)
     if n is not None and not 1 <= n <= total - 1:
@@ -36,7 +42,15 @@ def split(
 
 
 def some_rows(points: Tensor, most: int, seed: int) -> Tensor:
-    """At most `most` rows, at random: splits keep the order of the file, which may matter."""
+    """At most `most` rows, at random: splits keep the order of the file, which may matter.
+
+    points: (n, *shape); no more than `most` come back.
+
+    >>> import torch
+    >>> from reverie.data import some_rows
+    >>> some_rows(torch.zeros(100, 2), most=10, seed=0).shape
+    torch.Size([10, 2])
+    """
     if len(points) <= most:
         return points
     pick = np.random.default_rng(seed).choice(len(points), most, replace=False)
@@ -44,8 +58,15 @@ def some_rows(points: Tensor, most: int, seed: int) -> Tensor:
 
 
 def row_codes(*sets: np.ndarray) -> list[np.ndarray]:
-    """One int64 code (n,) per row of each set (n, *shape): equal codes, and only they, are equal
-    rows. Compared in the coarsest floating type among the sets; missing cells equal one another.
+    """One int64 code (n,) per row of each set (n, *shape): equal for equal rows only.
+
+    Compared in the coarsest floating type among the sets; missing cells equal one another.
+
+    >>> import numpy as np
+    >>> from reverie.data import row_codes
+    >>> a, b = row_codes(np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[3.0, 4.0]]))
+    >>> bool(a[1] == b[0]), bool(a[0] == b[0])
+    (True, False)
     """
     kinds = {a.dtype for a in sets}
     if len(kinds) > 1 and all(kind.kind in "iu" for kind in kinds):
@@ -74,7 +95,15 @@ def _exact(values: np.ndarray) -> np.ndarray:
 
 
 def shared_rows(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Mask (len(rows),) of the rows that stand verbatim among `others`."""
+    """Mask (len(rows),) of the rows that stand verbatim among `others`.
+
+    rows, others: (n, *shape) each.
+
+    >>> import numpy as np
+    >>> from reverie.data import shared_rows
+    >>> shared_rows(np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[3.0, 4.0]]))
+    array([False,  True])
+    """
     if len(rows) == 0 or len(others) == 0:
         return np.zeros(len(rows), bool)
     codes, known = row_codes(rows, others)

@@ -17,7 +17,20 @@ from reverie.spaces import Euclidean, Space
 
 @dataclass(frozen=True)
 class Scaler:
-    """Affine map between the user's units and model space, with what is needed to write back."""
+    """Affine map between the user's units and model space, with what is needed to write back.
+
+    mean, std: of each column (d,), or of all of an image. `to_model` raises InputError on rows of
+    another shape.
+
+    >>> import numpy as np
+    >>> from reverie.data import Scaler, load
+    >>> data = load(np.array([[0.0, 10.0], [2.0, 30.0]]))
+    >>> scaler = Scaler.fit(data)
+    >>> scaler.to_model(data.values), scaler.to_user(scaler.to_model(data.values))
+    (tensor([[-1., -1.],
+            [ 1.,  1.]]), array([[ 0., 10.],
+           [ 2., 30.]]))
+    """
 
     mean: list[float]
     std: list[float]

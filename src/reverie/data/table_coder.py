@@ -28,8 +28,22 @@ SHOWN = 12  # values that a message lists
 
 @dataclass(frozen=True, kw_only=True)
 class TableCoder(Scaler):
-    """Rows of numbers, categories, dates and missing cells; plans: the fields of a `ColumnPlan`
-    each."""
+    r"""Rows of numbers, categories, dates and missing cells as points (n, D) of one product space.
+
+    plans: the fields of a `ColumnPlan` for each column. `fit` raises InputError on data that are
+    no table or do not vary, `to_model` on a cell that the run does not know.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from reverie.data import TableCoder, load
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "table.csv")
+    ...     _ = path.write_text("size,group\n1.5,a\n2.5,b\n,a\n")
+    ...     data = load(path, mixed=True)
+    >>> coder = TableCoder.fit(data)
+    >>> coder.to_model(data.values).shape, type(coder.space).__name__
+    (torch.Size([3, 2]), 'Mixed')
+    """
 
     plans: list[dict[str, Any]]
 

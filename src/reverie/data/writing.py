@@ -27,6 +27,16 @@ def save(path: str | Path, values: np.ndarray, scaler: Scaler) -> Path:
 
     A path without an ending is a folder of PNGs (images only). Returns the path written. Files are
     replaced atomically. Raises InputError on an unknown ending or an unwritable place.
+    values: (n, *shape), in the user's units.
+
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from reverie.data import Scaler, load, save
+    >>> data = load("wine")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = save(f"{folder}/wine.csv", data.values, Scaler.fit(data))
+    ...     print(path.read_text().splitlines()[0][:18])
+    alcohol,malic_acid
     """
     path, name = Path(path), Path(path).name.lower()
     if name.endswith((".npy", ".npz")):
@@ -51,7 +61,15 @@ def save(path: str | Path, values: np.ndarray, scaler: Scaler) -> Path:
 
 
 def save_rows(path: str | Path, data: Dataset) -> Path:
-    """Write a Dataset as `save` does, a mixed table with its categories and missing cells."""
+    """Write a Dataset as `save` does, a mixed table with its categories and missing cells.
+
+    >>> import tempfile
+    >>> from reverie.data import load, save_rows
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = save_rows(f"{folder}/wine.csv", load("wine"))
+    ...     print(load(path).shape)
+    (13,)
+    """
     if (
         data.kind != "text"
         and data.fields
@@ -63,7 +81,13 @@ def save_rows(path: str | Path, data: Dataset) -> Path:
 
 
 def ending_of(data: Dataset) -> str:
-    """The ending under which `save_rows` keeps the form of the data's source; "" is a folder."""
+    """The ending under which `save_rows` keeps the form of the data's source; "" is a folder.
+
+    >>> import numpy as np
+    >>> from reverie.data import ending_of, load
+    >>> ending_of(load(np.zeros((3, 2)))), ending_of(load("wine"))
+    ('.npy', '.csv')
+    """
     name = data.source.lower()
     for ending in (*sorted(ENDINGS, key=len, reverse=True), *ARROW, ".npz", ".txt"):
         if name.endswith(ending):
@@ -76,7 +100,14 @@ def ending_of(data: Dataset) -> str:
 
 
 def in_user_layout(data: Dataset) -> np.ndarray:
-    """The values with their axes as the user gave them."""
+    """The values (n, ...) with their axes as the user gave them.
+
+    >>> import numpy as np
+    >>> from reverie.data import in_user_layout, load
+    >>> images = load(np.zeros((5, 8, 8, 3), dtype=np.uint8))
+    >>> images.values.shape, in_user_layout(images).shape
+    ((5, 3, 8, 8), (5, 8, 8, 3))
+    """
     return _user_layout(data.values, data.layout)
 
 
@@ -155,7 +186,15 @@ def _png(image: Any) -> bytes:
 
 
 def to_pixels(values: np.ndarray, scaler: Scaler, stretch: bool = True) -> np.ndarray:
-    """Images (n, C, H, W) as bytes, by the training range; bytes stay bytes."""
+    """Images (n, C, H, W) as bytes, by the training range; bytes stay bytes.
+
+    >>> import numpy as np
+    >>> from reverie.data import Scaler, load, to_pixels
+    >>> images = load(np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8))
+    >>> pixels = to_pixels(images.values, Scaler.fit(images))
+    >>> pixels.dtype, pixels.shape
+    (dtype('uint8'), (5, 3, 8, 8))
+    """
     least = 127 if stretch else 16  # up to 16 they are levels (the digits), not pixels
     if np.dtype(scaler.dtype) == np.uint8 and scaler.high[0] > least:
         return values.astype(np.uint8)
@@ -164,7 +203,13 @@ def to_pixels(values: np.ndarray, scaler: Scaler, stretch: bool = True) -> np.nd
 
 
 def to_image(pixels: np.ndarray) -> Any:
-    """One Pillow image from bytes (C, H, W)."""
+    """One Pillow image from bytes (C, H, W).
+
+    >>> import numpy as np
+    >>> from reverie.data import to_image
+    >>> to_image(np.zeros((3, 4, 6), dtype=np.uint8)).size  # width, height
+    (6, 4)
+    """
     from PIL import Image
 
     return Image.fromarray(pixels[0] if len(pixels) in (1, 2) else np.moveaxis(pixels[:4], 0, 2))

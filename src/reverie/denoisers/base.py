@@ -17,6 +17,17 @@ class Denoiser(nn.Module):
     """Guesses what the process asks for (clean data, for Gaussian noise) from a state at t.
 
     `state` is (B, *shape), `t` is () or (B,); the prediction has the shape of `process.target`.
+
+    >>> import torch
+    >>> from reverie import Denoiser
+    >>> from reverie.processes import EDM
+    >>> class Standard(Denoiser):  # the exact guess for N(0, I) under x + sigma e
+    ...     process = EDM(0.02, 40)
+    ...     def forward(self, state, t, condition=None):
+    ...         return state / (1 + self.process.sigma(t).to(state).reshape(-1, 1) ** 2)
+    >>> Standard()(torch.ones(2, 3), torch.tensor([0.0, 1.0])).round(decimals=3)
+    tensor([[1.0000, 1.0000, 1.0000],
+            [0.0010, 0.0010, 0.0010]])
     """
 
     process: Process
@@ -46,7 +57,17 @@ def state_type(denoiser: nn.Module) -> torch.dtype:
 
 @contextmanager
 def evaluating(denoiser: nn.Module) -> Iterator[None]:
-    """Dropout and the like off inside the block; every submodule's mode is put back after it."""
+    """Dropout and the like off inside the block; every submodule's mode is put back after it.
+
+    >>> from torch import nn
+    >>> from reverie.denoisers import evaluating
+    >>> module = nn.Dropout()
+    >>> with evaluating(module):
+    ...     print(module.training)
+    False
+    >>> module.training
+    True
+    """
     training = [module for module in denoiser.modules() if module.training]
     denoiser.eval()
     try:

@@ -66,6 +66,15 @@ def convert(
     """Turn a prediction of kind `source` at (state, t) into kind `to`; both in `PREDICTIONS`.
 
     Shapes: `value` and `state` (B, *shape), `t` () or (B,). InputError on an unknown kind.
+    Source of v: Salimans & Ho 2022.
+
+    >>> import torch
+    >>> from reverie.denoisers import convert
+    >>> from reverie.processes import Rectified
+    >>> x, noise, t = torch.ones(1, 2), torch.zeros(1, 2), torch.tensor(0.5)
+    >>> state = 0.5 * x + 0.5 * noise
+    >>> convert(x, state, t, Rectified(), "clean", "velocity")  # dx/dt = noise - x
+    tensor([[-1., -1.]])
     """
     if source == to and source in PREDICTIONS:
         return value

@@ -35,6 +35,14 @@ class ClassifierFreeGuidance(Denoiser):
     `as_denoiser`) is guided first and limited then, as samplers clip. Raises InputError on another
     process than Gaussian with one noise level, where an interval is given, or on an empty
     interval.
+
+    >>> import torch
+    >>> from reverie.denoisers import ClassifierFreeGuidance, Labels, Network, ResidualMLP
+    >>> from reverie.processes import VP
+    >>> denoiser = Network(VP(), ResidualMLP((2,), width=16, condition=Labels(3)))
+    >>> guided = ClassifierFreeGuidance(denoiser, guidance_scale=2.0)
+    >>> guided(torch.zeros(4, 2), torch.tensor(0.5), torch.tensor([0, 1, 2, 2])).shape
+    torch.Size([4, 2])
     """
 
     def __init__(
@@ -82,6 +90,15 @@ class ClassifierGuidance(Denoiser):
     log_prob: (state, t, condition) -> (B,) in nats, differentiable in the state; t is (B,) or ().
     The condition goes to it alone; the denoiser is asked without one. Raises InputError on another
     process than Gaussian, or where log_prob returns another shape.
+
+    >>> import torch
+    >>> from reverie.denoisers import ClassifierGuidance, Linear
+    >>> from reverie.processes import VP
+    >>> prior = Linear(VP(), torch.zeros(2), torch.ones(2), torch.eye(2))
+    >>> near = lambda state, t, y: -0.5 * (state - y).square().sum(1)  # log p(y | x_t) in nats
+    >>> guided = ClassifierGuidance(prior, near)
+    >>> guided(torch.zeros(1, 2), torch.tensor(0.3), torch.tensor([[1.0, 0.0]]))[0, 0] > 0
+    tensor(True)
     """
 
     process: GaussianProcess

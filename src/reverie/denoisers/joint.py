@@ -30,6 +30,16 @@ class JointConditional(Denoiser):
     `ModalProcess` whose speeds are 1 for x and `speed_to` for y. process: that of x alone.
     generator: of y's noise. Raises InputError where a clock of x is none of the joint process's,
     and without a condition.
+    Source: Batzolis et al. 2021 (arXiv 2111.13606), sections 3 and 4.
+
+    >>> import torch
+    >>> from reverie.denoisers import JointConditional, Linear
+    >>> from reverie.processes import VP
+    >>> turn = torch.tensor([[1, 1], [1, -1]]) / 2**0.5
+    >>> joint = Linear(VP(), torch.zeros(2), torch.tensor([1.9, 0.1]), turn)
+    >>> told = JointConditional(joint, VP(), generator=torch.Generator().manual_seed(0))
+    >>> told(torch.zeros(3, 1), torch.tensor(0.1), torch.ones(3, 1)).shape  # E[x | x_t, y_t]
+    torch.Size([3, 1])
     """
 
     process: GaussianProcess
@@ -59,7 +69,15 @@ class JointConditional(Denoiser):
 
 
 def speed_to(schedule: GaussianProcess, level: float) -> float:
-    """The speed at which a mode of a `ModalProcess` on `schedule` ends at this sigma / alpha."""
+    """The speed at which a mode of a `ModalProcess` on `schedule` ends at this sigma / alpha.
+
+    InputError on a level below the schedule's cleanest.
+
+    >>> from reverie.denoisers import speed_to
+    >>> from reverie.processes import VE
+    >>> round(speed_to(VE(0.01, 100), 1.0), 6)  # half way from .01 to 100, by ratio
+    0.5
+    """
     low, high = schedule.t_range
     clock = torch.tensor(level, dtype=torch.float64) ** -2
     speed = (float(schedule.time(clock)) - low) / (high - low)
@@ -72,6 +90,11 @@ def annealed_level(step: int, start: float, end: float, until: int) -> float:
     """Greatest noise of y at a training step: 1 / sigma is linear from 1 / start to 1 / end.
 
     Held at `end` from step `until` on (VS-CMDE; the authors' code goes on falling).
+    Source: Batzolis et al. 2021, section 4. InputError unless 0 < end <= start.
+
+    >>> from reverie.denoisers import annealed_level
+    >>> [round(annealed_level(step, 10.0, 1.0, until=100), 3) for step in (0, 50, 100, 200)]
+    [10.0, 1.818, 1.0, 1.0]
     """
     if not 0 < end <= start or until < 1:
         raise InputError(f"the level falls from start {start} to end {end} in {until} steps")

@@ -25,6 +25,14 @@ def level_times(process: Process, levels: int | Sequence[float] | np.ndarray) ->
     """Times (L,) of `levels` equal strata of the log clock over `t_range`, noisy to clean.
 
     Strata of the clock itself where it starts at 0. An array is taken as clock values (one clock).
+    Raises InputError on fewer than two levels.
+
+    >>> import numpy as np
+    >>> from reverie.curve import level_times
+    >>> from reverie.processes import EDM
+    >>> times = level_times(EDM(0.02, 40), 4)
+    >>> times.shape, bool((np.diff(times) < 0).all())
+    ((4,), True)
     """
     if isinstance(levels, int):
         if levels < 2:
@@ -42,8 +50,17 @@ def level_times(process: Process, levels: int | Sequence[float] | np.ndarray) ->
 def as_points(denoiser: Denoiser, data: torch.Tensor | np.ndarray) -> torch.Tensor:
     """Data as points of the process's space, on the device of the denoiser's parameters.
 
-    Coordinates take the parameters' type too, or float32 where that is coarser; symbols stay
-    integers.
+    data: (n, *shape). Coordinates take the parameters' type too, or float32 where that is coarser;
+    symbols stay integers.
+
+    >>> import numpy as np
+    >>> import torch
+    >>> from reverie.curve import as_points
+    >>> from reverie.denoisers import Linear
+    >>> from reverie.processes import VP
+    >>> denoiser = Linear(VP(), torch.zeros(3), torch.ones(3), torch.eye(3))
+    >>> as_points(denoiser, np.zeros((4, 3))).shape
+    torch.Size([4, 3])
     """
     points = denoiser.process.space.as_points(torch.as_tensor(data))
     weight = next((p for p in denoiser.parameters() if p.is_floating_point()), None)
@@ -65,7 +82,19 @@ def level_rates(
     condition: Any,
     generator: torch.Generator | None,
 ) -> np.ndarray:
-    """Rates (B, L) or (B, L, J) of one block: the mean over an antithetic pair."""
+    """Rates (B, L) or (B, L, J) of one block: the mean over an antithetic pair.
+
+    rows: (B, *shape). times: (L,). Nats per unit of clock.
+
+    >>> import numpy as np
+    >>> import torch
+    >>> from reverie.curve import level_rates
+    >>> from reverie.denoisers import Memoriser
+    >>> from reverie.processes import VP
+    >>> rows = torch.tensor([[-1.0], [1.0]])
+    >>> level_rates(Memoriser(VP(), rows), rows, np.array([0.9, 0.1]), None, None).shape
+    (2, 2)
+    """
     if condition is not None:
         condition = torch.cat([condition, condition])
 

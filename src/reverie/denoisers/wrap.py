@@ -157,6 +157,17 @@ def as_denoiser(
     limit: applied to the guess of clean data: (low, high), or a function, as samplers clip.
     Raises InputError on an unknown word, on a process that it cannot read, or a module whose
     output has another shape.
+
+    >>> import torch
+    >>> from reverie import as_denoiser
+    >>> from reverie.processes import EDM
+    >>> class Module(torch.nn.Module):
+    ...     def forward(self, state, sigma):
+    ...         return state / (1 + sigma[:, None] ** 2)  # the exact guess for N(0, I)
+    >>> denoiser = as_denoiser(Module(), EDM(0.02, 40), predicts="clean", time="sigma")
+    >>> denoiser(torch.ones(2, 3), denoiser.process.time(1.0))
+    tensor([[0.5000, 0.5000, 0.5000],
+            [0.5000, 0.5000, 0.5000]])
     """
     call = ModuleCall(
         module, process, time, steps, data_at=data_at, scalar_time=scalar_time, null=null

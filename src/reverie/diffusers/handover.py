@@ -45,6 +45,13 @@ class Handover:
 
     spreads: (K + 1,) noise levels s = sigma / alpha that are held, noisiest first. rounding: the
     most by which whole timesteps moved log gamma (0 where levels are continuous).
+
+    >>> from diffusers import DDPMScheduler
+    >>> import numpy as np
+    >>> from reverie.diffusers import Handover, hand_over
+    >>> with hand_over(DDPMScheduler(), np.array([0.01, 1.0, 100.0])) as held:
+    ...     print(isinstance(held, Handover), held.steps, held.timesteps)
+    True 3 [674, 258, 26]
     """
 
     scheduler: Any
@@ -121,6 +128,13 @@ def hand_over(
     or made from its config, or the model is told the timesteps of another table. Raises InputError
     on schedulers that cannot hold the levels, levels beyond the scheduler's own, a table that is
     not the process's, and when what it holds afterwards differs by more than 1e-3.
+
+    >>> from diffusers import DPMSolverMultistepScheduler
+    >>> import numpy as np
+    >>> from reverie.diffusers import hand_over
+    >>> held = hand_over(DPMSolverMultistepScheduler(), np.geomspace(0.01, 1000, 11))
+    >>> held.steps, held.spreads[[0, -1]].round(1)
+    (11, array([10.,  0.]))
     """
     levels = np.asarray(gamma, dtype=np.float64) ** -0.5
     if not hasattr(scheduler, "set_timesteps") or not hasattr(scheduler, "config"):

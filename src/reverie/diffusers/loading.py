@@ -116,6 +116,16 @@ def from_diffusers(
     vae: the autoencoder of a latent model, default the pipeline's own.
     Nothing is downloaded or unpickled. Raises InputError on a folder without safetensors weights,
     a missing scheduler, an unknown prediction type, and models or schedulers of another kind.
+
+    >>> import torch
+    >>> from diffusers import DDPMScheduler, UNet2DModel
+    >>> from reverie import from_diffusers
+    >>> blocks = {"down_block_types": ["DownBlock2D"], "up_block_types": ["UpBlock2D"]}
+    >>> blocks |= {"block_out_channels": [8], "norm_num_groups": 4, "layers_per_block": 1}
+    >>> unet = UNet2DModel(sample_size=8, in_channels=1, out_channels=1, **blocks)
+    >>> denoiser = from_diffusers(unet, DDPMScheduler())
+    >>> denoiser(torch.zeros(2, 1, 8, 8), torch.tensor(0.5)).shape
+    torch.Size([2, 1, 8, 8])
     """
     if isinstance(model, str | Path):
         module, own = _open(Path(model))

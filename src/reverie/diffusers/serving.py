@@ -29,6 +29,16 @@ class StockModel(nn.Module):
     """A denoiser called as models of diffusers are: (sample, timestep, condition) -> `.sample`.
 
     config: of the model inside, which pipelines read shapes from.
+
+    >>> from diffusers import DDPMScheduler, UNet2DModel
+    >>> from reverie import from_diffusers
+    >>> from reverie.diffusers import StockModel, to_diffusers
+    >>> blocks = {"down_block_types": ["DownBlock2D"], "up_block_types": ["UpBlock2D"]}
+    >>> blocks |= {"block_out_channels": [8], "norm_num_groups": 4, "layers_per_block": 1}
+    >>> unet = UNet2DModel(sample_size=8, in_channels=1, out_channels=1, **blocks)
+    >>> model, scheduler = to_diffusers(from_diffusers(unet, DDPMScheduler()))
+    >>> isinstance(model, StockModel), scheduler.config.prediction_type
+    (True, 'v_prediction')
     """
 
     def __init__(self, denoiser: Denoiser, scheduler: Any, stock: StockDenoiser) -> None:
@@ -106,6 +116,16 @@ def to_diffusers(denoiser: Denoiser, scheduler: Any = None) -> tuple[StockModel,
     config of the model's own (default the model's own); the one returned differs from it in what
     the model predicts, and clips no more. Its timesteps are set anew. Raises InputError where no
     such model is inside, or on schedulers of another family.
+
+    >>> from diffusers import DDPMScheduler, UNet2DModel
+    >>> from reverie import from_diffusers
+    >>> from reverie.diffusers import to_diffusers
+    >>> blocks = {"down_block_types": ["DownBlock2D"], "up_block_types": ["UpBlock2D"]}
+    >>> blocks |= {"block_out_channels": [8], "norm_num_groups": 4, "layers_per_block": 1}
+    >>> unet = UNet2DModel(sample_size=8, in_channels=1, out_channels=1, **blocks)
+    >>> model, scheduler = to_diffusers(from_diffusers(unet, DDPMScheduler()))
+    >>> type(scheduler).__name__
+    'DDPMScheduler'
     """
     inside = [part for part in denoiser.modules() if isinstance(part, StockDenoiser)]
     if not inside:

@@ -41,7 +41,15 @@ def log_density(
     them generator and condition. Raises InputError where the process has no such density; symbols
     have a `bound`.
 
-    Example: log_density(run.denoiser, run.holdout_points(), Linear.fit(run.process, rows))
+
+    >>> import torch
+    >>> from reverie import log_density
+    >>> from reverie.denoisers import Linear
+    >>> from reverie.processes import VP
+    >>> prior = Linear(VP(), torch.zeros(2), torch.ones(2), torch.eye(2))
+    >>> x = torch.tensor([[0.0, 0.0], [1.0, 1.0]])
+    >>> log_density(prior, x, method="flow").nats.round(2)  # -log(2 pi), and one less
+    array([-1.84, -2.84])
     """
     rows = as_points(denoiser, points)
     return density_of(denoiser.process, denoiser, rows, reference, method, options)
@@ -56,7 +64,15 @@ def density_of(
     method: str | None,
     options: dict[str, Any],
 ) -> Estimate:
-    """The density on one process; register a function of these arguments for a class of them."""
+    """The density on one process; register a function of these arguments for a class of them.
+
+    points: (B, *shape); log p(x) in nats. InputError where no function is registered.
+
+    >>> from reverie.information import density_of
+    >>> from reverie.processes import VP, GaussianProcess
+    >>> density_of.dispatch(VP) is density_of.dispatch(GaussianProcess)
+    True
+    """
     raise InputError(
         f"{type(process).__name__} has no log-density here: reverie.information.bound bounds it"
     )

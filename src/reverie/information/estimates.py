@@ -11,7 +11,13 @@ from reverie.curve import Z95
 
 @dataclass(frozen=True, eq=False)
 class Estimate:
-    """An estimate in nats with its standard error: numbers, or arrays (B,) over points."""
+    """An estimate in nats with its standard error: numbers, or arrays (B,) over points.
+
+    >>> from reverie import Estimate
+    >>> found = Estimate(nats=1.5, stderr=0.1)
+    >>> round(found.low, 3), round(found.high, 3)
+    (1.304, 1.696)
+    """
 
     nats: float | np.ndarray
     stderr: float | np.ndarray

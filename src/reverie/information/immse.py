@@ -81,6 +81,16 @@ def log_mass(
     """log P(x) in nats of points (B, *shape) of discrete data; errors are over `draws`.
 
     The cleanest level must resolve the points: what lies beyond it is left out.
+    Source: Kong, Brekelmans & Ver Steeg 2023. InputError on fewer than two draws, or no points.
+
+    >>> import torch
+    >>> from reverie import log_mass
+    >>> from reverie.denoisers import Memoriser
+    >>> from reverie.processes import EDM
+    >>> points = torch.tensor([[-1.0], [1.0]])  # two points of chance 1/2
+    >>> denoiser = Memoriser(EDM(0.02, 40), points)
+    >>> log_mass(denoiser, points, generator=torch.Generator().manual_seed(0)).nats.round(1)
+    array([-0.8, -0.8])
     """
     cost = _over_draws(denoiser, None, points, levels, draws, condition, generator)
     return Estimate(-cost.nats, cost.stderr)
@@ -102,6 +112,18 @@ def guess_gap(
     with `conditions` (of the first, of the second), as in (None, labels), the mutual information
     I(x; c). Never negative, and of lower variance than a difference of curves; a network's error
     biases it up. `condition` goes to both.
+    InputError where the two processes differ, or on fewer than two rows.
+
+    >>> import torch
+    >>> from reverie import guess_gap
+    >>> from reverie.denoisers import Linear
+    >>> from reverie.processes import VP
+    >>> rows = torch.randn(2000, 1, generator=torch.Generator().manual_seed(0))
+    >>> p = Linear(VP(), torch.zeros(1), torch.ones(1), torch.eye(1))
+    >>> q = Linear(VP(), torch.ones(1), torch.ones(1), torch.eye(1))
+    >>> gap = guess_gap(p, q, rows, generator=torch.Generator().manual_seed(0))
+    >>> round(gap.nats, 2)  # KL = 1/2
+    0.5
     """
     given = conditions if conditions is not None else (condition, condition)
     grid = _grid(first, levels)

@@ -97,6 +97,19 @@ class MMPS(Guided):
     network: its Jacobian is neither symmetric nor positive, and solving with it to the end makes
     single draws diverge (`Reconstruction.misfit` shows them). Source: Rozet, Andry, Lanusse &
     Louppe 2024 (there by conjugate gradients).
+    The guess is E[x | x_t, y], (B, *shape). InputError on iterations below 1.
+
+    >>> import torch
+    >>> from reverie.denoisers import Linear
+    >>> from reverie.inverse import MMPS, Inpainting
+    >>> from reverie.processes import VP
+    >>> covariance = torch.tensor([[1.0, 0.9], [0.9, 1.0]])
+    >>> values, vectors = torch.linalg.eigh(covariance)
+    >>> prior = Linear(VP(), torch.zeros(2), values, vectors)
+    >>> seen = Inpainting(torch.tensor([True, False]), noise=0.01)
+    >>> guess = MMPS(prior, seen)(torch.zeros(1, 2), torch.tensor(1.0), torch.tensor([[1.0]]))
+    >>> guess.round(decimals=1)  # the hidden coordinate follows
+    tensor([[1.0000, 0.9000]])
     """
 
     def __init__(self, denoiser: Denoiser, measurement: Measurement, iterations: int = 3) -> None:
@@ -123,6 +136,17 @@ class PiGDM(Guided):
 
     Source: Song, Vahdat, Mardani & Kautz 2023, section 3, as a score (without its weights for
     DDIM steps).
+    The guess is E[x | x_t, y], (B, *shape). InputError unless data_std is positive.
+
+    >>> import torch
+    >>> from reverie.denoisers import Linear
+    >>> from reverie.inverse import Inpainting, PiGDM
+    >>> from reverie.processes import VP
+    >>> prior = Linear(VP(), torch.zeros(2), torch.ones(2), torch.eye(2))
+    >>> seen = Inpainting(torch.tensor([True, False]), noise=0.01)
+    >>> guess = PiGDM(prior, seen)(torch.zeros(1, 2), torch.tensor(1.0), torch.tensor([[1.0]]))
+    >>> guess.round(decimals=1)
+    tensor([[1., 0.]])
     """
 
     def __init__(
@@ -151,6 +175,17 @@ class TMPD(Guided):
 
     Row sums below zero, which no variance can be, count as zero: where observed numbers pull
     against each other given x_t it overshoots, even for Gaussian data. Source: Boys et al. 2023.
+    The guess is E[x | x_t, y], (B, *shape).
+
+    >>> import torch
+    >>> from reverie.denoisers import Linear
+    >>> from reverie.inverse import TMPD, Inpainting
+    >>> from reverie.processes import VP
+    >>> prior = Linear(VP(), torch.zeros(2), torch.ones(2), torch.eye(2))
+    >>> seen = Inpainting(torch.tensor([True, False]), noise=0.01)
+    >>> guess = TMPD(prior, seen)(torch.zeros(1, 2), torch.tensor(1.0), torch.tensor([[1.0]]))
+    >>> guess.round(decimals=1)
+    tensor([[1., 0.]])
     """
 
     def pull(

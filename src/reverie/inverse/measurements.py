@@ -32,6 +32,12 @@ class Measurement:
     function: (B, *shape) -> (B, *observed), row by row. shape: of one point. noise: standard
     deviation of e, a positive number or a tensor of the observed shape. Raises InputError on noise
     that is not positive or of another shape, or a function that fails or gives no row a point.
+
+    >>> import torch
+    >>> from reverie.inverse import Measurement
+    >>> measurement = Measurement(lambda x: x.square().sum(1, keepdim=True), shape=(2,), noise=0.5)
+    >>> measurement.log_prob(torch.tensor([[1.0, 1.0]]), torch.tensor([[2.0]])).round(decimals=3)
+    tensor([-0.2260])
     """
 
     def __init__(self, function: Map, shape: tuple[int, ...], noise: float | Tensor) -> None:
@@ -111,6 +117,13 @@ class LinearMeasurement(Measurement):
     The adjoint of a function is found by automatic differentiation. shape: of one point; for a
     matrix by default (d,). Raises InputError on a matrix that is not finite, not two-dimensional
     or of another width than the points, or a function that is not linear.
+    noise: a positive number, or a deviation for each observed number, as (m,).
+
+    >>> import torch
+    >>> from reverie.inverse import LinearMeasurement
+    >>> measurement = LinearMeasurement(torch.tensor([[1.0, 1.0]]), noise=0.1)  # a sum
+    >>> measurement.adjoint(torch.tensor([[2.0]]))
+    tensor([[2., 2.]])
     """
 
     def __init__(
@@ -168,7 +181,14 @@ class LinearMeasurement(Measurement):
 class Inpainting(LinearMeasurement):
     """The coordinates where `mask` (*shape) is true: y is (m,), in the order of the mask.
 
-    Raises InputError on a mask that is not of bool, or that observes nothing.
+    noise: a positive number, or a deviation for each of the m, (m,). Raises InputError on a mask
+    that is not of bool, or that observes nothing.
+
+    >>> import torch
+    >>> from reverie.inverse import Inpainting
+    >>> measurement = Inpainting(torch.tensor([True, False, True]), noise=0.1)
+    >>> measurement.function(torch.tensor([[1.0, 2.0, 3.0]]))
+    tensor([[1., 3.]])
     """
 
     def __init__(self, mask: Tensor, noise: float | Tensor) -> None:

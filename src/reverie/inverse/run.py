@@ -24,7 +24,17 @@ from reverie.sampling.scales import plan_times
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """Draws (n, *shape) of x given y (n, *observed), and readings of them."""
+    """Draws (n, *shape) of x given y (n, *observed), and readings of them.
+
+    InputError on a level outside (0, 1).
+
+    >>> import torch
+    >>> from reverie.inverse import Inpainting, Reconstruction
+    >>> draws, seen = torch.tensor([[1.0, 0.2], [1.0, 0.4]]), torch.tensor([True, False])
+    >>> found = Reconstruction(draws, torch.tensor([[1.1], [1.1]]), Inpainting(seen, noise=0.1))
+    >>> found.mean(), found.misfit().round(decimals=3)
+    (tensor([1.0000, 0.3000]), tensor([1., 1.]))
+    """
 
     draws: Tensor
     y: Tensor
@@ -125,6 +135,17 @@ def reconstruct(
 
     Raises InputError on a process that is not Gaussian, on a y of the wrong shape or not finite,
     on points of another shape than the denoiser's, and on a method or setting that does not exist.
+
+    >>> import torch
+    >>> from reverie.denoisers import Linear
+    >>> from reverie.inverse import Inpainting, reconstruct
+    >>> from reverie.processes import VP
+    >>> prior = Linear(VP(shape=(2,)), torch.zeros(2), torch.ones(2), torch.eye(2))
+    >>> seen = Inpainting(torch.tensor([True, False]), noise=0.1)
+    >>> noise = torch.Generator().manual_seed(0)
+    >>> found = reconstruct(prior, seen, torch.tensor([1.0]), n=200, steps=20, generator=noise)
+    >>> found.draws.shape, found.mean()[:1].round(decimals=1)  # seen; the other is free
+    (torch.Size([200, 2]), tensor([1.]))
     """
     gaussian_process(denoiser.process)
     if method not in METHODS:

@@ -37,9 +37,17 @@ from reverie.sampling.scales import Scales
 class Particles:
     """Points (P, *shape) with log-weights (P,) that sum to one; what the run says of itself.
 
-    ess: effective sample size at each of the K + 1 levels, before any resampling there.
+    ess: (K + 1,), effective sample size at each level, before any resampling there.
     log_evidence: log of the unbiased estimate of p(y), in nats. ancestors: how many of the first
     particles have descendants among the points.
+    Source: Wu et al. 2023, algorithm 1 (TDS).
+
+    >>> import torch
+    >>> from reverie.inverse import Particles
+    >>> points, weights = torch.tensor([[0.0], [1.0]]), torch.tensor([0.75, 0.25]).log()
+    >>> particles = Particles(points, weights, torch.ones(3), log_evidence=-1.2, ancestors=2)
+    >>> particles.draw(8, torch.Generator().manual_seed(0)).mean()
+    tensor(0.2500)
     """
 
     points: Tensor

@@ -44,6 +44,16 @@ def build_objective(
     told its own points. weight: one of `WEIGHTS`. bump: the levels that Gaussian noise trains at
     most, see `NoiseLaw`. Raises InputError on an unknown name, and on the gap's, conditions and
     weights where the noise is not Gaussian.
+
+    >>> import torch
+    >>> from reverie.denoisers import Network, ResidualMLP
+    >>> from reverie.objectives import build_objective
+    >>> from reverie.processes import VP
+    >>> data = torch.randn(20, 2, generator=torch.Generator().manual_seed(0))
+    >>> network = Network(VP(), ResidualMLP((2,), width=16))
+    >>> objective = build_objective("gap", network, data, seed=0)
+    >>> objective.losses(torch.arange(4), data[:4], torch.Generator().manual_seed(0)).shape
+    torch.Size([4])
     """
     if name not in ("standard", "gap", "gap-fixed"):
         raise InputError(f"no objective is called {name!r}; choose standard, gap or gap-fixed")

@@ -21,7 +21,16 @@ from reverie.processes.times import low_discrepancy
 
 
 class Regression(NamedTuple):
-    """State and target (B, *shape); gain broadcasts against their modes; what rows are told."""
+    """State and target (B, *shape); gain broadcasts against their modes; what rows are told.
+
+    >>> import torch
+    >>> from reverie.objectives import Regression
+    >>> from reverie.processes import VP
+    >>> x = torch.zeros(2, 3)
+    >>> drawn = Regression(x, target=x, gain=torch.ones(()), process=VP())
+    >>> drawn.loss(guess=torch.ones(2, 3), scale=torch.ones(()))
+    tensor([1., 1.])
+    """
 
     state: Tensor
     target: Tensor
@@ -64,7 +73,18 @@ class Told:
 
 
 class Objective(Protocol):
-    """What a fit lowers. Its tensors in `state` are saved with the weights."""
+    """What a fit lowers. Its tensors in `state` are saved with the weights.
+
+    >>> import torch
+    >>> from reverie.denoisers import Network, ResidualMLP
+    >>> from reverie.objectives import Objective, build_objective
+    >>> from reverie.processes import VP
+    >>> data = torch.zeros(8, 2)
+    >>> network = Network(VP(), ResidualMLP((2,), width=16))
+    >>> objective: Objective = build_objective("standard", network, data, seed=0)
+    >>> sorted(objective.state())
+    ['square']
+    """
 
     def losses(self, rows: Tensor, x: Tensor, generator: torch.Generator) -> Tensor:
         """The loss of each row of a minibatch, (B,); rows (B,) are their places in the data."""
@@ -76,7 +96,16 @@ class Objective(Protocol):
 
 
 class Noising(Protocol):
-    """Noises a minibatch: rows (B,) are the places of x (B, *shape) in the training set."""
+    """Noises a minibatch: rows (B,) are the places of x (B, *shape) in the training set.
+
+    >>> import torch
+    >>> from reverie.objectives import Noising, Standard
+    >>> from reverie.processes import VP
+    >>> noising: Noising = Standard(VP())  # any class with this `draw`
+    >>> t, generator = torch.full((4,), 0.5), torch.Generator().manual_seed(0)
+    >>> noising.draw(torch.arange(4), torch.zeros(4, 2), t, generator).state.shape
+    torch.Size([4, 2])
+    """
 
     def draw(self, rows: Tensor, x: Tensor, t: Tensor, generator: torch.Generator) -> Drawn:
         """States at times t (B,), and what the guess there should meet."""
@@ -84,7 +113,17 @@ class Noising(Protocol):
 
 
 class Standard:
-    """Denoising score matching: xhat(x_t) is regressed on x (Vincent 2011)."""
+    """Denoising score matching: xhat(x_t) is regressed on x (Vincent 2011).
+
+    Points are (B, *shape), times (B,).
+
+    >>> import torch
+    >>> from reverie.objectives import Standard
+    >>> from reverie.processes import VP
+    >>> t, generator = torch.full((4,), 0.5), torch.Generator().manual_seed(0)
+    >>> Standard(VP()).draw(torch.arange(4), torch.zeros(4, 2), t, generator).target.shape
+    torch.Size([4, 2])
+    """
 
     def __init__(self, process: GaussianProcess) -> None:
         self.process = process
@@ -99,6 +138,15 @@ class Denoising:
 
     weight: one of `WEIGHTS`. "edm" weighs the levels as the law of times does; the others as their
     own loss for uniform times, of which each loss is then an estimate. bump: see `NoiseLaw`.
+
+    >>> import torch
+    >>> from reverie.denoisers import Network, ResidualMLP
+    >>> from reverie.objectives import Denoising, Standard
+    >>> from reverie.processes import VP
+    >>> network = Network(VP(), ResidualMLP((2,), width=16))
+    >>> objective, x = Denoising(network, Standard(VP())), torch.zeros(8, 2)
+    >>> objective.losses(torch.arange(8), x, torch.Generator().manual_seed(0)).shape
+    torch.Size([8])
     """
 
     def __init__(
@@ -134,7 +182,19 @@ class Denoising:
 
 
 class Bound:
-    """The denoiser's own losses, at one time in each of B equal strata of t."""
+    """The denoiser's own losses, at one time in each of B equal strata of t.
+
+    losses: (B,) in nats per unit of t.
+
+    >>> import torch
+    >>> from reverie.denoisers import PosteriorHead, TokenMLP
+    >>> from reverie.objectives import Bound
+    >>> from reverie.processes import Masking
+    >>> head = PosteriorHead(Masking(4, sites=3), TokenMLP(5, (3,), 4, width=16))
+    >>> x = torch.zeros(8, 3, dtype=torch.int64)
+    >>> Bound(head).losses(torch.arange(8), x, torch.Generator().manual_seed(0)).shape
+    torch.Size([8])
+    """
 
     def __init__(self, denoiser: Denoiser) -> None:
         self.denoiser = denoiser

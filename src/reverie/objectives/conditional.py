@@ -20,7 +20,18 @@ SHARES = (0.3, 0.7)  # of coordinates observed (Gloeckler et al. 2024, code)
 
 
 class Conditional:
-    """Any noising, with the conditions (n, ...) of the training rows; `dropped` of them lost."""
+    """Any noising, with the conditions (n, ...) of the training rows; `dropped` of them lost.
+
+    InputError on a share outside [0, 1).
+
+    >>> import torch
+    >>> from reverie.objectives import Conditional, Standard
+    >>> from reverie.processes import VP
+    >>> noising = Conditional(Standard(VP()), conditions=torch.arange(100))
+    >>> rows, generator = torch.tensor([4, 9]), torch.Generator().manual_seed(0)
+    >>> noising.draw(rows, torch.zeros(2, 3), torch.tensor([0.2, 0.4]), generator).condition
+    tensor([-1,  9])
+    """
 
     def __init__(self, noising: Noising, conditions: Tensor, dropped: float = DROPPED) -> None:
         if not 0 <= dropped < 1:
@@ -44,6 +55,16 @@ class Masked:
     (they observed), or each coordinate observed with chance .3 or .7. Without it only the joint
     and the last two kinds are drawn. Gloeckler et al. 2024, appendix A; theirs draws one kind per
     batch, ours per row. Raises InputError on a mask that is all or nothing.
+
+    >>> import torch
+    >>> from reverie.objectives import Masked, Standard
+    >>> from reverie.processes import VP
+    >>> noising = Masked(Standard(VP()), torch.tensor([True, False, False]))
+    >>> noising.tell(torch.ones(4, 3), torch.Generator().manual_seed(0))
+    tensor([[1., nan, nan],
+            [1., nan, nan],
+            [nan, 1., 1.],
+            [nan, nan, nan]])
     """
 
     def __init__(self, noising: Noising, parameters: Tensor | None = None) -> None:

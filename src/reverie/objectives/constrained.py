@@ -33,7 +33,18 @@ MOST = 1e6  # a multiplier that grows beyond this has no finite optimum
 
 @dataclass(frozen=True, eq=False)
 class Constrained:
-    """A network, and what its multipliers went through: one row per dual step."""
+    """A network, and what its multipliers went through: one row per dual step.
+
+    multipliers, losses: (R, m), of R dual steps and m groups, losses in nats.
+
+    >>> import numpy as np
+    >>> from reverie.denoisers import Network, ResidualMLP
+    >>> from reverie.objectives import Constrained
+    >>> from reverie.processes import VP
+    >>> network = Network(VP(), ResidualMLP((2,), width=16))
+    >>> Constrained(network, np.array([[1.0]]), np.array([[0.3]])).group_weights()
+    array([[0.5, 0.5]])
+    """
 
     network: Network
     multipliers: np.ndarray  # (R, m), after the step
@@ -63,6 +74,17 @@ def train_constrained(
     groups: m tensors (n_i, *shape). budgets: m prices in nats per sample, of the area under the
     group's loss curve. dual_rate: eta, per nat; `every` so many optimiser steps of batch_size
     rows comes a dual step. Raises InputError on an empty group, other counts, or bad rates.
+    Source: Khalafi, Ding & Ribeiro 2024 (arXiv 2408.15094).
+
+    >>> import torch
+    >>> from reverie.denoisers import Network, ResidualMLP
+    >>> from reverie.objectives import train_constrained
+    >>> from reverie.processes import VP
+    >>> data = torch.randn(64, 2, generator=torch.Generator().manual_seed(0))
+    >>> network = Network(VP(), ResidualMLP((2,), width=8))
+    >>> found = train_constrained(network, data, [data[:8]], [5.0], steps=10, every=5)
+    >>> found.multipliers.shape
+    (2, 1)
     """
     if len(groups) != len(budgets) or not groups:
         raise InputError(f"{len(groups)} groups but {len(budgets)} budgets: give each one budget")
@@ -116,6 +138,13 @@ def dual_optimum(
 
     law: (K,) and groups: (m, K), each summing to 1. Maximises the concave dual, whose gradient is
     KL(q_i | p) - b_i at p = the mixture. Raises InputError when no law meets all budgets.
+
+    >>> import numpy as np
+    >>> from reverie.objectives import dual_optimum
+    >>> law, rare = np.array([0.9, 0.1]), np.array([[0.0, 1.0]])
+    >>> multipliers, p = dual_optimum(law, rare, budgets=[np.log(4)])  # KL(rare | p) <= log 4
+    >>> p.round(3)
+    array([0.75, 0.25])
     """
     everything, prices = np.vstack([law, groups]).astype(np.float64), np.asarray(budgets)
 

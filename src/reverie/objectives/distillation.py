@@ -28,7 +28,14 @@ Weight = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Student:
-    """A one-step generator: `module` maps normal z (n, *latent) to points (n, *shape)."""
+    """A one-step generator: `module` maps normal z (n, *latent) to points (n, *shape).
+
+    >>> import torch
+    >>> from reverie.objectives import Student
+    >>> student = Student(torch.nn.Linear(4, 2), latent=(4,))
+    >>> student.sample(10, generator=torch.Generator().manual_seed(0)).shape
+    torch.Size([10, 2])
+    """
 
     module: nn.Module
     latent: tuple[int, ...]
@@ -60,6 +67,17 @@ def distil(
     a Network on a process with the same levels; it takes `warmup` steps before the first and
     `critic_steps` before every step of the student. weight: w of t (B,) as in `ikl_surrogate`.
     Raises InputError on other processes, or when the student's points do not fit the teacher.
+    Source: Luo et al. 2023 (Diff-Instruct; arXiv 2305.18455).
+
+    >>> import torch
+    >>> from reverie.denoisers import Memoriser, Network, ResidualMLP
+    >>> from reverie.objectives import distil
+    >>> from reverie.processes import VP
+    >>> teacher = Memoriser(VP(), torch.tensor([[-1.0], [1.0]]))
+    >>> critic = Network(VP(), ResidualMLP((1,), width=8))
+    >>> student = distil(teacher, torch.nn.Linear(2, 1), critic, latent=(2,), steps=2, warmup=2)
+    >>> student.sample(5).shape
+    torch.Size([5, 1])
     """
     process = require_gaussian(teacher.process, "distillation", one_level=True)
     if steps < 1 or critic_steps < 1 or warmup < 0 or lr <= 0:

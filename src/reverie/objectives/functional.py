@@ -28,7 +28,17 @@ NEGLIGIBLE = 1e-3  # share of the norm in the last octave
 
 
 def sobolev(space: Functions) -> SquareNorm:
-    """Squared Sobolev norm of order 1, the gradient by differences on the grid."""
+    """Squared Sobolev norm of order 1, the gradient by differences on the grid.
+
+    The norm takes functions (B, *shape) on the grid and returns (B,).
+
+    >>> import torch
+    >>> from reverie.objectives import sobolev
+    >>> from reverie.spaces import Functions
+    >>> grid = Functions.regular(200)
+    >>> sobolev(grid)(grid.points.T).round(decimals=2)  # f(x) = x: 1/3 + 1
+    tensor([1.3300], dtype=torch.float64)
+    """
     return lambda residual: space.square_norm(residual) + space.slopes(residual)
 
 
@@ -37,6 +47,14 @@ def cameron_martin(process: FunctionNoise, data: Tensor | None = None) -> Square
 
     data: functions (N, *shape) that a network is to be trained on; warns where they are rougher
     than the noise (see `excess_roughness`).
+
+    >>> import torch
+    >>> from reverie.objectives import cameron_martin
+    >>> from reverie.processes import FunctionNoise, Matern
+    >>> from reverie.spaces import Functions
+    >>> process = FunctionNoise(Functions.regular(16), Matern(1.5, length=0.2))
+    >>> cameron_martin(process)(torch.ones(2, 16)).shape
+    torch.Size([2])
     """
     if data is not None:
         growth = excess_roughness(data, process.space, process.covariance)
@@ -114,6 +132,17 @@ class FunctionLoss:
 
     norm: `space.square_norm` (default), `sobolev(space)` or `cameron_martin(process, data)`.
     observe: condition each row on up to so many of its own points, at random; 0 is none.
+    Source: Kerrigan, Ley & Smyth 2023.
+
+    >>> import torch
+    >>> from reverie.objectives import FunctionLoss, sobolev
+    >>> from reverie.processes import FunctionNoise, Matern
+    >>> from reverie.spaces import Functions
+    >>> grid = Functions.regular(16)
+    >>> noising = FunctionLoss(FunctionNoise(grid, Matern(1.5, length=0.2)), sobolev(grid))
+    >>> t, generator = torch.full((3,), 0.5), torch.Generator().manual_seed(0)
+    >>> noising.draw(torch.arange(3), torch.zeros(3, 16), t, generator).state.shape
+    torch.Size([3, 16])
     """
 
     def __init__(

@@ -33,6 +33,16 @@ class GapNoise:
     law: draws s (B,) in [least t, t] given t (B,); default uniform. resample: True noises x_s
     afresh at every step; False keeps one noise per row of `data` (n, *shape), drawn from `seed`
     (memory: one more copy of the data). Raises InputError when the law leaves its range.
+    Source: Yi, Sun & Li 2023 (arXiv 2305.14712).
+
+    >>> import torch
+    >>> from reverie.objectives import GapNoise
+    >>> from reverie.processes import VP
+    >>> data = torch.zeros(10, 2)
+    >>> noising, generator = GapNoise(VP(), data), torch.Generator().manual_seed(0)
+    >>> drawn = noising.draw(torch.arange(4), data[:4], torch.full((4,), 0.5), generator)
+    >>> drawn.state.shape, drawn.target.shape
+    (torch.Size([4, 2]), torch.Size([4, 2]))
     """
 
     def __init__(

@@ -28,6 +28,15 @@ class VariationalFit:
     values: the grid (V,) of discrete data, or None for a density. lr, schedule_lr: of the network
     and of the schedule. learn_ends: else only the interior is learned; a density's clean end has
     no optimum of its own where the data are rough. Raises InputError on another process.
+    Source: Kingma et al. 2021, section 4.1 and appendix I.2.
+
+    >>> import torch
+    >>> from reverie.denoisers import Network, ResidualMLP
+    >>> from reverie.objectives import VariationalFit
+    >>> from reverie.processes import Learned
+    >>> fit = VariationalFit(Network(Learned(), ResidualMLP((2,), width=16)))
+    >>> fit.step(torch.zeros(8, 2), torch.Generator().manual_seed(0)).shape  # nats
+    torch.Size([8])
     """
 
     def __init__(

@@ -27,6 +27,11 @@ def default_plan(process: Process | LossCurve | None, sampler: str = "ancestral"
     process: or the curve that is planned on, which knows more: whether its dimension is known and
     whether its noisy end may be trusted. None is Gaussian noise of one clock. A sampler of one's
     own that wants another clock is entered in `CLOCK_OF_SAMPLER`.
+
+    >>> from reverie.plan import default_plan
+    >>> from reverie.processes import VP, Masking
+    >>> default_plan(VP()), default_plan(Masking(4, sites=2))
+    ('samples', 'nats')
     """
     if sampler in CLOCK_OF_SAMPLER:
         return CLOCK_OF_SAMPLER[sampler]

@@ -60,7 +60,20 @@ class Worse:
 
 @dataclass(frozen=True, eq=False)
 class Guard:
-    """What is dangerous about planning on a curve; `ok` where nothing is."""
+    """What is dangerous about planning on a curve; `ok` where nothing is.
+
+    rates: (L,) of each guess, in nats per unit of clock.
+
+    >>> import torch
+    >>> from reverie import Guard, guard, measure
+    >>> from reverie.denoisers import Linear
+    >>> from reverie.processes import VP
+    >>> rows = torch.randn(100, 2, generator=torch.Generator().manual_seed(0))
+    >>> wrong = Linear(VP(), torch.full((2,), 9.0), torch.ones(2), torch.eye(2))  # another mean
+    >>> found = guard(measure(wrong, rows, levels=16), rows=rows)
+    >>> isinstance(found, Guard), found.ok
+    (True, False)
+    """
 
     findings: tuple[Worse, ...]
     suspects: tuple[Suspect, ...]
@@ -117,6 +130,16 @@ def guard(
     out, the curve's own. predicts: what the model predicts (see `as_denoiser`), which narrows what
     may be wrong with it. Raises InputError without rows where they are needed, on fewer than 8, on
     curves without a process, or at other levels.
+
+    >>> import torch
+    >>> from reverie import guard, measure
+    >>> from reverie.denoisers import Linear
+    >>> from reverie.processes import VP
+    >>> rows = torch.randn(100, 2, generator=torch.Generator().manual_seed(0))
+    >>> denoiser = Linear.fit(VP(), rows[:50])
+    >>> found = guard(measure(denoiser, rows[50:], levels=16), rows=rows[50:])
+    >>> found.ok, len(found.sentences())
+    (True, 1)
     """
     if isinstance(reference, LossCurve):
         rivals = [_of_curve(curve, reference)]

@@ -42,6 +42,17 @@ class Plan(PlannedSteps):
 
     clock_excess: the excess in the plan's own clock (equal to `excess` when clock is "nats").
     staircase: nats of the K steps on the model's own curve; the excess is its surplus.
+    u: (K + 1,) or (K + 1, J) clock values, t: (K + 1,) process times, places: (K + 1,) on the axis
+    of the curve.
+
+    >>> import numpy as np
+    >>> from reverie import LossCurve, Plan, plan_steps
+    >>> u = np.geomspace(1e-2, 1e4, 129)
+    >>> plan = plan_steps(LossCurve(u, 0.5 / (1 + u)), steps=10, clock="nats")
+    >>> isinstance(plan, Plan), plan.levels.shape, round(plan.excess, 2)  # nats
+    (True, (11,), 2.95)
+    >>> round(plan.compare()["karras"].excess, 2)
+    7.27
     """
 
     clock_excess: float
@@ -175,6 +186,14 @@ def plan_steps(
     ends: clock values (noisy, clean), default the curve's. deviation: the data's, per coordinate,
     which the samples clock and the tangent plan use; by default the curve's own reading of it.
     Raises InputError on an unknown word, bad ends, or a clock that does not increase.
+    Source: Aghapour, Bayraktar & Zhang 2026 (arXiv 2601.21943), from its abstract.
+
+    >>> import numpy as np
+    >>> from reverie import LossCurve, plan_steps
+    >>> u = np.geomspace(1e-2, 1e4, 129)
+    >>> curve = LossCurve(u, 0.5 / (1 + u))
+    >>> [round(plan_steps(curve, k, clock="nats").excess, 2) for k in (5, 10, 20)]  # nats
+    [8.64, 2.95, 1.24]
     """
     if not isinstance(steps, int | np.integer) or not 1 <= steps < NODES:
         raise InputError(f"steps is {steps!r}; it must be a whole number from 1 to {NODES - 1}")
@@ -207,6 +226,13 @@ def plan_at(curve: LossCurve, u: np.ndarray, method: str, clock: str = "nats") -
     """The plan with levels of one's own: clock values (K + 1,), increasing, within the curve's.
 
     method: the name it goes by. Raises InputError on levels that do not increase or lie outside.
+
+    >>> import numpy as np
+    >>> from reverie import LossCurve, plan_at
+    >>> u = np.geomspace(1e-2, 1e4, 129)
+    >>> plan = plan_at(LossCurve(u, 0.5 / (1 + u)), np.array([0.01, 1.0, 100.0, 1e4]), "mine")
+    >>> plan.steps, round(plan.excess, 1)
+    (3, 69.7)
     """
     levels = np.asarray(u, dtype=np.float64)
     if levels.ndim != 1 or len(levels) < 2 or not (np.diff(levels) > 0).all():
@@ -224,6 +250,14 @@ def steps_needed(curve: LossCurve, budgets: Sequence[float], most: int = 500) ->
     """For each budget in nats the least K whose loss-adaptive plan has at most that excess.
 
     None where `most` steps do not do. One pass of the exact program serves all budgets.
+    Raises InputError on budgets that are not positive, or `most` below 1.
+
+    >>> import numpy as np
+    >>> from reverie import LossCurve
+    >>> from reverie.plan import steps_needed
+    >>> u = np.geomspace(1e-2, 1e4, 129)
+    >>> steps_needed(LossCurve(u, 0.5 / (1 + u)), budgets=[1.0, 0.5, 0.001], most=50)
+    [25, 46, None]
     """
     for nats in budgets:
         if not nats > 0:

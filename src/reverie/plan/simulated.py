@@ -48,6 +48,17 @@ def gits_plan(
     shape: of one point, where the process has none. The teacher takes 2 nodes - 2 evaluations.
     cost(j -> i) is the mean distance of one Euler jump from the teacher's state; the program is
     V_k(j) = min_i cost(j -> i) + 1.15 V_{k-1}(i). Raises InputError on more steps than nodes.
+    Source: Chen et al. 2024 (GITS; arXiv 2405.11326).
+
+    >>> import torch
+    >>> from reverie import gits_plan, measure
+    >>> from reverie.denoisers import Memoriser
+    >>> from reverie.processes import EDM
+    >>> rows = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
+    >>> denoiser, noise = Memoriser(EDM(0.02, 40), rows), torch.Generator().manual_seed(0)
+    >>> curve = measure(denoiser, rows, levels=16, generator=noise)
+    >>> gits_plan(denoiser, curve, 5, shape=(2,), n=16, nodes=21, generator=noise).times.shape
+    (6,)
     """
     if not 1 <= steps < nodes:
         raise InputError(
@@ -88,6 +99,17 @@ def score_optimal_plan(
     The score is asked twice per interval of a fine log-SNR grid, at the noisier state. With
     `previous` and blend < 1 the log-levels move only that share of the way from those of a plan
     of as many steps. Raises InputError on a blend outside (0, 1].
+    Source: Williams et al. 2024 (arXiv 2412.07877).
+
+    >>> import torch
+    >>> from reverie import measure, score_optimal_plan
+    >>> from reverie.denoisers import Memoriser
+    >>> from reverie.processes import EDM
+    >>> rows = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
+    >>> denoiser, noise = Memoriser(EDM(0.02, 40), rows), torch.Generator().manual_seed(0)
+    >>> curve = measure(denoiser, rows, levels=16, generator=noise)
+    >>> score_optimal_plan(denoiser, rows, curve, 5, nodes=17, generator=noise).times.shape
+    (6,)
     """
     if not 0 < blend <= 1:
         raise InputError(f"blend is {blend}; it must lie in (0, 1]")

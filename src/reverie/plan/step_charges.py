@@ -38,7 +38,19 @@ METHODS = ("loss-adaptive", "log-snr", "entropic")
 class MeasuredPlan(PlannedSteps):
     """A plan through the nodes of `charges_of`, priced by measured steps.
 
-    stderr: of the excess, in nats, over the rows. staircase: mean nats of the steps.
+    u: (K + 1,) or (K + 1, J) clock values. t: (K + 1,). stderr: of the excess, in nats, over the
+    rows. staircase: mean nats of the steps.
+
+    >>> import torch
+    >>> from reverie.denoisers import Memoriser
+    >>> from reverie.plan import MeasuredPlan, measure_steps
+    >>> from reverie.processes import Uniform
+    >>> rows = torch.tensor([[0, 1], [0, 2], [2, 1], [3, 3]]).repeat(50, 1)
+    >>> denoiser, noise = Memoriser(Uniform(4, sites=2), rows), torch.Generator().manual_seed(0)
+    >>> charges = measure_steps(denoiser, rows, nodes=9, generator=noise)
+    >>> plan = charges.plan(steps=4)
+    >>> isinstance(plan, MeasuredPlan), plan.steps, plan.excess > 0
+    (True, 4, True)
     """
 
     stderr: float
@@ -78,7 +90,18 @@ class StepCharges:
     """Nats of the step from node i to node j > i, noisy to clean.
 
     u, t: (N,) clock and time of the nodes. charge: (n, N, N) of every row. expected: (N, N), mean
-    over symbols drawn from the predictions.
+    over symbols drawn from the predictions. `plan` raises InputError on more steps than the nodes
+    allow, or an unknown method.
+
+    >>> import torch
+    >>> from reverie.denoisers import Memoriser
+    >>> from reverie.plan import StepCharges, measure_steps
+    >>> from reverie.processes import Uniform
+    >>> rows = torch.tensor([[0, 1], [0, 2], [2, 1], [3, 3]]).repeat(50, 1)
+    >>> denoiser, noise = Memoriser(Uniform(4, sites=2), rows), torch.Generator().manual_seed(0)
+    >>> charges = measure_steps(denoiser, rows, nodes=9, generator=noise)
+    >>> isinstance(charges, StepCharges), charges.charge.shape
+    (True, (200, 9, 9))
     """
 
     u: np.ndarray
@@ -154,6 +177,16 @@ def measure_steps(
 
     nodes: odd, at least 3, even in the log clock. `condition` (n, ...) goes row by row. Keeps
     n N^2 numbers. Raises InputError on fewer than two rows, and on other processes than jumps.
+
+    >>> import torch
+    >>> from reverie.denoisers import Memoriser
+    >>> from reverie.plan import measure_steps
+    >>> from reverie.processes import Uniform
+    >>> rows = torch.tensor([[0, 1], [0, 2], [2, 1], [3, 3]]).repeat(50, 1)
+    >>> denoiser, noise = Memoriser(Uniform(4, sites=2), rows), torch.Generator().manual_seed(0)
+    >>> charges = measure_steps(denoiser, rows, nodes=9, generator=noise)
+    >>> charges.expected.shape, charges.plan(steps=8).steps
+    ((9, 9), 8)
     """
     process = denoiser.process
     if type(process).expected_charge is Process.expected_charge:

@@ -19,6 +19,15 @@ class PlannedSteps(Shown):
 
     u: (K + 1,) or (K + 1, J) clock values, increasing. t: (K + 1,) process times, or None where no
     process is known. excess: nats that the plan adds to the path KL.
+    InputError by `times` where no process is known.
+
+    >>> import numpy as np
+    >>> from reverie import LossCurve, plan_steps
+    >>> from reverie.plan import PlannedSteps
+    >>> u = np.geomspace(1e-2, 1e4, 129)
+    >>> plan = plan_steps(LossCurve(u, 0.5 / (1 + u)), 4, "log-snr")
+    >>> isinstance(plan, PlannedSteps), plan.name, plan.levels[[0, -1]].round(3)
+    (True, 'log-snr', array([1.e-02, 1.e+04]))
     """
 
     u: np.ndarray

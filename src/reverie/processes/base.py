@@ -27,7 +27,16 @@ HALVINGS = 64  # of the bisection that inverts a clock: to the last bit of float
 
 
 class Draw(TypedDict, total=False):
-    """What may be asked of a draw from the prior."""
+    """What may be asked of a draw from the prior: shape, t, generator, dtype and device.
+
+    shape: of one point, where the space has none of its own; the draw is (n, *shape).
+
+    >>> import torch
+    >>> from reverie.processes import VP, Draw
+    >>> draw: Draw = {"shape": (2, 2), "generator": torch.Generator().manual_seed(0)}
+    >>> VP().sample_prior(3, **draw).shape
+    torch.Size([3, 2, 2])
+    """
 
     shape: tuple[int, ...] | None  # of one point, where the space has none of its own
     t: float | None  # the noisy end; None is the noisiest level
@@ -42,6 +51,16 @@ class Process(nn.Module):
     A class that lacks one of the abstract methods is refused where it is written, by a TypeError
     that names them; a base for further classes says `class Base(Process, abstract=True)`.
     `reverie.testing.check_process` tells whether the laws of the contract hold.
+    Times t are () or (B,), points (B, *shape), clocks (B,) or (B, J); rates are nats per sample
+    and unit of clock, summed over dimensions.
+
+    >>> from reverie import Process
+    >>> class Half(Process):
+    ...     def clock(self, t):
+    ...         return 1 - t
+    Traceback (most recent call last):
+        ...
+    TypeError: Half lacks corrupt, rate, reverse, sample_prior, target: a process gives ...
     """
 
     space: Space

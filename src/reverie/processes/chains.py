@@ -22,6 +22,11 @@ class Uniform(JumpProcess):
     """A site that is hit forgets its symbol and draws any of the S: Q = 1 1^T / S - I.
 
     Source: Austin et al. 2021, section 3.1, in continuous time as Campbell et al. 2022.
+
+    >>> from reverie.processes import Uniform
+    >>> process = Uniform(4, sites=8)
+    >>> process.kernel(process.time(1.0))[0, 0].round(decimals=3)  # even odds to be untouched
+    tensor([0.6250, 0.1250, 0.1250, 0.1250], dtype=torch.float64)
     """
 
     def __init__(
@@ -44,6 +49,13 @@ class Ordinal(JumpProcess):
 
     reach: in symbols, default a twentieth of the range, at least one. Symmetric, so that noise is
     uniform. The discretised Gaussian of Austin et al. 2021, eq. 8, in continuous time.
+    InputError unless reach is positive.
+
+    >>> from reverie.processes import Ordinal
+    >>> process = Ordinal(9, sites=2)
+    >>> process.kernel(0.4)[0, 4].round(decimals=2)  # where the middle symbol has gone
+    tensor([0.0000, 0.0000, 0.0100, 0.0300, 0.9100, 0.0300, 0.0100, 0.0000, 0.0000],
+           dtype=torch.float64)
     """
 
     ordered = True
@@ -80,6 +92,12 @@ class RateMatrix(JumpProcess):
 
     symbols: the data's, the first of the M states (default: all). Raises InputError that names
     the first row that is not a generator's, and on chains without one stationary law.
+
+    >>> import torch
+    >>> from reverie.processes import RateMatrix
+    >>> rates = torch.tensor([[-1.0, 1.0, 0.0], [0.0, -1.0, 1.0], [1.0, 0.0, -1.0]])  # a round
+    >>> RateMatrix(rates, sites=2).stationary
+    tensor([0.3333, 0.3333, 0.3333], dtype=torch.float64)
     """
 
     def __init__(

@@ -26,7 +26,14 @@ class Eigenpairs(NamedTuple):
 
 
 class Covariance:
-    """A kernel k(x, y) = cov(f(x), f(y)) on [0, 1]^k; `k(x, x)` is the pointwise variance."""
+    """A kernel k(x, y) = cov(f(x), f(y)) on [0, 1]^k; `k(x, x)` is the pointwise variance.
+
+    >>> from reverie.processes import Covariance, Matern
+    >>> from reverie.spaces import Functions
+    >>> grid = Functions.regular(8)
+    >>> isinstance(Matern(1.5, length=0.2), Covariance), Matern(1.5, length=0.2).on(grid).shape
+    (True, torch.Size([8, 8]))
+    """
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         """Covariances (n, m) of the values at points x (n, k) and y (m, k), float64."""
@@ -82,7 +89,17 @@ class Stationary(Covariance):
 
 
 class RBF(Stationary):
-    """exp(-r^2 / 2): functions with derivatives of every order."""
+    """exp(-r^2 / 2): functions with derivatives of every order.
+
+    InputError unless length and variance are positive.
+
+    >>> from reverie.processes import RBF
+    >>> from reverie.spaces import Functions
+    >>> RBF(length=0.5).on(Functions.regular(3)).round(decimals=3)
+    tensor([[1.0000, 0.8010, 0.4110],
+            [0.8010, 1.0000, 0.8010],
+            [0.4110, 0.8010, 1.0000]], dtype=torch.float64)
+    """
 
     name = "rbf"
 
@@ -93,7 +110,15 @@ class RBF(Stationary):
 class Matern(Stationary):
     """Matern kernel of smoothness `nu` = 1/2, 3/2 or 5/2: functions of any order below nu.
 
-    Rasmussen & Williams 2006, eq. 4.16-4.17, with r = |x - y| / length.
+    InputError on another nu. Source: Rasmussen & Williams 2006, eq. 4.16-4.17, with
+    r = |x - y| / length.
+
+    >>> from reverie.processes import Matern
+    >>> from reverie.spaces import Functions
+    >>> Matern(2.5, length=0.5).on(Functions.regular(3)).round(decimals=2)
+    tensor([[1.0000, 0.7300, 0.3500],
+            [0.7300, 1.0000, 0.7300],
+            [0.3500, 0.7300, 1.0000]], dtype=torch.float64)
     """
 
     def __init__(self, nu: float, length: float, variance: float = 1.0) -> None:
@@ -110,7 +135,14 @@ class Matern(Stationary):
 
 
 class Exponential(Matern):
-    """exp(-r), the kernel of an Ornstein-Uhlenbeck path; eigenpairs in closed form for k = 1."""
+    """exp(-r), the kernel of an Ornstein-Uhlenbeck path; eigenpairs in closed form for k = 1.
+
+    InputError unless length and variance are positive.
+
+    >>> from reverie.processes import Exponential
+    >>> Exponential(length=0.5).eigenvalues(200).sum().round(decimals=2)  # the variance
+    tensor(1., dtype=torch.float64)
+    """
 
     def __init__(self, length: float, variance: float = 1.0) -> None:
         super().__init__(0.5, length, variance)
@@ -161,6 +193,12 @@ class PowerLaw(Covariance):
     axes: number k of arguments. modes: waves kept per axis (default: 256 for one axis, 32 for
     more). variance: the mean over [0, 1]^k.
     Raises InputError unless exponent > k/2: otherwise the trace grows without bound with `modes`.
+
+    >>> from reverie.processes import PowerLaw
+    >>> from reverie.spaces import Functions
+    >>> field = PowerLaw(exponent=2, axes=2, modes=8)
+    >>> field.on(Functions.regular((4, 4))).shape
+    torch.Size([16, 16])
     """
 
     def __init__(

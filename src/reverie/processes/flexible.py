@@ -26,6 +26,13 @@ class Flexible(LinearSDE):
     twist: where learning starts (default: variance preserving). duration: of b; at 10 the signal
     of the variance-preserving start has fallen to exp(-5). start: variance of auxiliary variables
     at t = 0, of 1 in the end. InputError where the start does not forget or is not reached.
+    Source: Du, Zhang, Yang & Du 2023, reconstructed from its abstract; Ma, Chen & Fox 2015.
+
+    >>> from reverie.processes import Flexible
+    >>> process = Flexible(2)
+    >>> [name for name, _ in process.named_parameters()], process.stationary().round(decimals=3)
+    (['metric', 'twist'], tensor([[1., 0.],
+            [0., 1.]], dtype=torch.float64))
     """
 
     def __init__(

@@ -25,6 +25,16 @@ class FunctionNoise(ModalProcess):
 
     nugget: the least variance of a mode, in units of the mean. A smooth kernel's variances fall
     below rounding, and the clock divides by them. Costs n^3 once and n^2 a function, n points.
+    Source: Kerrigan, Ley & Smyth 2023.
+
+    >>> import torch
+    >>> from reverie.processes import FunctionNoise, Matern
+    >>> from reverie.spaces import Functions
+    >>> process = FunctionNoise(Functions.regular(32), Matern(1.5, length=0.2))
+    >>> process.corrupt(torch.zeros(4, 32), 0.5).shape
+    torch.Size([4, 32])
+    >>> process.on(Functions.regular(64)).sample_prior(4).shape  # the same noise, finer
+    torch.Size([4, 64])
     """
 
     space: Functions

@@ -38,6 +38,18 @@ class GaussianProcess(Process, abstract=True):
 
     `alpha(t)` and `sigma(t)` take t of shape (B,) and return (B,), or (B, *shape) when they differ
     per mode. `columns` is the number of clocks.
+    The guess is of clean data (B, *shape); the clock is the ratio alpha^2 / sigma^2.
+    InputError unless 0 <= low < high <= 1 in t_range.
+
+    >>> import torch
+    >>> from reverie.processes import GaussianProcess
+    >>> class Line(GaussianProcess):  # alpha = 1 - t, sigma = t
+    ...     def alpha(self, t):
+    ...         return 1 - t
+    ...     def sigma(self, t):
+    ...         return t
+    >>> Line((0.01, 0.99)).corrupt(torch.zeros(5, 3), 0.5).shape
+    torch.Size([5, 3])
     """
 
     clock_is_snr = True
@@ -239,6 +251,15 @@ class VariancePreserving(GaussianProcess, abstract=True):
     alpha^2 = sigmoid(log gamma), sigma^2 = sigmoid(-log gamma): no digit is lost at either end
     (Kingma, Salimans, Poole & Ho 2021, section 3.1). `VP` and `Cosine` preserve the variance too,
     and keep closed forms of alpha and sigma, which the logarithm would round.
+
+    >>> import torch
+    >>> from reverie.processes import VariancePreserving
+    >>> class Straight(VariancePreserving):
+    ...     def log_gamma(self, t):
+    ...         return 8 - 16 * t
+    >>> process = Straight((0.0, 1.0))
+    >>> process.clock(0.5), process.alpha(torch.tensor(0.5)) ** 2
+    (tensor([1.], dtype=torch.float64), tensor(0.5000))
     """
 
     @abstractmethod
@@ -262,6 +283,14 @@ def require_gaussian(
     """The process, if it is Gaussian noise; else InputError that says what `purpose` needs.
 
     one_level: with one noise level for all coordinates.
+
+    >>> from reverie.processes import VP, Masking, require_gaussian
+    >>> require_gaussian(VP(), "this sampler").settings()["beta_max"]
+    20.0
+    >>> require_gaussian(Masking(4, sites=2), "this sampler")
+    Traceback (most recent call last):
+        ...
+    reverie.errors.InputError: this sampler needs Gaussian noise, x_t = alpha x + sigma ...
     """
     known = process.gaussian
     if known is None or (one_level and not known.isotropic):

@@ -45,6 +45,17 @@ class JumpProcess(Process):
     the fastest state jumps with probability .001 by the first, and the second leaves e^-8 of the
     slowest mode. `stationary` (M,) is the law of the noise. The clock is u = 1 / (e^sigma - 1),
     for the uniform chain the odds that a site is untouched.
+    InputError unless 0 < low < high in sigma_range.
+    Source: Lou, Meng & Ermon 2024, eq. 9 (the score entropy).
+
+    >>> import torch
+    >>> from reverie.processes import JumpProcess
+    >>> from reverie.spaces import FiniteSet
+    >>> rates = torch.tensor([[-0.5, 0.5], [0.5, -0.5]], dtype=torch.float64)
+    >>> process = JumpProcess(FiniteSet(2, sites=3), rates, torch.tensor([0.5, 0.5]).double())
+    >>> process.kernel(0.5).round(decimals=3)  # law of a site, for each clean symbol
+    tensor([[[0.9410, 0.0590],
+             [0.0590, 0.9410]]], dtype=torch.float64)
     """
 
     space: FiniteSet

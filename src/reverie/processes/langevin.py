@@ -26,6 +26,14 @@ class CriticallyDamped(LinearSDE):
 
     beta: speed, constant in t. mass: M, the velocity's stationary variance. share: v_0's variance
     over M. Defaults are the paper's. InputError where one is not positive.
+    Source: Dockhorn, Vahdat & Kreis 2022.
+
+    >>> import torch
+    >>> from reverie.processes import CriticallyDamped
+    >>> process = CriticallyDamped()
+    >>> state = process.corrupt(torch.zeros(3, 2), 0.5)
+    >>> state.shape, process.readout(state).shape
+    (torch.Size([3, 2, 2]), torch.Size([3, 2]))
     """
 
     def __init__(

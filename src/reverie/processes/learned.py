@@ -30,6 +30,12 @@ class Learned(VariancePreserving):
     width: sigmoids of the monotone network. Its parameters ask for no gradient until they are
     learned (`interior`, `ends`), so that a network trained on this process leaves it alone. Raises
     InputError unless noisy < clean.
+    Source: after Kingma, Salimans, Poole & Ho 2021, section 3.2 and appendix H; the form is ours.
+
+    >>> from reverie.processes import Learned
+    >>> process = Learned(noisy=-5, clean=13)
+    >>> process.clock([0.0, 1.0]).log().round(decimals=3)
+    tensor([13., -5.], dtype=torch.float64)
     """
 
     def __init__(

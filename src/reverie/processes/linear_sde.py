@@ -47,6 +47,14 @@ class LinearSDE(Process):
     variables at t = 0 (default: their stationary one). t_min: the cleanest level.
     Raises InputError where A has an eigenvalue whose real part is not negative (the process would
     never forget), where the noise does not reach every variable, and on wrong shapes.
+    Source of the clock: Palomar & Verdu 2006, theorem 4 (I-MMSE).
+
+    >>> import torch
+    >>> from reverie.processes import LinearSDE
+    >>> drift = torch.tensor([[0.0, 1.0], [-1.0, -2.0]])  # a damped spring: place and velocity
+    >>> process = LinearSDE(drift, torch.tensor([[0.0], [2.0]]), duration=5.0)
+    >>> process.corrupt(torch.zeros(3, 4), 0.5).shape, process.stationary().diagonal()
+    (torch.Size([3, 2, 4]), tensor([1.0000, 1.0000], dtype=torch.float64))
     """
 
     clock_label = "signal-to-noise ratio"

@@ -19,7 +19,18 @@ from reverie.spaces import Simplex
 
 
 class LogRatios(Process):
-    """`base` (default VP) on the k - 1 log-ratios of k shares; the prediction is log-ratios."""
+    """`base` (default VP) on the k - 1 log-ratios of k shares; the prediction is log-ratios.
+
+    Points are positive shares (B, k) that sum to 1, states log-ratios (B, k - 1) with noise.
+    Source: Benton et al. 2022, section 6.4.
+
+    >>> import torch
+    >>> from reverie.processes import LogRatios
+    >>> shares = torch.tensor([[0.2, 0.3, 0.5]])
+    >>> process = LogRatios(3)
+    >>> process.corrupt(shares, 0.5).shape, process.target(None, shares, 0.5).round(decimals=3)
+    (torch.Size([1, 2]), tensor([[-0.9160, -0.5110]]))
+    """
 
     space: Simplex
 

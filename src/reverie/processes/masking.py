@@ -49,6 +49,15 @@ class Masking(JumpProcess):
     """Symbols 0..S-1 and the mask S on `sites`; sigma(t) = -log(1 - t). See the module.
 
     sizes: how many of the symbols each site has, where they differ (see `FiniteSet`).
+    States are int64 (B, *sites), predictions logits (B, *sites, S), the clock u = 1 - t.
+    Source: Shi et al. 2024, eq. 4; Sahoo et al. 2024, eq. 10.
+
+    >>> import torch
+    >>> from reverie.processes import Masking
+    >>> process = Masking("acgt", sites=8)
+    >>> state = process.corrupt(torch.zeros(2, 8, dtype=torch.int64), 0.999)
+    >>> state[0].tolist(), process.clock(0.25)  # 4 is the mask
+    ([4, 4, 4, 4, 4, 4, 4, 4], tensor([0.7500], dtype=torch.float64))
     """
 
     monotone = True

@@ -39,6 +39,13 @@ class ModalProcess(GaussianProcess):
     exceeds 1 is read off the schedule beyond its own range, where its formula must still hold.
     Raises InputError on numbers that are not positive or not as many as bands or modes, on a basis
     of another shape, and where the clock of a mode is not finite, positive and decreasing in t.
+    Source: Batzolis et al. 2021 (arXiv 2111.13606) and 2022 (arXiv 2207.09786), section 3.
+
+    >>> import torch
+    >>> from reverie.processes import VP, ModalProcess
+    >>> process = ModalProcess(VP(), shape=(8, 8), basis="haar/2", speed=[1, 2, 4])
+    >>> process.clock(0.1).shape, process.sample_prior(5).shape  # a clock for each speed
+    (torch.Size([1, 3]), torch.Size([5, 8, 8]))
     """
 
     def __init__(

@@ -57,6 +57,12 @@ def build(
     its schedule's. `functions:kernel=matern-3/2,length=0.1,shape=64` makes a FunctionNoise on a
     regular grid, of edm where no schedule is named. shape: of a point, where the text has none.
     InputError names the choices.
+
+    >>> from reverie.processes import build
+    >>> build("edm:sigma_min=.02,sigma_max=40").settings()
+    {'sigma_min': 0.02, 'sigma_max': 40.0, 'rho': 7.0}
+    >>> build("modes:schedule=vp,basis=haar/1,shape=4x4,speed=1/2").clock(0.5).shape
+    torch.Size([1, 2])
     """
     name, _, rest = spec.partition(":")
     entry = ENTRIES.get(name)

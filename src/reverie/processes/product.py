@@ -46,6 +46,13 @@ class ProductProcess(Process):
 
     A prediction is the parts' predictions, flattened one after another: (B, P). Raises InputError
     on parts with several clocks, without a fixed shape, or whose clock is not finite.
+
+    >>> import torch
+    >>> from reverie.processes import VP, Masking, ProductProcess
+    >>> process = ProductProcess(VP(shape=(2,)), Masking(3, sites=1))
+    >>> rows = torch.tensor([[0.1, -0.4, 2.0]])  # two numbers and a symbol
+    >>> process.corrupt(rows, 0.5).shape, process.clock(0.5).shape
+    (torch.Size([1, 3]), torch.Size([1, 2]))
     """
 
     space: Mixed

@@ -64,6 +64,15 @@ def register(
     space: the kind of space that it lives on. read, write: default, the keyword arguments
     `key=value,...` of the class, which is told `space` or `shape` where it asks for them, and what
     its `settings()` returns. Raises InputError where the name is another class's.
+
+    >>> from reverie import register
+    >>> from reverie.processes import VP, process_on
+    >>> from reverie.spaces import Euclidean
+    >>> @register("slow-vp", space=Euclidean)
+    ... class SlowVP(VP):
+    ...     pass
+    >>> type(process_on(Euclidean((2,)), "slow-vp:beta_max=5")).__name__
+    'SlowVP'
     """
 
     def keep(kind: Kind) -> Kind:
@@ -83,7 +92,13 @@ def register(
 
 @singledispatch
 def default_process(space: Space) -> str:
-    """The spec that `fit` takes on a space where none is named."""
+    """The spec that `fit` takes on a space where none is named.
+
+    >>> from reverie.processes import default_process
+    >>> from reverie.spaces import Euclidean, FiniteSet, Sphere
+    >>> [default_process(space) for space in (Euclidean((2,)), FiniteSet(4, 3), Sphere(2))]
+    ['edm:sigma_min=0.02,sigma_max=40', 'masking', 'brownian']
+    """
     return GAUSSIAN
 
 
@@ -102,6 +117,11 @@ def process_on(space: Space, spec: str) -> Process:
     """The process of a name, or of `name:key=value,...`, on `space`.
 
     Raises InputError that names the choices.
+
+    >>> from reverie.processes import process_on
+    >>> from reverie.spaces import FiniteSet
+    >>> type(process_on(FiniteSet("acgt", 8), "masking")).__name__
+    'Masking'
     """
     name, _, rest = spec.partition(":")
     entry = ENTRIES.get(name)
@@ -130,7 +150,12 @@ def _place(space: Space) -> str:
 
 
 def name_of(process: Process) -> str:
-    """The text from which `process_on` makes this process again; InputError for one without."""
+    """The text from which `process_on` makes this process again; InputError for one without.
+
+    >>> from reverie.processes import EDM, name_of
+    >>> name_of(EDM(0.02, 40))
+    'edm:sigma_min=0.02,sigma_max=40,rho=7.0'
+    """
     for name, entry in ENTRIES.items():
         if type(process) is entry.kind:
             text = entry.write(process)
@@ -157,6 +182,12 @@ def process_typed(text: str) -> Process | None:
 
     The module is imported, also from the current folder. Raises InputError where it cannot be, or
     has no such class, or the settings do not suit it.
+
+    >>> from reverie.processes import process_typed
+    >>> process_typed("reverie.processes:VP[beta_max=10]").settings()["beta_max"]
+    10
+    >>> process_typed("edm") is None
+    True
     """
     found = OWN.fullmatch(text)
     if found is None or found[1] in ENTRIES:

@@ -34,13 +34,21 @@ class Brownian(Process):
     tau_min, tau_max: durations at t = 0 and t = 1, in squared units of length. On a compact space
     tau_max is by default 14 / gap, where the noised law is uniform to 1e-5 nats; then the prior is
     uniform. Elsewhere (default tau_max 4) the prior is the heat kernel of duration
-    tau_max + `dispersion` from `centre` (*shape; default the origin). That is exactly the noised
+    tau_max + `dispersion` from `centre` (*shape), default the origin. That is exactly the noised
     law where the data are themselves a heat kernel of duration `dispersion` from there; `around`
     reads both from data. On hyperbolic space a longer tau_max does not help: a path keeps its
     direction for ever, so that what the kernel misses of the data's directions stays missed.
     A step's charge is that of the tangent normal laws of `reverse`: exact in the limit of short
     steps and on flat space, so `steps_exact` is False. Raises InputError on bad durations, and on
     a prior where the law is uniform.
+    Source: De Bortoli et al. 2022, theorem 1 (the reversal).
+
+    >>> from reverie.processes import Brownian
+    >>> from reverie.spaces import Sphere
+    >>> process = Brownian(Sphere(2))
+    >>> x = process.sample_prior(4)  # uniform on the sphere
+    >>> x.shape, process.clock(0.5).round().tolist()  # u = 1 / tau
+    (torch.Size([4, 3]), [38.0])
     """
 
     space: Manifold

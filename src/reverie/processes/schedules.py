@@ -23,6 +23,13 @@ class VP(GaussianProcess):
 
     b(t) = beta_min t + (beta_max - beta_min) t^2 / 2.
     Source: Song et al. 2021, eq. 32-33 (beta from .1 to 20).
+    InputError unless 0 <= beta_min <= beta_max and 0 < beta_max.
+
+    >>> import torch
+    >>> from reverie.processes import VP
+    >>> state = VP().corrupt(torch.zeros(3, 2), 0.5)
+    >>> state.shape, VP().clock(0.5).round(decimals=4)
+    (torch.Size([3, 2]), tensor([0.0859], dtype=torch.float64))
     """
 
     def __init__(
@@ -64,7 +71,14 @@ class VP(GaussianProcess):
 
 
 class SubVP(VP):
-    """Sub-VP: alpha as in VP, sigma = 1 - exp(-b(t)) (Song et al. 2021, eq. 29)."""
+    """Sub-VP: alpha as in VP, sigma = 1 - exp(-b(t)) (Song et al. 2021, eq. 29).
+
+    >>> import torch
+    >>> from reverie.processes import SubVP
+    >>> alpha, sigma = SubVP().scales(0.5, torch.zeros(1, 3))
+    >>> (alpha**2 + sigma).round(decimals=6)
+    tensor([[1.]])
+    """
 
     def __init__(
         self,
@@ -90,6 +104,11 @@ class Cosine(GaussianProcess):
     """alpha = cos(angle), sigma = sin(angle), angle = pi/2 (t + s)/(1 + s).
 
     Source: Nichol & Dhariwal 2021, eq. 17, without the division by its value at t = 0.
+    shape: of a point, where it is fixed. InputError unless t_max < 1, and offset > 0 or t_min > 0.
+
+    >>> from reverie.processes import Cosine
+    >>> Cosine().clock([0.1, 0.5, 0.9])  # signal-to-noise ratio alpha^2 / sigma^2
+    tensor([3.4640e+01, 9.7537e-01, 2.4683e-02], dtype=torch.float64)
     """
 
     def __init__(
@@ -118,7 +137,15 @@ class Cosine(GaussianProcess):
 
 
 class VE(GaussianProcess):
-    """Variance exploding: alpha = 1, sigma geometric in t (Song et al. 2021, eq. 30)."""
+    """Variance exploding: alpha = 1, sigma geometric in t (Song et al. 2021, eq. 30).
+
+    shape: of a point, where it is fixed. InputError unless 0 < sigma_min < sigma_max.
+
+    >>> import torch
+    >>> from reverie.processes import VE
+    >>> VE(0.01, 100).sigma(torch.tensor([0.0, 0.5, 1.0])).round(decimals=4)
+    tensor([1.0000e-02, 1.0000e+00, 1.0000e+02])
+    """
 
     def __init__(
         self, sigma_min: float = 0.002, sigma_max: float = 80.0, shape: Shape = None
@@ -148,6 +175,12 @@ class EDM(VE):
     """alpha = 1, sigma^(1/rho) linear in t: equal steps in t are the Karras plan.
 
     Source: Karras et al. 2022, eq. 5.
+    shape: of a point, where it is fixed. InputError unless 0 < sigma_min < sigma_max and rho > 0.
+
+    >>> from reverie.processes import EDM
+    >>> process = EDM(0.02, 40)
+    >>> process.sigma(process.time(4.0)).round(decimals=6)  # clock 1 / sigma^2 = 4
+    tensor([0.5000], dtype=torch.float64)
     """
 
     def __init__(
@@ -176,7 +209,15 @@ class EDM(VE):
 
 
 class Rectified(GaussianProcess):
-    """Linear interpolation: alpha = 1 - t, sigma = t (rectified flow; Liu et al. 2022)."""
+    """Linear interpolation: alpha = 1 - t, sigma = t (rectified flow; Liu et al. 2022).
+
+    InputError unless 0 < t_min < t_max < 1.
+
+    >>> import torch
+    >>> from reverie.processes import Rectified
+    >>> Rectified().alpha(torch.tensor([0.25, 0.5])), Rectified().sigma(torch.tensor([0.25, 0.5]))
+    (tensor([0.7500, 0.5000]), tensor([0.2500, 0.5000]))
+    """
 
     def __init__(self, t_min: float = 1e-3, t_max: float = 0.99, shape: Shape = None) -> None:
         super().__init__((t_min, t_max), shape)
@@ -200,6 +241,11 @@ class LogLinear(VariancePreserving):
     """Log gamma linear in t from `high` at t_min to `low` at t_max.
 
     Source: Batzolis et al. 2022, arXiv 2207.09786 (from 10 to -10); Kingma et al. 2021, section 6.
+    InputError unless high > low and 0 <= t_min < t_max <= 1.
+
+    >>> from reverie.processes import LogLinear
+    >>> LogLinear(high=4, low=-4, t_min=0).clock([0.0, 0.5, 1.0]).log().round(decimals=3)
+    tensor([ 4.,  0., -4.], dtype=torch.float64)
     """
 
     def __init__(
@@ -234,6 +280,13 @@ class Custom(GaussianProcess):
 
     Each function takes float64 times (B,) and returns (B,), or (B, *shape) for one speed per
     coordinate (then give `shape`). gamma must decrease in t over `t_range`, which is checked.
+    InputError where it does not, or where an answer has another shape than `shape`.
+
+    >>> import torch
+    >>> from reverie.processes import Custom
+    >>> process = Custom(lambda t: torch.ones_like(t), lambda t: 10 * t)
+    >>> round(float(process.time(0.04)), 6)  # where alpha^2 / sigma^2 = 1 / 25
+    0.5
     """
 
     def __init__(

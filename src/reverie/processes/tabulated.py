@@ -28,6 +28,14 @@ class Tabulated(VariancePreserving):
     there. Raises InputError when fewer than two levels are left.
 
     signal: (T,) the table, float64, with 0 for a last level that stands for it.
+    Source: Ho, Jain & Abbeel 2020.
+
+    >>> import torch
+    >>> from reverie.processes import Tabulated
+    >>> table = (1 - torch.linspace(1e-4, 0.02, 1000).double()).cumprod(0)  # DDPM
+    >>> process = Tabulated(table)
+    >>> process.index(process.time(1.0)).round(decimals=1)  # where signal and noise are level
+    tensor([258.1000], dtype=torch.float64)
     """
 
     def __init__(self, alphas_cumprod: Tensor, shape: tuple[int, ...] | None = None) -> None:

@@ -50,6 +50,14 @@ class WrightFisher(Process):
     Noise of duration tau moves a share by sqrt(tau x (1 - x)). Noise is drawn exactly; kernels
     cost 1 / tau^2 operations a pair. A step's charge is exact in the limit of short steps only.
     Raises InputError on rates that are not positive and on bad durations.
+    Source: Benton et al. 2022, section 3; the form of the rate is ours.
+
+    >>> import torch
+    >>> from reverie.processes import WrightFisher
+    >>> process = WrightFisher([1.0, 1.0, 1.0])  # ends in the uniform law of three shares
+    >>> state = process.corrupt(torch.tensor([[0.2, 0.3, 0.5]]).double(), 0.5)
+    >>> state.shape, float(state.sum().round(decimals=9))
+    (torch.Size([1, 3]), 1.0)
     """
 
     space: Simplex

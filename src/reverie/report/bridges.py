@@ -19,7 +19,20 @@ FIRST, SECOND, MADE = "#1d4ed8", "#c2410c", "#047857"
 
 
 def write_bridge(folder: Path, run: BridgeRun, a: Dataset, b: Dataset, again: str) -> Path:
-    """Write bridge.html into `folder`, atomically. again: the command line that makes it again."""
+    """Write bridge.html into `folder`, atomically. again: the command line that makes it again.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> from reverie import bridge
+    >>> from reverie.data import load
+    >>> from reverie.report import write_bridge
+    >>> a = load(np.random.default_rng(0).normal(size=(50, 2)))
+    >>> run = bridge(a, a, solver="gaussian")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     print(write_bridge(Path(folder), run, a, a, "reverie bridge a.npy a.npy").name)
+    bridge.html
+    """
     first, second = (_some(rows, SHOWN) for rows in (a, b))
     html = render_page(
         "bridge.html",

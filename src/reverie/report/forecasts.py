@@ -14,6 +14,15 @@ def write_forecast(folder: Path, forecast: Forecast, again: str) -> tuple[Path, 
     """Write predict.html and predict.json into `folder`, atomically; returns both paths.
 
     again: the command line that makes the page again.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from reverie import predict
+    >>> from reverie.report import write_forecast
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     paths = write_forecast(Path(folder), predict("wine"), "reverie predict wine")
+    ...     print([path.name for path in paths])
+    ['predict.html', 'predict.json']
     """
     html = render_page(
         "forecast.html",

@@ -30,7 +30,16 @@ COSTLY_DIMENSION_ROWS = 8  # of a U-Net
 def describe(
     run: Run, name: str, about: str = "", *, samples: int = 2000, steps: int = 10, **audit: Any
 ) -> ModelReport:
-    """Measure, plan and audit a run: everything a page shows of it."""
+    """Measure, plan and audit a run: everything a page shows of it.
+
+    >>> import numpy as np
+    >>> from reverie import fit
+    >>> from reverie.report import describe
+    >>> data = np.random.default_rng(0).normal(size=(60, 2))
+    >>> found = describe(fit(data, steps=3, width=8, depth=1), "normal", samples=30, steps=3)
+    >>> found.n, found.plan.steps, found.verdict.sizes["samples"]
+    (30, 3, 30)
+    """
     if not run.curves:
         standard_curves(run)
     plan, needed = _planned(run, steps)

@@ -28,7 +28,14 @@ PAIRS = 12
 
 @dataclass(frozen=True, eq=False)
 class ModelReport:
-    """What the page shows of one model; everything but the name may be missing."""
+    """What the page shows of one model; everything but the name may be missing.
+
+    samples: (n, *shape) in the user's units. Curves and plans are in nats.
+
+    >>> from reverie.report import ModelReport
+    >>> ModelReport("mine", n=100, about="A first look.").to_json()["name"]
+    'mine'
+    """
 
     name: str
     n: int | None = None
@@ -78,6 +85,15 @@ def write_report(
     """Write `name`.html and `name`.json into `folder`, atomically; returns both paths.
 
     reproduce: command lines shown on the page, so that a reader can make it again.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from reverie.report import ModelReport, write_report
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     model, again = ModelReport("mine", n=100), "reverie audit run"
+    ...     paths = write_report(Path(folder), "audit", "Mine", [model], [again])
+    ...     print([path.name for path in paths])
+    ['audit.html', 'audit.json']
     """
     html = render_page(
         "page.html",

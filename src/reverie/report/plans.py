@@ -30,7 +30,16 @@ SEEN = "loss-adaptive in the samples clock"
 
 @dataclass(frozen=True, eq=False)
 class PlanReport:
-    """What `reverie plan` found; plans and splits by number of steps."""
+    """What `reverie plan` found; plans and splits by number of steps.
+
+    >>> import numpy as np
+    >>> from reverie import LossCurve
+    >>> from reverie.report import PlanReport, report_plans
+    >>> u = np.geomspace(1e-2, 1e4, 65)
+    >>> report = report_plans("normal", LossCurve(u, 0.5 / (1 + u)), [5])
+    >>> isinstance(report, PlanReport), report.chosen[5].steps
+    (True, 5)
+    """
 
     name: str
     curve: LossCurve
@@ -206,6 +215,14 @@ def report_plans(
     clock: default `default_plan`'s. budget: nats, for the number of steps that the loss-adaptive
     plan in nats needs. facts: what the certificates of Gaussian noise stand on. charges: measured
     steps, on which plans then stand. Raises InputError as `plan_steps` does.
+
+    >>> import numpy as np
+    >>> from reverie import LossCurve
+    >>> from reverie.report import report_plans
+    >>> u = np.geomspace(1e-2, 1e2, 33)
+    >>> report = report_plans("normal", LossCurve(u, 0.5 / (1 + u)), [5], clock="nats")
+    >>> sorted(report.chosen), round(report.chosen[5].excess, 2)
+    ([5], 1.48)
     """
     if charges is not None:
         measured = {steps: charges.plan(steps, method) for steps in counts}
@@ -262,6 +279,17 @@ def write_plans(folder: Path, report: PlanReport, again: str) -> list[Path]:
     """Write plan.html, plan.json and plan-K.txt of every K into `folder`, atomically.
 
     again: the command line that makes the page again. Returns the paths, the page first.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> from reverie import LossCurve
+    >>> from reverie.report import report_plans, write_plans
+    >>> u = np.geomspace(1e-2, 1e4, 65)
+    >>> report = report_plans("normal", LossCurve(u, 0.5 / (1 + u)), [5])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     print([path.name for path in write_plans(Path(folder), report, "reverie plan run")])
+    ['plan.html', 'plan.json', 'plan-5.txt']
     """
     known = None if report.trusted is None else report.trusted.calibration
     figures = {k: plan_figure(p) for k, p in report.chosen.items() if p.u.ndim == 1}

@@ -21,6 +21,18 @@ def write_split(
 
     train, holdout: for the title, and the pictures of groups of images. again: the command line
     that makes the page again.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> from reverie.auditing import audit_split
+    >>> from reverie.data import load
+    >>> from reverie.report import write_split
+    >>> a, b = (load(np.random.default_rng(seed).normal(size=(50, 2))) for seed in (0, 1))
+    >>> found = audit_split(a.values, b.values)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     print([path.name for path in write_split(Path(folder), found, a, b, "reverie audit")])
+    ['split.html', 'split.json']
     """
     html = render_page(
         "split_page.html",

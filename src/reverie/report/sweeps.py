@@ -11,7 +11,19 @@ from reverie.runs.sweeps import Sweep
 
 
 def write_sweep(folder: Path, sweep: Sweep, again: str) -> Path:
-    """Write sweep.html into `folder`, atomically. again: the command line that makes it again."""
+    """Write sweep.html into `folder`, atomically. again: the command line that makes it again.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from reverie import sweep
+    >>> from reverie.report import write_sweep
+    >>> from reverie.runs import FitConfig
+    >>> config = FitConfig(steps=10, width=8, depth=1, check_every=10)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     found = sweep("wine", f"{folder}/sweep", {"n": [20, 40]}, config=config, samples=20)
+    ...     print(write_sweep(Path(folder), found, "reverie sweep wine --over n=20,40").name)
+    sweep.html
+    """
     lines = sweep.lines()
     html = render_page(
         "sweep.html",

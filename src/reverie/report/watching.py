@@ -48,6 +48,18 @@ def watch(
     conditions: of the rows of each split. options: fields of `runs.watch.Settings`
     (leak_budget, patience, rows, ...) and further arguments of `as_denoiser`.
     Raises InputError on a module whose process is not told, unknown options or bad rows.
+
+    >>> import torch
+    >>> from reverie import watch
+    >>> class Body(torch.nn.Linear):
+    ...     def forward(self, state, t):
+    ...         return super().forward(state)
+    >>> module, rows = Body(2, 2), torch.randn(64, 2, generator=torch.Generator().manual_seed(0))
+    >>> watcher = watch(module, rows[:32], rows[32:], process="edm:sigma_min=0.02,sigma_max=40")
+    >>> for step in range(3):
+    ...     stop = watcher.step(step)  # beside the optimiser's step
+    >>> watcher.close(3).step, stop
+    (3, False)
     """
     settings = {key: value for key, value in options.items() if key in SETTINGS}
     reading = {key: value for key, value in options.items() if key not in SETTINGS}

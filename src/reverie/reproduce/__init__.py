@@ -24,6 +24,15 @@ def reproduce(name: str, out: Path, seed: int = 0, full: bool = False) -> dict[s
     """Make the published result `name` (one of RESULTS) again, into `out`; returns its table.
 
     full: the slow version. Raises InputError on an unknown name.
+
+    >>> from pathlib import Path
+    >>> from reverie.reproduce import RESULTS, reproduce
+    >>> "dominance" in RESULTS, "minimax-rate" in RESULTS
+    (True, True)
+    >>> reproduce("dominanz", Path("out"))
+    Traceback (most recent call last):
+        ...
+    reverie.errors.InputError: no result is called 'dominanz'; choose one of ...
     """
     if name not in RESULTS:
         raise InputError(f"no result is called {name!r}; choose one of {', '.join(RESULTS)}")

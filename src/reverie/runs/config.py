@@ -14,7 +14,13 @@ OBJECTIVES = ("standard", "gap", "gap-fixed")
 
 @dataclass(frozen=True)
 class FitConfig:
-    """Every choice of a fit: saved as config.json, and the flags of `reverie fit`."""
+    """Every choice of a fit: saved as config.json, and the flags of `reverie fit`.
+
+    >>> from reverie.runs import FitConfig
+    >>> config = FitConfig(steps=100, width=32)
+    >>> config.process is None, config.network is None, config.lr  # None: what suits the data
+    (True, True, 0.001)
+    """
 
     n: int | None = None
     """Train on N random rows (default: all that are not held out)."""

@@ -85,6 +85,13 @@ def fit(
     column (which is taken out of the rows), or a file. A tenth of them is lost in training, so
     that None is the unconditional model. Ctrl-C saves and re-raises.
     Raises InputError on bad data, settings, or an `out` that already holds a run.
+
+    >>> import numpy as np
+    >>> from reverie import fit
+    >>> data = np.random.default_rng(0).normal(size=(300, 2))
+    >>> run = fit(data, steps=20, width=16, depth=1)  # thousands of steps, in earnest
+    >>> run.step, run.train_values.shape, run.sample(5).shape
+    (20, (150, 2), (5, 2))
     """
     path = None if out is None else Path(out)
     own = Own(

@@ -109,6 +109,17 @@ def retrain(
     all of them, or `holdout`: which. hooks(name, config) may return a callback for the events of
     that fit. Raises InputError on fewer than two models, too few rows, or an `out` that holds
     retrainings of other data or settings.
+
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from reverie import retrain
+    >>> from reverie.runs import FitConfig
+    >>> data = np.random.default_rng(0).normal(size=(300, 2))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     config = FitConfig(steps=10, width=8, depth=1)
+    ...     fits = retrain(data, 2, f"{folder}/fits", config=config, samples=20)
+    >>> len(fits.runs), fits.runs[0].train_values.shape
+    (2, (75, 2))
     """
     dataset, path = load(data, mixed=True), Path(out)
     config = (config or FitConfig()).check()

@@ -19,7 +19,20 @@ from reverie.templates import Card, Shown
 
 @dataclass(eq=False, repr=False)
 class Run(Shown, Fitted):
-    """A fitted model with its data and curves; load one with `Run.load(folder)`."""
+    """A fitted model with its data and curves; load one with `Run.load(folder)`.
+
+    rows: indices (n,) of the training and of the held-out rows in the data.
+
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from reverie import Run, fit
+    >>> data = np.random.default_rng(0).normal(size=(300, 2))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     made = fit(data, steps=20, width=16, depth=1, out=f"{folder}/run")
+    ...     run = Run.load(f"{folder}/run")
+    >>> run.step, run.holdout_values.shape, run.plan(steps=5).times.shape
+    (20, (150, 2), (6,))
+    """
 
     @property
     def train_values(self) -> np.ndarray:

@@ -113,6 +113,17 @@ def sweep(
     fit (config.check_every), so that the highest share over snapshots is known too. hooks(name,
     config) may return a callback for the events of that fit. Raises InputError on bad settings or
     data, before the first fit, or on an `out` that holds a sweep of other data or settings.
+
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from reverie import sweep
+    >>> from reverie.runs import FitConfig
+    >>> data = np.random.default_rng(0).normal(size=(300, 2))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     config = FitConfig(steps=10, width=8, depth=1, check_every=10)
+    ...     table = sweep(data, f"{folder}/sweep", {"n": [20, 40]}, config=config, samples=20)
+    >>> [(row["n"], row["samples"]) for row in table.rows]
+    [(20, 20), (40, 20)]
     """
     dataset, path = load(data).check(), Path(out)
     base = (config or FitConfig()).check()

@@ -30,7 +30,18 @@ SMALL_WORK = 2e8  # multiplications of a batch, one way: about 20 ms a step on o
 
 @dataclass
 class Event:
-    """What a step of the fit has to tell; `row` is a line of metrics.csv after a check."""
+    """What a step of the fit has to tell; `row` is a line of metrics.csv after a check.
+
+    loss: the running mean of what training lowers, by sample.
+
+    >>> from reverie import fit
+    >>> from reverie.runs import Event
+    >>> seen: list[Event] = []
+    >>> tell = lambda event, trainer: seen.append(event)
+    >>> run = fit("wine", steps=3, width=16, depth=1, on_event=tell)
+    >>> [event.step for event in seen]
+    [1, 2, 3]
+    """
 
     step: int
     loss: float
@@ -54,6 +65,17 @@ class Trainer:
     """Trains `network` on points (n, *shape) in model space; see FitConfig for the settings.
 
     conditions: what it is told about the training and the held-out rows, if anything.
+    A fit as a loop of the caller's: `events` yields after every step.
+
+    >>> import torch
+    >>> from reverie.denoisers import network_for
+    >>> from reverie.processes import VP
+    >>> from reverie.runs import FitConfig, Trainer
+    >>> rows = torch.randn(64, 2, generator=torch.Generator().manual_seed(0))
+    >>> network = network_for(VP(), (2,), width=16, depth=1)
+    >>> trainer = Trainer(network, rows[:48], rows[48:], FitConfig(steps=3))
+    >>> [event.step for event in trainer.events()]
+    [1, 2, 3]
     """
 
     def __init__(

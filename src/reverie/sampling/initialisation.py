@@ -73,6 +73,15 @@ def initial_states(
     rows_or_moments: data (N, *shape), or their `Moments`. Use as `sample(..., init=states)`.
     dtype: default that of the rows, else float32; symbols stay integers. Raises InputError on
     processes that are neither Gaussian nor of symbols, and on fewer than two rows.
+
+    >>> import torch
+    >>> from reverie import initial_states
+    >>> from reverie.processes import VP
+    >>> rows = torch.randn(100, 2, generator=torch.Generator().manual_seed(0)) + 5
+    >>> noise = torch.Generator().manual_seed(1)
+    >>> states = initial_states(VP(beta_max=2), rows, 1000, generator=noise)
+    >>> states.shape, states.mean().round(decimals=1)  # the noise alone has mean 0
+    (torch.Size([1000, 2]), tensor(2.9000))
     """
     if not isinstance(n, int | np.integer) or n < 1:
         raise InputError(f"n is {n}; draw at least one state, a whole number")
@@ -90,7 +99,18 @@ def initial_states(
 def initialisation_kl(
     process: Process, rows_or_moments: Tensor | np.ndarray | Moments, t: float | None = None
 ) -> InitialisationKL:
-    """Nats that a start from the noise costs at level t; arguments and errors as above."""
+    """Nats that a start from the noise costs at level t (default the noisiest).
+
+    rows_or_moments: data (N, *shape), or their `Moments`. InputError on processes that are neither
+    Gaussian nor of symbols, and on fewer than two rows.
+
+    >>> import torch
+    >>> from reverie import initialisation_kl
+    >>> from reverie.processes import VP
+    >>> rows = torch.randn(100, 2, generator=torch.Generator().manual_seed(0)) + 5
+    >>> [round(initialisation_kl(VP(beta_max=beta), rows).saved, 2) for beta in (2, 20)]
+    [13.43, 0.0]
+    """
     level = process.t_range[1] if t is None else float(t)
     return _kl(process, _known(process, rows_or_moments), level)
 

@@ -24,7 +24,20 @@ ROUNDING = 1e-6  # of times that float32 has seen
 
 
 class Options(TypedDict, total=False):
-    """Keywords of `sample` and its generators; all may be left out."""
+    """Keywords of `sample` and its generators; all may be left out.
+
+    init: (n, *shape). Samples come back as (n, *shape).
+
+    >>> import torch
+    >>> from reverie import sample
+    >>> from reverie.denoisers import Memoriser
+    >>> from reverie.processes import VP
+    >>> from reverie.sampling import Options
+    >>> options: Options = {"eta": 0.5, "generator": torch.Generator().manual_seed(0)}
+    >>> denoiser = Memoriser(VP(shape=(1,)), torch.tensor([[-1.0], [1.0]]))
+    >>> sample(denoiser, 4, torch.linspace(1, 0.01, 9), "ddim", **options).shape
+    torch.Size([4, 1])
+    """
 
     shape: tuple[int, ...] | None  # of one point, where the process has none
     generator: torch.Generator | None
@@ -48,6 +61,15 @@ class Sampling:
     plan: a Plan, or process times (K + 1,) from noisy to clean. sampler: one of
     `samplers_of(denoiser.process)`. Keywords: `Options`. Raises InputError on a sampler that the
     process does not have, a setting it does not take, or a plan without times.
+
+    >>> import torch
+    >>> from reverie import sample
+    >>> from reverie.denoisers import Memoriser
+    >>> from reverie.processes import VP
+    >>> denoiser = Memoriser(VP(shape=(1,)), torch.tensor([[-1.0], [1.0]]))
+    >>> points = sample(denoiser, 4, torch.linspace(1, 0.001, 33))  # or a Plan
+    >>> points.abs().round(decimals=1).flatten()
+    tensor([1., 1., 1., 1.])
     """
 
     @torch.no_grad()

@@ -55,7 +55,14 @@ class Settings:
 
 @dataclass(frozen=True)
 class Sampler:
-    """A sampler, the names of the settings it takes, and whether it keeps times of its own."""
+    """A sampler, the names of the settings it takes, and whether it keeps times of its own.
+
+    >>> from reverie.processes import VP
+    >>> from reverie.sampling import Sampler, samplers_of
+    >>> heun = samplers_of(VP())["heun"]
+    >>> isinstance(heun, Sampler), heun.takes
+    (True, ('churn',))
+    """
 
     run: Callable[[Request, Settings], Visits]
     takes: tuple[str, ...] = ()
@@ -163,7 +170,13 @@ PRODUCTS = ANY | {
 
 @singledispatch
 def samplers_of(process: Process) -> Mapping[str, Sampler]:
-    """The samplers of a process by name, the ancestral one first."""
+    """The samplers of a process by name, the ancestral one first.
+
+    >>> from reverie.processes import Masking
+    >>> from reverie.sampling import samplers_of
+    >>> sorted(samplers_of(Masking(4, sites=8)))
+    ['ancestral', 'first-hitting', 'gillespie', 'tau-leaping']
+    """
     return ANY
 
 
@@ -180,7 +193,13 @@ for kind, table in {
 
 @singledispatch
 def default_sampler(process: Process) -> str:
-    """The sampler by which runs are drawn from where none is named."""
+    """The sampler by which runs are drawn from where none is named.
+
+    >>> from reverie.processes import VP, Masking
+    >>> from reverie.sampling import default_sampler
+    >>> default_sampler(VP()), default_sampler(Masking(4, sites=8))
+    ('ancestral', 'ancestral')
+    """
     return "ancestral"
 
 

@@ -28,6 +28,16 @@ class Visit(NamedTuple):
     """One level as a sampler passes it: process time t, state (B, *shape), the guess made there.
 
     The guess is the denoiser's prediction (clean data, for Gaussian noise), (B, *shape).
+
+    >>> import torch
+    >>> from reverie import sample
+    >>> from reverie.denoisers import Memoriser
+    >>> from reverie.processes import VP
+    >>> from reverie.sampling import Visit
+    >>> denoiser = Memoriser(VP(shape=(1,)), torch.tensor([[-1.0], [1.0]]))
+    >>> visits: list[Visit] = list(sample.trajectory(denoiser, 4, torch.tensor([1.0, 0.5, 0.01])))
+    >>> [round(visit.t, 2) for visit in visits], visits[0].guess.shape
+    ([1.0, 0.5, 0.01], torch.Size([4, 1]))
     """
 
     t: float

@@ -21,7 +21,20 @@ from reverie.sampling.scales import Guess, Scales, Visit, Visits, combine
 
 @dataclass(frozen=True)
 class Churn:
-    """Extra noise of the Heun sampler: at most `amount` over the run, between two sigmas."""
+    """Extra noise of the Heun sampler: at most `amount` over the run, between two sigmas.
+
+    Source: Karras et al. 2022, algorithm 2 (S_churn, S_tmin, S_tmax, S_noise).
+
+    >>> import torch
+    >>> from reverie import sample
+    >>> from reverie.denoisers import Memoriser
+    >>> from reverie.processes import EDM
+    >>> from reverie.sampling import Churn
+    >>> rows, times = torch.tensor([[-1.0], [1.0]]), torch.linspace(1, 0, 9)
+    >>> denoiser = Memoriser(EDM(0.02, 40, shape=(1,)), rows)
+    >>> sample(denoiser, 20, times, "heun", churn=Churn(4.0)).shape
+    torch.Size([20, 1])
+    """
 
     amount: float = 0.0
     low: float = 0.0

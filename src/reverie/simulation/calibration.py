@@ -30,6 +30,13 @@ class Calibration:
 
     ranks: (n, columns) in 0..draws. p_values: of uniformity (chi-square), one a column, corrected
     over the columns (Holm). coverage: of levels, see the function that made it.
+
+    >>> import numpy as np
+    >>> from reverie.simulation import Calibration
+    >>> ranks = np.arange(100)[:, None]  # even: as right posteriors give
+    >>> calibration = Calibration(ranks, draws=99, p_values=[1.0], centred=True)
+    >>> calibration.p_value, calibration.coverage(0.8)
+    (1.0, array([0.8]))
     """
 
     ranks: np.ndarray
@@ -80,6 +87,15 @@ def rank_calibration(
     """Simulation-based calibration on fresh pairs theta (n, d), x (n, m) of prior and simulator.
 
     One column for each parameter. Raises InputError on bad pairs or fewer than one draw.
+    Source: Talts et al. 2018.
+
+    >>> import torch
+    >>> from reverie.simulation import posterior, rank_calibration
+    >>> prior = torch.distributions.Independent(torch.distributions.Normal(torch.zeros(1), 1), 1)
+    >>> found = posterior(lambda theta: theta + 1, prior, n=200, steps=20)
+    >>> theta = prior.sample((20,))
+    >>> rank_calibration(found, theta, theta + 1, draws=9, steps=5).ranks.shape
+    (20, 1)
     """
     points, rows = check_pairs(theta, x)
     drawn = posterior.sample_each(draws, rows, steps=steps, seed=seed)
@@ -101,6 +117,15 @@ def density_calibration(
 
     One rank a pair: how many of its posterior draws are less probable than the truth. Costs n
     (draws + 1) densities by the probability flow. Raises InputError as `rank_calibration` does.
+    Source: Hermans et al. 2022.
+
+    >>> import torch
+    >>> from reverie.simulation import density_calibration, posterior
+    >>> prior = torch.distributions.Independent(torch.distributions.Normal(torch.zeros(1), 1), 1)
+    >>> found = posterior(lambda theta: theta + 1, prior, n=200, steps=20)
+    >>> theta = prior.sample((20,))
+    >>> density_calibration(found, theta, theta + 1, draws=5, steps=5).ranks.shape
+    (20, 1)
     """
     points, rows = check_pairs(theta, x)
     drawn = posterior.sample_each(draws, rows, steps=steps, seed=seed)
@@ -117,6 +142,13 @@ def classifier_accuracy(reference: Any, drawn: Any, seed: int = 1) -> float:
     As sbibm scores posteriors (Lueckmann et al. 2021): both sets standardised by the reference, a
     perceptron with two layers of 10 d units, five-fold cross-validation. Raises InputError where
     the sets differ in size or width, or hold values that are not finite.
+
+    >>> import numpy as np
+    >>> from reverie.simulation import classifier_accuracy
+    >>> rng = np.random.default_rng(0)
+    >>> near, far = rng.normal(size=(40, 1)), rng.normal(size=(40, 1)) + 9
+    >>> round(classifier_accuracy(near, far), 2)
+    1.0
     """
     first, second = (
         as_rows(v, n).numpy() for v, n in ((reference, "reference"), (drawn, "drawn"))

@@ -31,6 +31,15 @@ class Composed(Denoiser):
     (k, d, d), of each single posterior, from which L_i = covariance^-1 + gamma I (the paper's
     GAUSS); variances above the prior's are cut to it. Raises InputError where the shapes disagree
     or the process is not Gaussian with one noise level.
+    Source: Linhart et al. 2024 (arXiv 2404.07593).
+
+    >>> import torch
+    >>> from reverie.simulation import Composed, posterior
+    >>> prior = torch.distributions.Independent(torch.distributions.Normal(torch.zeros(1), 1), 1)
+    >>> found = posterior(lambda theta: theta + 1, prior, n=200, steps=20)
+    >>> composed = found.composed([[1.0], [1.2]])  # both observations at once
+    >>> isinstance(composed, Composed), composed(torch.zeros(3, 1), torch.tensor(0.5)).shape
+    (True, torch.Size([3, 1]))
     """
 
     process: GaussianProcess

@@ -36,6 +36,13 @@ class Posterior:
     denoiser: of w (B, d), with `condition` x (B, m) in the user's units. checks: how the held-out
     curve fell. curves: of the training and of the held-out pairs (nats, summed over dimensions);
     `curves["train"].leak(curves["holdout"])` is how much better it knows its training pairs.
+
+    >>> import torch
+    >>> from reverie import Posterior, posterior
+    >>> prior = torch.distributions.Independent(torch.distributions.Normal(torch.zeros(1), 1), 1)
+    >>> found = posterior(lambda theta: theta + 1, prior, n=200, steps=20)
+    >>> isinstance(found, Posterior), found.sample_each(5, [[1.0], [1.2]]).shape
+    (True, torch.Size([2, 5, 1]))
     """
 
     denoiser: Denoiser
@@ -234,6 +241,14 @@ def posterior(
         stops falling, and falls back on the linear-Gaussian posterior if it never fell.
     on_check: called after every look at the held-out curve. settings: fields of `Settings`.
     Raises InputError on bad pairs (rows are named), priors, settings or shares.
+
+    >>> import torch
+    >>> from reverie import posterior
+    >>> prior = torch.distributions.Independent(torch.distributions.Normal(torch.zeros(1), 1), 1)
+    >>> simulate = lambda theta: theta + 0.1 * torch.randn_like(theta)
+    >>> found = posterior(simulate, prior, n=200, steps=20)
+    >>> found.sample(5, [0.5]).shape, found.log_prob([[0.5]], [0.5]).shape
+    (torch.Size([5, 1]), torch.Size([1]))
     """
     chosen = _settings(settings)
     if callable(data):

@@ -10,7 +10,20 @@ from reverie.errors import InputError
 
 
 class Space:
-    """A set of points of shape `shape` (None: any shape); subclasses say which values belong."""
+    """A set of points of shape `shape` (None: any shape); subclasses say which values belong.
+
+    >>> import torch
+    >>> from reverie.errors import InputError
+    >>> from reverie.spaces import Space
+    >>> class Interval(Space):
+    ...     shape = (1,)
+    ...     def check(self, x):
+    ...         if (x.abs() > 1).any():
+    ...             raise InputError("values must lie in [-1, 1]")
+    ...         return x
+    >>> Interval().dim, Interval().check(torch.tensor([[0.5]]))
+    (1, tensor([[0.5000]]))
+    """
 
     shape: tuple[int, ...] | None
 

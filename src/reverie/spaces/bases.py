@@ -22,6 +22,12 @@ class Basis:
     """An orthonormal basis of points of `shape`; `name` rebuilds it, or is None.
 
     bands: (*shape) band of each mode, whole numbers from 0.
+
+    >>> import torch
+    >>> from reverie.spaces import Basis, basis_named
+    >>> basis = basis_named("dct", (8,))
+    >>> isinstance(basis, Basis), basis.count, basis.bands.tolist()
+    (True, 4, [0, 1, 2, 2, 3, 3, 3, 3])
     """
 
     def __init__(self, shape: tuple[int, ...], bands: Tensor, name: str | None) -> None:
@@ -42,7 +48,14 @@ class Basis:
 
 
 class Identity(Basis):
-    """The coordinates themselves; every coordinate is a band."""
+    """The coordinates themselves; every coordinate is a band.
+
+    >>> import torch
+    >>> from reverie.spaces import Identity
+    >>> basis = Identity((3,))
+    >>> basis.count, basis.to_modes(torch.ones(1, 3))
+    (3, tensor([[1., 1., 1.]]))
+    """
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         super().__init__(shape, torch.arange(math.prod(shape)), "identity")
@@ -59,6 +72,13 @@ class Frequencies(Basis):
 
     Band 0 is the mean, band k the frequencies from 2^(k-1) to below 2^k, counted in half periods
     for "dct" and whole ones for "fourier"; in two dimensions the greater of the two counts.
+
+    >>> import torch
+    >>> from reverie.spaces import Frequencies
+    >>> basis = Frequencies((8,), "dct")
+    >>> modes = basis.to_modes(torch.ones(1, 8))  # a constant is its first mode
+    >>> modes.abs().gt(1e-5).tolist()
+    [[True, False, False, False, False, False, False, False]]
     """
 
     def __init__(self, shape: tuple[int, ...], name: str) -> None:
@@ -82,6 +102,14 @@ class Wavelet(Basis):
     Modes are laid out as a pyramid: averages in the first corner, band 0; band k holds the details
     of scale depth - k + 1, so that the last band is the finest. The corner of side n / 2^j,
     transformed back with depth - j levels, is the image averaged j times.
+    InputError on sides that do not halve as often as `depth` says, or an unknown wavelet.
+
+    >>> import torch
+    >>> from reverie.spaces import Wavelet
+    >>> basis = Wavelet((4, 4), "haar", depth=2)
+    >>> x = torch.arange(16.0).reshape(1, 4, 4)
+    >>> basis.to_modes(x)[0, 0, 0], basis.from_modes(basis.to_modes(x)).allclose(x, atol=1e-5)
+    (tensor(30.), True)
     """
 
     levels = Formerly("depth")
@@ -127,6 +155,12 @@ class KarhunenLoeve(Basis):
 
     Every mode is a band. Raises InputError unless the covariance is symmetric and of d = prod of
     `shape` rows.
+
+    >>> import torch
+    >>> from reverie.spaces import KarhunenLoeve
+    >>> basis = KarhunenLoeve((2,), torch.tensor([[2.0, 1.0], [1.0, 2.0]]))
+    >>> basis.spectrum.round(decimals=6), basis.to_modes(torch.ones(1, 2)).abs().round(decimals=4)
+    (tensor([3., 1.], dtype=torch.float64), tensor([[1.4142, 0.0000]]))
     """
 
     def __init__(self, shape: tuple[int, ...], covariance: Tensor) -> None:
@@ -161,6 +195,11 @@ def basis_named(name: str, shape: tuple[int, ...]) -> Basis:
     """The basis of a name: identity, dct, fourier, or a wavelet with its levels, as `haar/3`.
 
     Raises InputError on an unknown name and on shapes that do not fit.
+
+    >>> from reverie.spaces import basis_named
+    >>> basis = basis_named("haar/3", (8, 8))
+    >>> basis.name, basis.count
+    ('haar/3', 4)
     """
     if name == "identity":
         return Identity(shape)

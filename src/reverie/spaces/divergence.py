@@ -23,6 +23,14 @@ def divergence(
     directions: tangent vectors (B, M, *shape) with mean outer product the identity (Hutchinson
     1989), whose mean is an unbiased estimate; None takes the frame itself: exact, `dim` gradients.
     Gradients flow on to the field's parameters.
+
+    >>> import torch
+    >>> from reverie.spaces import Sphere, divergence
+    >>> space, pole = Sphere(2), torch.tensor([0.0, 0.0, 1.0])
+    >>> x = torch.eye(3)
+    >>> field = lambda x: space.tangent(x, pole.expand_as(x))  # the gradient of the height
+    >>> divergence(space, field, x)[1].detach()  # -2 height
+    tensor([ 0.,  0., -2.])
     """
     vectors = space.frame(x.detach()) if directions is None else directions
     training, count = torch.is_grad_enabled(), vectors.shape[1]

@@ -10,7 +10,17 @@ from reverie.spaces.base import Space
 
 
 class Euclidean(Space):
-    """R^d whose points have shape `shape`; `Euclidean()` takes points of any shape."""
+    """R^d whose points have shape `shape`; `Euclidean()` takes points of any shape.
+
+    >>> import torch
+    >>> from reverie.spaces import Euclidean
+    >>> Euclidean((2,)).check(torch.zeros(3, 2)).shape
+    torch.Size([3, 2])
+    >>> Euclidean((2,)).check(torch.zeros(3, 4))
+    Traceback (most recent call last):
+        ...
+    reverie.errors.InputError: points have shape (4,), but this space holds (2,)
+    """
 
     def __init__(self, shape: tuple[int, ...] | None = None) -> None:
         self.shape = None if shape is None else tuple(shape)

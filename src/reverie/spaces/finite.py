@@ -17,6 +17,12 @@ class FiniteSet(Space):
     symbols: how many, or a string of the letters themselves. sites: how many, or their shape.
     sizes: how many of the symbols each site has, where they differ, as the columns of a table do.
     Raises InputError on fewer than two symbols, repeated letters, no sites, sizes beyond 1 to S.
+
+    >>> from reverie.spaces import FiniteSet
+    >>> space = FiniteSet("acgt", sites=4)
+    >>> points = space.encode(["gatt", "acca"], pad="a")
+    >>> points.tolist(), space.decode(points)
+    ([[2, 0, 3, 3], [0, 1, 1, 0]], ['gatt', 'acca'])
     """
 
     shape: tuple[int, ...]

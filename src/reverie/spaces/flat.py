@@ -12,7 +12,13 @@ from reverie.spaces.manifold import Manifold
 
 
 class Flat(Euclidean, Manifold):
-    """R^n, points as vectors (n,)."""
+    """R^n, points as vectors (n,).
+
+    >>> import torch
+    >>> from reverie.spaces import Flat
+    >>> Flat(2).distance(torch.zeros(1, 2), torch.tensor([[3.0, 4.0]]))
+    tensor([5.])
+    """
 
     gap = 0.0
     log_volume = math.inf

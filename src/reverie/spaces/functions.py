@@ -23,6 +23,13 @@ class Functions(Euclidean):
     default: the length of each point's cell for k = 1 (increasing points), 1/n otherwise.
     Raises InputError on points outside [0, 1]^k, repeated or out of order, or weights that do not
     belong to them.
+
+    >>> import torch
+    >>> from reverie.spaces import Functions
+    >>> grid = Functions.regular(100)
+    >>> f = torch.sin(torch.pi * grid.points[..., 0])[None]
+    >>> grid.inner(f, f).round(decimals=4)  # the integral of sin^2
+    tensor([0.5000], dtype=torch.float64)
     """
 
     shape: tuple[int, ...]

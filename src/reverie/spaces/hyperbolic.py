@@ -17,7 +17,16 @@ from reverie.spaces.manifold import OPEN, Manifold, length, sinhc
 
 
 class Hyperbolic(Manifold):
-    """H^n, points as vectors (n + 1,) of the upper hyperboloid. Raises InputError for n < 2."""
+    """H^n, points as vectors (n + 1,) of the upper hyperboloid. Raises InputError for n < 2.
+
+    >>> import torch
+    >>> from reverie.spaces import Hyperbolic
+    >>> space = Hyperbolic(2)
+    >>> x = space.origin()[None]
+    >>> y = space.exp(x, 2 * space.frame(x)[:, 0])
+    >>> space.distance(x, y).round(decimals=6)
+    tensor([2.], dtype=torch.float64)
+    """
 
     rule = "x_0 = sqrt(1 + |x|^2)"
     gap = 0.0

@@ -23,6 +23,12 @@ class Manifold(Space):
     `gap` is the least positive eigenvalue of minus the Laplacian: noise of duration tau (generator
     half the Laplacian) forgets its start as exp(-gap tau / 2). It is 0 where the space is not
     compact; then `log_volume` is infinite and there is no uniform law.
+
+    >>> import torch
+    >>> from reverie.spaces import Manifold, Sphere
+    >>> sphere = Sphere(2)
+    >>> isinstance(sphere, Manifold), sphere.gap, round(sphere.log_volume, 4)  # log 4 pi
+    (True, 2.0, 2.531)
     """
 
     shape: tuple[int, ...]

@@ -21,6 +21,12 @@ class Mixed(Space):
 
     `Product` is that of manifolds, with their geometry. Raises InputError without parts, and on a
     part without a shape.
+
+    >>> import torch
+    >>> from reverie.spaces import Euclidean, FiniteSet, Mixed
+    >>> space = Mixed(Euclidean((2,)), FiniteSet(3, sites=1))
+    >>> [piece.tolist() for piece in space.split(torch.tensor([[0.5, -1.0, 2.0]]))]
+    [[[0.5, -1.0]], [[2]]]
     """
 
     shape: tuple[int, ...]

@@ -20,6 +20,10 @@ def space_named(name: str) -> Manifold:
     """The manifold of a name like "Sphere(2)" or "Product(Sphere(2), Torus(3))".
 
     Raises InputError on anything else.
+
+    >>> from reverie.spaces import space_named
+    >>> space_named("Product(Sphere(2), Torus(3))").shape
+    (6,)
     """
     try:
         return _build(ast.parse(name, mode="eval").body)

@@ -16,6 +16,13 @@ class Product(Manifold):
     """The product of `parts` with the sum of their metrics; points have shape (D,).
 
     Raises InputError without parts.
+
+    >>> import torch
+    >>> from reverie.spaces import Product, Sphere, Torus
+    >>> space = Product(Sphere(2), Torus(1))
+    >>> x = space.uniform(5, generator=torch.Generator().manual_seed(0))
+    >>> x.shape, space.dim, space.distance(x, x).max().round(decimals=3)
+    (torch.Size([5, 4]), 3, tensor(0., dtype=torch.float64))
     """
 
     def __init__(self, *parts: Manifold) -> None:

@@ -16,7 +16,15 @@ from reverie.spaces.manifold import OPEN, Manifold, length, sinc
 
 
 class Rotations(Manifold):
-    """SO(n), points as matrices (n, n). Raises InputError for n < 3."""
+    """SO(n), points as matrices (n, n). Raises InputError for n < 3.
+
+    >>> import torch
+    >>> from reverie.spaces import Rotations
+    >>> space = Rotations(3)
+    >>> x = space.uniform(4, generator=torch.Generator().manual_seed(0))
+    >>> x.shape, torch.linalg.det(x).round(decimals=6)
+    (torch.Size([4, 3, 3]), tensor([1., 1., 1., 1.], dtype=torch.float64))
+    """
 
     rule = "an orthogonal matrix of determinant 1"
 

@@ -17,7 +17,15 @@ SUM_ERROR = 1e-4  # of shares that were written with four digits or more
 
 
 class Simplex(Space):
-    """Shares (k,), at least 0, that sum to 1. Raises InputError for k < 2."""
+    """Shares (k,), at least 0, that sum to 1. Raises InputError for k < 2.
+
+    >>> import torch
+    >>> from reverie.spaces import Simplex
+    >>> space = Simplex(3)
+    >>> z = space.log_ratios(torch.tensor([[0.2, 0.3, 0.5]]))
+    >>> z.round(decimals=3), space.from_log_ratios(z).round(decimals=3)
+    (tensor([[-0.9160, -0.5110]]), tensor([[0.2000, 0.3000, 0.5000]]))
+    """
 
     shape: tuple[int, ...]
 

@@ -12,7 +12,14 @@ from reverie.spaces.manifold import OPEN, Manifold, length, sinc
 
 
 class Sphere(Manifold):
-    """S^n, points as unit vectors (n + 1,). Raises InputError for n < 1."""
+    """S^n, points as unit vectors (n + 1,). Raises InputError for n < 1.
+
+    >>> import torch
+    >>> from reverie.spaces import Sphere
+    >>> x, y = torch.eye(3)[:1], torch.eye(3)[1:2]
+    >>> Sphere(2).distance(x, y).round(decimals=4)  # a quarter of a great circle
+    tensor([1.5708])
+    """
 
     rule = "unit length"
 

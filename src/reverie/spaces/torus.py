@@ -17,7 +17,13 @@ def wrap(angle: Tensor) -> Tensor:
 
 
 class Torus(Manifold):
-    """T^n, points as angles (n,) in [-pi, pi]. Raises InputError for n < 1."""
+    """T^n, points as angles (n,) in [-pi, pi]. Raises InputError for n < 1.
+
+    >>> import torch
+    >>> from reverie.spaces import Torus
+    >>> Torus(1).distance(torch.tensor([[3.0]]), torch.tensor([[-3.0]])).round(decimals=4)
+    tensor([0.2832])
+    """
 
     rule = "every angle in [-pi, pi] radians"
 

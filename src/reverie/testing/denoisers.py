@@ -15,7 +15,13 @@ def check_denoiser(denoiser: Denoiser, points: Tensor, *, seed: int = 0) -> None
     The guess has the target's shape, is finite, repeats, does not depend on the rest of its batch,
     leaves the state as it was, and takes a time for each row. Raises BrokenLaw.
 
-    Example: check_denoiser(run.denoiser, run.holdout_points()[:8])
+
+    >>> import torch
+    >>> from reverie.denoisers import Memoriser
+    >>> from reverie.processes import VP
+    >>> from reverie.testing import check_denoiser
+    >>> points = torch.randn(8, 2, generator=torch.Generator().manual_seed(0))
+    >>> check_denoiser(Memoriser(VP(), points), points)  # silent: it keeps the laws
     """
     process, generator = denoiser.process, torch.Generator().manual_seed(seed)
     broken: list[str] = []

@@ -52,7 +52,19 @@ def check_process(process: Process, points: Tensor, *, draws: int = 2000, seed: 
 
     Raises BrokenLaw that lists every law that fails.
 
-    Example: check_process(VP(), torch.randn(8, 2))
+
+    >>> import torch
+    >>> from reverie.processes import VP
+    >>> from reverie.testing import check_process
+    >>> class Wrong(VP):
+    ...     def sigma(self, t):
+    ...         return 0.5 * super().sigma(t)
+    >>> points = torch.randn(4, 2, generator=torch.Generator().manual_seed(0))
+    >>> check_process(VP(), points, draws=500)  # silent: it keeps the laws
+    >>> check_process(Wrong(), points, draws=500)
+    Traceback (most recent call last):
+        ...
+    reverie.testing.broken.BrokenLaw: Wrong: area_exact is said, but the area between ...
     """
     bench = Bench(process, points, draws, seed)
     with torch.no_grad():

@@ -17,7 +17,12 @@ def check_space(space: Space, points: Tensor) -> None:
     `check` keeps the points and refuses rows that are not finite or of another shape; on manifolds
     exp and log are inverse, distances are those of log, and projections stay. Raises BrokenLaw.
 
-    Example: check_space(Sphere(2), Sphere(2).uniform(8))
+
+    >>> import torch
+    >>> from reverie.spaces import Sphere
+    >>> from reverie.testing import check_space
+    >>> points = Sphere(2).uniform(8, generator=torch.Generator().manual_seed(0))
+    >>> check_space(Sphere(2), points)  # silent: it keeps the laws
     """
     broken: list[str] = []
     kept = space.check(space.as_points(points))
@@ -51,7 +56,17 @@ def _spoilt(points: Tensor) -> Tensor | None:
 
 @singledispatch
 def laws_of_space(space: Space, points: Tensor) -> list[str]:
-    """Sentences about the laws that one kind of space breaks; register more for your own."""
+    """Sentences about the laws that one kind of space breaks; register more for your own.
+
+    points: (n, *shape).
+
+    >>> import torch
+    >>> from reverie.spaces import Torus
+    >>> from reverie.testing import laws_of_space
+    >>> points = Torus(2).uniform(8, generator=torch.Generator().manual_seed(0))
+    >>> laws_of_space(Torus(2), points)
+    []
+    """
     return []
 
 

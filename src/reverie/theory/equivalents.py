@@ -30,7 +30,14 @@ NODES = 400
 
 @dataclass(frozen=True)
 class Atoms:
-    """A covariance spectrum as a weighted list: values (m,) > 0, counts (m,) that sum to d."""
+    """A covariance spectrum as a weighted list: values (m,) > 0, counts (m,) that sum to d.
+
+    >>> import numpy as np
+    >>> from reverie.theory import Atoms
+    >>> spectrum = Atoms(np.array([4.0, 1.0]), np.array([2, 8]))  # two strong directions of ten
+    >>> spectrum.dim, spectrum.sums(np.array(0.0), lambda lam, kappa: lam)[0]  # mean variance
+    (10.0, array(1.6))
+    """
 
     values: np.ndarray
     counts: np.ndarray
@@ -53,7 +60,17 @@ class Atoms:
 
 
 def atoms(spectrum: np.ndarray) -> Atoms:
-    """The spectrum (d,) as atoms of one count each; InputError unless all are positive."""
+    """The spectrum (d,) as atoms of one count each; InputError unless all are positive.
+
+    >>> import numpy as np
+    >>> from reverie.theory import atoms
+    >>> atoms(np.array([2.0, 1.0])).counts
+    array([1., 1.])
+    >>> atoms(np.array([2.0, 0.0]))
+    Traceback (most recent call last):
+        ...
+    reverie.errors.InputError: a spectrum is a list of finite positive variances
+    """
     values = np.asarray(spectrum, dtype=np.float64)
     if values.ndim != 1 or len(values) == 0 or not (np.isfinite(values) & (values > 0)).all():
         raise InputError("a spectrum is a list of finite positive variances")
@@ -88,10 +105,16 @@ def compress(spectrum: Atoms, width: float = 0.05) -> Atoms:
 
 
 def effective_ridge(z: np.ndarray, g: np.ndarray | float, spectrum: Atoms) -> np.ndarray:
-    """kappa(z) >= z, of the broadcast shape of z >= 0 and g = d/N >= 0.
+    """kappa(z) >= z, (M,), of z >= 0 and g = d/N >= 0, () or (M,) each.
 
     Newton's method from the upper bound z + g mean(lam): the equation is convex in kappa, so the
     iterates fall onto the root monotonically. At z = 0 it is the largest root (0 where g < 1).
+    Source: Silverstein 1995.
+
+    >>> import numpy as np
+    >>> from reverie.theory import atoms, effective_ridge
+    >>> effective_ridge(np.array([0.0, 0.1]), 0.5, atoms(np.ones(10))).round(4)
+    array([0.    , 0.1742])
     """
     z, g = np.broadcast_arrays(np.asarray(z, dtype=np.float64), np.asarray(g, dtype=np.float64))
     mean = float(spectrum.values @ spectrum.counts / spectrum.dim)
@@ -122,6 +145,13 @@ class Traces:
     """Normalised traces (1/d) tr of S0, R = (S0 + z)^-1 and Sigma; all in the shape of z.
 
     Reconstruction: derived from kappa for this library, not quoted from a paper's page.
+    z, g: ridge and d/N, () or (M,).
+
+    >>> import numpy as np
+    >>> from reverie.theory import Traces, atoms
+    >>> traces = Traces(np.array(0.1), np.array(0.5), atoms(np.ones(10)))
+    >>> round(float(traces.r), 3), round(float(traces.s_r), 3)  # their mix: s_r + z r = 1
+    (1.483, 0.852)
     """
 
     z: np.ndarray
@@ -212,6 +242,12 @@ def kl_per_dim(
     ridge >= 0 and g = d/N broadcast; infinite where ridge = 0 and N <= d. `true` is the spectrum
     of Sigma where it differs from that behind S0 (same counts, rescaled), `inflation` multiplies
     tr R Sigma: both serve an estimated mean. Reconstruction, checked against simulation.
+    The result has their broadcast shape, as () or (B,).
+
+    >>> import numpy as np
+    >>> from reverie.theory import atoms, kl_per_dim
+    >>> kl_per_dim(np.array([0.0, 0.1]), 0.5, atoms(np.ones(10))).round(3)  # a ridge helps
+    array([0.347, 0.174])
     """
     ridge, g = np.broadcast_arrays(
         np.asarray(ridge, dtype=np.float64), np.asarray(g, dtype=np.float64)
@@ -233,6 +269,13 @@ class SampleMeasure:
     """The spectrum of S0 as a discrete measure, for functions of S0 that are no resolvent.
 
     (1/d) tr f(S0) ~ sum mass f(nodes);  (1/d) tr f(S0) Sigma ~ sum overlap f(nodes).
+    nodes, mass, overlap: (M,).
+
+    >>> import numpy as np
+    >>> from reverie.theory import SampleMeasure, atoms, sample_measure
+    >>> measure = sample_measure(0.5, atoms(np.ones(10)))
+    >>> isinstance(measure, SampleMeasure), round(float(measure.mass.sum()), 3)
+    (True, 1.0)
     """
 
     nodes: np.ndarray
@@ -245,6 +288,12 @@ def sample_measure(g: float, spectrum: Atoms) -> SampleMeasure:
 
     Non-negative least squares on the two Stieltjes transforms tr R and tr R Sigma at 80 real
     poles: exact for what 1/(x + z) spans, which holds smooth functions of log x to about 1e-4.
+
+    >>> import numpy as np
+    >>> from reverie.theory import atoms, sample_measure
+    >>> law = sample_measure(0.25, atoms(np.ones(10)))
+    >>> round(float((law.mass * np.log(law.nodes)).sum()), 2)  # of Marchenko & Pastur: -0.137
+    -0.14
     """
     top = float(spectrum.values.max()) * (1 + np.sqrt(g)) ** 2
     low = float(spectrum.values.min()) * (max(1 - np.sqrt(g), 1e-4) ** 2 if g < 1 else 1e-3)
@@ -284,6 +333,11 @@ def seed_overlap(g: float) -> float:
 
     (int sqrt(x) dMP)^2 at g = d/N, asymptotic; (8/(3 pi))^2 at N = d. Derived for this library;
     the order parameter is that of Maillard & Goldt 2026 (arXiv 2605.21402), from its abstract.
+    InputError unless g > 0.
+
+    >>> from reverie.theory import seed_overlap
+    >>> round(seed_overlap(1.0), 4), round(seed_overlap(0.1), 4)
+    (0.7205, 0.9748)
     """
     if not g > 0:
         raise InputError(f"g = d/N is {g}; it must be positive")

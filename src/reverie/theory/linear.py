@@ -58,6 +58,15 @@ class LinearTheory:
     theory takes for the law's. All losses and KL are in nats, summed over dimensions. Without a
     ridge, nearly dead coordinates of real data break the Gaussian assumption at high u. Raises
     InputError on bad input.
+    Source: a reconstruction of Merger & Goldt 2025 (arXiv 2505.24769), checked by simulation.
+
+    >>> import numpy as np
+    >>> from reverie.theory import LinearTheory
+    >>> theory = LinearTheory(np.ones(16), n=160)
+    >>> round(float(theory.expected_kl()), 3), round(float(theory.expected_kl(n=1600)), 3)  # nats
+    (0.511, 0.043)
+    >>> (theory.test_loss(0.2) - theory.oracle_loss(0.2)).round(3)  # what 160 rows cost there
+    array([0.07])
     """
 
     def __init__(

@@ -20,6 +20,14 @@ class PhaseDiagram:
 
     oracle: (L,), the rate of the true Gaussian. kl: (A, B) nats in total, infinite where n <= d
     without a ridge. Asymptotic, known mean.
+
+    >>> import numpy as np
+    >>> from reverie.theory import PhaseDiagram, atoms, phase_diagram
+    >>> n, ridge, u = np.array([20, 200]), np.array([0.01, 0.1]), np.ones(1)
+    >>> diagram = phase_diagram(atoms(np.ones(8)), n, ridge, u)
+    >>> isinstance(diagram, PhaseDiagram), diagram.kl.round(3), diagram.best_ridge()
+    (True, array([[1.619, 0.968],
+           [0.082, 0.075]]), array([0.1, 0.1]))
     """
 
     n: np.ndarray
@@ -61,6 +69,13 @@ def phase_diagram(
     """Every combination of n (A,), ridge (B,) and clock u (L,), in one vectorised solve.
 
     Raises InputError where n < 1, ridge < 0 or u <= 0.
+
+    >>> import numpy as np
+    >>> from reverie.theory import atoms, phase_diagram
+    >>> n, ridge, u = np.array([20, 200]), np.array([0.01, 0.1]), np.ones(1)
+    >>> phase_diagram(atoms(np.ones(8)), n, ridge, u).gap[:, :, 0].round(3)  # nats per unit of u
+    array([[0.424, 0.365],
+           [0.04 , 0.035]])
     """
     n, ridge, u = (np.atleast_1d(np.asarray(a, dtype=np.float64)) for a in (n, ridge, u))
     if (n < 1).any() or (ridge < 0).any() or (u <= 0).any():

@@ -21,7 +21,13 @@ SAMPLERS = ("ancestral", "ancestral-large", "ddim")
 
 
 class Scales(NamedTuple):
-    """alpha and sigma (K + 1,) along a plan, noisiest first."""
+    """alpha and sigma (K + 1,) along a plan, noisiest first.
+
+    >>> from reverie.theory import Scales, ddpm_scales
+    >>> scales = ddpm_scales(steps=10)
+    >>> isinstance(scales, Scales), scales.gamma[[0, -1]].round(2)  # noisy, clean
+    (True, array([9.390e+00, 9.999e+03]))
+    """
 
     alpha: np.ndarray
     sigma: np.ndarray
@@ -32,7 +38,13 @@ class Scales(NamedTuple):
 
 
 def ddpm_scales(steps: int = 1000, beta_min: float = 1e-4, beta_max: float = 0.02) -> Scales:
-    """Levels of DDPM with beta_t linear from beta_min to beta_max (Ho, Jain & Abbeel 2020)."""
+    """Levels of DDPM with beta_t linear from beta_min to beta_max (Ho, Jain & Abbeel 2020).
+
+    >>> from reverie.theory import ddpm_scales
+    >>> alpha, sigma = ddpm_scales()
+    >>> alpha.shape, (alpha**2 + sigma**2)[[0, -1]].round(6)
+    ((1000,), array([1., 1.]))
+    """
     kept = np.cumsum(np.log1p(-np.linspace(beta_min, beta_max, steps)))[::-1]
     return Scales(np.exp(0.5 * kept), np.sqrt(-np.expm1(kept)))
 
@@ -49,7 +61,17 @@ def scales_of(plan: Plan | np.ndarray | torch.Tensor, process: GaussianProcess) 
 def sampled_variance(
     scales: Scales, gain: np.ndarray, sampler: str = "ancestral", start: float | None = None
 ) -> np.ndarray:
-    """Variance (M,) of each mode of the samples, after the last denoise; see `variance_path`."""
+    """Variance (M,) of each mode of the samples, after the last denoise; see `variance_path`.
+
+    gain: (K + 1, M), xhat = gain x_t, for centred data.
+
+    >>> import numpy as np
+    >>> from reverie.theory import ddpm_scales, sampled_variance
+    >>> scales = ddpm_scales(1000)
+    >>> gain = (scales.alpha / (scales.alpha**2 * 2.0 + scales.sigma**2) * 2.0)[:, None]
+    >>> sampled_variance(scales, gain, "ddim").round(3)  # of data of variance 2
+    array([1.993])
+    """
     return gain[-1] ** 2 * variance_path(scales, gain, sampler, start)[-1]
 
 

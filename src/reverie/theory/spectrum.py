@@ -39,6 +39,13 @@ class Spectrum:
     values: (r,) positive, decreasing. dim: coordinates that vary; constant: those that do not and
     are left out (dead pixels). error: largest error of any eigenvalue, in units of the data
     squared (0: computed exactly).
+
+    >>> import numpy as np
+    >>> from reverie.theory import Spectrum, spectrum_of
+    >>> data = np.random.default_rng(0).standard_normal((1000, 3)) * [2, 1, 0]
+    >>> spectrum = spectrum_of(data)
+    >>> isinstance(spectrum, Spectrum), spectrum.values.round(1), spectrum.dim, spectrum.constant
+    (True, array([3.9, 0.9]), 2, 1)
     """
 
     values: np.ndarray
@@ -49,7 +56,14 @@ class Spectrum:
 
 
 def power_law(dim: int, k: float, trace: float | None = None) -> np.ndarray:
-    """Spectrum (d,) proportional to nu^-k with the given trace (default d)."""
+    """Spectrum (d,) proportional to nu^-k with the given trace (default d).
+
+    InputError on fewer than one dimension.
+
+    >>> from reverie.theory import power_law
+    >>> power_law(4, k=1).round(2)
+    array([1.92, 0.96, 0.64, 0.48])
+    """
     if dim < 1:
         raise InputError(f"a spectrum needs at least one dimension, not {dim}")
     values = np.arange(1, dim + 1, dtype=np.float64) ** -k
@@ -63,6 +77,12 @@ def spectrum_of(data: Array, *, rank: int | None = None, seed: int = 0) -> Spect
     exceed 6144, or `rank` is given: `rank` leading eigenvalues by subspace iteration (Halko,
     Martinsson & Tropp 2011, algorithm 4.4), the exact remaining variance spread evenly, and the
     error stated. Raises InputError on fewer than two rows, values not finite, or constant data.
+
+    >>> import numpy as np
+    >>> from reverie.theory import spectrum_of
+    >>> data = np.random.default_rng(0).standard_normal((1000, 2)) * [2, 1]
+    >>> spectrum_of(data).values.round(1)
+    array([4.2, 1. ])
     """
     rows = data.reshape(len(data), -1)
     count, dim = rows.shape
@@ -151,6 +171,15 @@ def population(sample: Spectrum) -> Atoms:
     The counts sum to the directions in which the data vary, taken to be all varying coordinates
     where there are fewer samples than those. Variances far under kappa(0+) leave no trace in the
     sample beyond their sum: the least variance is set as high as the sample allows.
+    Source: in the spirit of El Karoui 2008.
+
+    >>> import numpy as np
+    >>> from reverie.theory import population, spectrum_of
+    >>> data = np.random.default_rng(0).standard_normal((100, 50))  # 50 variances of 1
+    >>> sample = spectrum_of(data)
+    >>> law = population(sample)
+    >>> sample.values[:1].round(1), law.values.round(1)
+    (array([2.6]), array([0.1, 1. , 1. ]))
     """
     freedom = sample.count - 1
     live = sample.dim if sample.count <= sample.dim else len(sample.values)

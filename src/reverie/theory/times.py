@@ -21,7 +21,15 @@ from reverie.theory.equivalents import Atoms
 
 @dataclass(frozen=True)
 class CriticalTime:
-    """One noise level, three ways: OU time, sigma of x + sigma e, log signal-to-noise ratio."""
+    """One noise level, three ways: OU time, sigma of x + sigma e, log signal-to-noise ratio.
+
+    Source: Biroli et al. 2024.
+
+    >>> from reverie.theory import CriticalTime, speciation_time
+    >>> level = speciation_time(5.0)
+    >>> isinstance(level, CriticalTime), round(level.sigma, 3), round(level.log_snr, 3)
+    (True, 2.0, -1.386)
+    """
 
     time: float
     sigma: float
@@ -37,6 +45,11 @@ def speciation_time(top: float) -> CriticalTime:
     """Where the leading variance `top` falls to the noise: top e^{-2t} = 1, sigma^2 = top - 1.
 
     top is in units of the final noise; at top <= 1 nothing speciates: the level is the clean end.
+    InputError on a variance that is not positive. Source: Biroli et al. 2024.
+
+    >>> from reverie.theory import speciation_time
+    >>> round(speciation_time(5.0).sigma, 3)  # sqrt(5 - 1)
+    2.0
     """
     if top <= 0:
         raise InputError(f"the leading variance is {top}; it must be positive")
@@ -44,7 +57,15 @@ def speciation_time(top: float) -> CriticalTime:
 
 
 def collapse_time(n: int, spectrum: Atoms) -> CriticalTime:
-    """Where the empirical law collapses onto n points: log n = 1/2 sum log(1 + gamma lam)."""
+    """Where the empirical law collapses onto n points: log n = 1/2 sum log(1 + gamma lam).
+
+    n: points, at least two (else InputError). Source: Biroli et al. 2024.
+
+    >>> import numpy as np
+    >>> from reverie.theory import atoms, collapse_time
+    >>> round(collapse_time(1000, atoms(np.ones(10))).sigma, 3)
+    0.579
+    """
     if n < 2:
         raise InputError(f"collapse needs at least two points, not {n}")
 

@@ -44,6 +44,13 @@ def nearest(
     called with the queries done and their number. Memory beyond the input and the answer is
     bounded ("faiss" also holds the points in float32). k is cut to the number of points there are;
     ties go to the lower index. Raises InputError for a backend that is unknown or not installed.
+
+    >>> import numpy as np
+    >>> from reverie.auditing import nearest
+    >>> points = np.array([[0.0], [1.0], [5.0]])
+    >>> distance, index = nearest(np.array([[4.0]]), points, k=2)
+    >>> distance, index
+    (array([[1., 3.]]), array([[2, 1]]))
     """
     if backend not in BACKENDS:
         raise InputError(f"backend is {backend!r}; it is one of {', '.join(BACKENDS)}")

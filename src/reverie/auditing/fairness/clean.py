@@ -56,6 +56,17 @@ def write_clean(
     groups: how rows are compared, as in `audit`; rows of one group are no twins of one another.
     The folder appears whole or not at all. Returns the paths. Raises InputError when the folder
     holds something already, when nothing would be left of a set, or when it cannot be written.
+
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from reverie.auditing import audit_split, write_clean
+    >>> train, holdout = np.random.default_rng(0).normal(size=(2, 100, 4))
+    >>> holdout[:7] = train[:7]
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     found = audit_split(train, holdout)
+    ...     paths = write_clean(f"{folder}/clean", train, holdout, None, found)
+    ...     print(sorted(path.name for path in paths))
+    ['clean.json', 'holdout.npy', 'train.npy']
     """
     folder = Path(folder)
     free_folder(folder)

@@ -61,6 +61,14 @@ class SplitReport:
     training and held-out rows equal to an earlier one of their side. near_within: how many rows of
     each side have a near-duplicate on it. straddling: held-out rows whose group stands in training
     too. threshold, dimension: c and D of the module (None: not searched). clusters: the largest.
+    Masks are (n,) of bool, one for each row of a side.
+
+    >>> import numpy as np
+    >>> from reverie.auditing import SplitReport, audit_split
+    >>> train, holdout = np.random.default_rng(0).normal(size=(2, 100, 4))
+    >>> found = audit_split(train, holdout)
+    >>> isinstance(found, SplitReport), found.leaks, found.shared.shape
+    (True, False, (100,))
     """
 
     sizes: tuple[int, int]
@@ -170,6 +178,13 @@ def audit_split(
     column's name or two arrays of labels, to count the groups that stand on both sides. space:
     where the rows live, as in `audit`. Raises
     InputError on columns that do not match, or too few rows.
+
+    >>> import numpy as np
+    >>> from reverie.auditing import audit_split
+    >>> train, holdout = np.random.default_rng(0).normal(size=(2, 100, 4))
+    >>> holdout[:7] = train[:7]
+    >>> int(audit_split(train, holdout).shared.sum())
+    7
     """
     sets, group_ids = split_off_groups(read_sets(train, holdout, None), groups)
     sets = align(sets)

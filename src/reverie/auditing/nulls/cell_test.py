@@ -76,6 +76,14 @@ def cell_test(table: CellTable, unit: np.ndarray, is_member: np.ndarray) -> Rank
     """Do samples repeat the training table's accidents? One-sided.
 
     unit: (N,) unit of each pool row; is_member: (U,) of bool.
+
+    >>> import numpy as np
+    >>> from reverie.auditing.nulls.cell_test import cell_table, cell_test
+    >>> members, held, drawn = np.random.default_rng(0).integers(0, 20, (3, 200))
+    >>> unit = np.arange(400)  # every row is a unit of its own
+    >>> found = cell_test(cell_table((members, held, members)), unit, unit < 200)  # drawn: members
+    >>> found.p_value < 0.01
+    True
     """
     slope, error = table.repeated()
     on_pool = int(table.samples.sum())

@@ -71,6 +71,12 @@ def tail_test(
     neighbour. is_member: (N,) of bool. Exact, one-sided. The counts are whole numbers, so the
     exact size is below `alpha` (see `TailNull.size`); randomised: add a seeded uniform within the
     attained step, which makes the size `alpha` itself.
+
+    >>> import numpy as np
+    >>> from reverie.auditing import tail_test
+    >>> is_member = np.arange(100) < 50
+    >>> tail_test(np.where(is_member, 0.1, 1.0), is_member).p_value < 0.001  # only members are met
+    True
     """
     members = int(is_member.sum())
     ks = ladder(members, len(is_member) - members, alpha)
@@ -106,6 +112,14 @@ def share_test(counts: np.ndarray, is_member: np.ndarray) -> RankTest:
 
     One-sided p-value of the permutation law (`permutation_tail`); the interval is the estimate +-
     1.96 permutation deviations.
+    is_member: (N,) of bool.
+
+    >>> import numpy as np
+    >>> from reverie.auditing import share_test
+    >>> is_member = np.arange(100) < 50
+    >>> found = share_test(np.where(is_member, 3.0, 1.0), is_member)
+    >>> found.statistic, found.p_value < 0.01
+    (0.75, True)
     """
     z, deviation = permutation_z(counts, is_member)
     tail = permutation_tail(counts, is_member)
@@ -128,6 +142,14 @@ def near_test(own_ratio: np.ndarray, is_member: np.ndarray, seed: int = 0) -> Ra
     other pool row. Only rows under a third count. Exact if the hazard of a member's distance to
     the samples is HONEST_ODDS times a held-out row's at every distance, conservative if it is
     less.
+    is_member: (N,) of bool.
+
+    >>> import numpy as np
+    >>> from reverie.auditing import near_test
+    >>> is_member = np.arange(100) < 50
+    >>> ratio = np.where(np.arange(100) < 20, 0.01, 1.0)  # 20 members have near-copies
+    >>> near_test(ratio, is_member).p_value < 0.01
+    True
     """
     close = int((own_ratio < THIRD).sum())
     hits = int((own_ratio[is_member] < THIRD).sum())

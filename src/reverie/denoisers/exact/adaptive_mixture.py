@@ -43,6 +43,16 @@ class AdaptiveMixture(KernelMixture):
     were fitted on: in each, some rows and the estimate without them. groups: how many groups of
     rows have weights of their own (fewer where rows are few; 1: all rows alike). Raises InputError
     on fewer than two rows, and what `KernelMixture` raises.
+    Source: after Breiman, Meisel & Purcell 1977 (a sample-point estimator).
+
+    >>> import torch
+    >>> from reverie.denoisers import AdaptiveMixture
+    >>> from reverie.processes import Brownian
+    >>> from reverie.spaces import Sphere
+    >>> rows = Sphere(2).uniform(60, generator=torch.Generator().manual_seed(0))
+    >>> estimate = AdaptiveMixture(Brownian(Sphere(2)), rows, taus=[0.1, 1.0], groups=1)
+    >>> estimate.log_density(rows[:3], 0.5).shape  # nats
+    torch.Size([3])
     """
 
     def __init__(

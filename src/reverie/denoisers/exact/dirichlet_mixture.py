@@ -18,6 +18,14 @@ class DirichletMixture(Denoiser):
 
     parameters: (C, k), weights: (C,), positive; weights are normalised. Raises InputError on
     parameters that are not, or of another number of shares.
+
+    >>> import torch
+    >>> from reverie.denoisers import DirichletMixture
+    >>> from reverie.processes import WrightFisher
+    >>> process = WrightFisher([1.0, 1.0, 1.0])
+    >>> exact = DirichletMixture(process, torch.tensor([[8.0, 2.0, 2.0]]), torch.ones(1))
+    >>> exact.draw(5, torch.Generator().manual_seed(0)).sum(1).round(decimals=6)
+    tensor([1., 1., 1., 1., 1.], dtype=torch.float64)
     """
 
     process: WrightFisher

@@ -25,6 +25,15 @@ class GaussianMixture(Denoiser):
     means: (K, d). covariances: (K, d, d), symmetric without negative eigenvalues. weights: (K,),
     positive, normalised here. Raises InputError where the shapes disagree, a weight or an
     eigenvalue is negative, or the process noises modes differently.
+
+    >>> import torch
+    >>> from reverie.denoisers import GaussianMixture
+    >>> from reverie.processes import EDM
+    >>> means = torch.tensor([[-2.0, 0.0], [2.0, 0.0]])
+    >>> exact = GaussianMixture(EDM(), means, 0.01 * torch.eye(2).expand(2, 2, 2), torch.ones(2))
+    >>> t = exact.process.time(1 / 0.25)  # sigma = .5
+    >>> exact(torch.tensor([[1.5, 0.0]]), t).round(decimals=2)
+    tensor([[1.9800, 0.0000]])
     """
 
     process: GaussianProcess

@@ -34,6 +34,16 @@ class KernelMixture(Denoiser):
     weights: (N, H + 1) of each row and duration, or (H + 1,) for all rows alike, the last column
     the uniform share; their sum is made 1. Raises InputError on rows off the manifold, a space
     without uniform law, or durations that are not positive.
+
+    >>> import math
+    >>> import torch
+    >>> from reverie.denoisers import KernelMixture
+    >>> from reverie.processes import Brownian
+    >>> from reverie.spaces import Sphere
+    >>> north = torch.tensor([[0.0, 0.0, 1.0]], dtype=torch.float64)
+    >>> estimate = KernelMixture(Brownian(Sphere(2)), north, [0.1], torch.tensor([0.0, 1.0]))
+    >>> 4 * math.pi * estimate.log_density(north, 0.5).exp().round(decimals=6)  # uniform alone
+    tensor([1.0000], dtype=torch.float64)
     """
 
     process: Brownian

@@ -25,6 +25,15 @@ class Linear(Denoiser):
 
     mean: (*shape). spectrum: (r,) variances >= 0. basis: (d, r) with orthonormal columns; variance
     outside it is zero. Raises InputError where the shapes disagree or a variance is negative.
+    Source: Merger & Goldt 2025; Li, Dai & Qu 2024, theorem 1.
+
+    >>> import torch
+    >>> from reverie.denoisers import Linear
+    >>> from reverie.processes import VP
+    >>> rows = torch.randn(500, 3, generator=torch.Generator().manual_seed(0))
+    >>> linear = Linear.fit(VP(), rows)
+    >>> linear.information([1.0]).round(2)  # nats; 3/2 log 2 = 1.04 for N(0, I)
+    array([1.08])
     """
 
     process: GaussianProcess

@@ -13,7 +13,15 @@ from reverie.processes import GaussianProcess, Process
 
 @singledispatch
 def linear_of(process: Process, points: Tensor) -> Denoiser | None:
-    """The linear optimum of points (n, *shape), n > 1; None where the process has none."""
+    """The linear optimum of points (n, *shape), n > 1; None where the process has none.
+
+    >>> import torch
+    >>> from reverie.denoisers import linear_of
+    >>> from reverie.processes import VP
+    >>> rows = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
+    >>> type(linear_of(VP(), rows)).__name__
+    'Linear'
+    """
     return None
 
 

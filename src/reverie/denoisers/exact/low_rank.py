@@ -31,6 +31,15 @@ class Moments:
 
     mean: (*shape). basis: (d, r) with orthonormal columns. spectrum: (r,) variances, decreasing.
     rest: the variance of each direction outside the basis.
+    InputError on fewer than two rows, or values that are not finite.
+    Source: Tipping & Bishop 1999, eq. 7-8.
+
+    >>> import torch
+    >>> from reverie.denoisers import Moments
+    >>> rows = torch.randn(400, 6, generator=torch.Generator().manual_seed(0))
+    >>> moments = Moments.fit(rows, modes=2)
+    >>> moments.basis.shape, round(moments.trace, 1)
+    (torch.Size([6, 2]), 6.1)
     """
 
     mean: Tensor
@@ -117,6 +126,14 @@ class LowRankLinear(Denoiser):
 
     In float64 for states in float64 and several clocks, else in float32; the guess comes in the
     states' own type. Raises InputError on another process.
+    States and guesses are (B, *shape).
+
+    >>> import torch
+    >>> from reverie.denoisers import LowRankLinear, Moments
+    >>> from reverie.processes import VP
+    >>> rows = torch.randn(200, 8, generator=torch.Generator().manual_seed(0))
+    >>> LowRankLinear(VP(), Moments.fit(rows, modes=3))(rows[:2], torch.tensor(0.5)).shape
+    torch.Size([2, 8])
     """
 
     process: GaussianProcess

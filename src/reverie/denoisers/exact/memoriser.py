@@ -28,6 +28,15 @@ class Memoriser(Denoiser):
     """Exact empirical optimum over `data` (N, *shape); `chunk` rows are in flight at a time.
 
     Raises InputError on fewer than one row or on values that are not finite.
+    The guess is sum_i softmax(log p(x_t | x_i))_i target_i; densities are in nats.
+    Source: Yi, Sun & Li 2023; Gu et al. 2023.
+
+    >>> import torch
+    >>> from reverie.denoisers import Memoriser
+    >>> from reverie.processes import VP
+    >>> rows = torch.tensor([[-1.0, 0.0], [1.0, 0.0]])
+    >>> Memoriser(VP(), rows)(torch.tensor([[0.9, 0.3]]), torch.tensor(0.05)).round(decimals=4)
+    tensor([[1., 0.]])
     """
 
     data: Tensor

@@ -29,6 +29,15 @@ class MixedMixture(Denoiser):
     process: a product of Gaussian noise of one level on d numbers, and of noise on symbols. means:
     (K, d). covariances: (K, d, d), or None for numbers that are known given the symbols.
     Raises InputError on another process, and on weights that are not positive.
+
+    >>> import torch
+    >>> from reverie.denoisers import MixedMixture
+    >>> from reverie.processes import VP, Masking, ProductProcess
+    >>> process = ProductProcess(VP(shape=(1,)), Masking(2, sites=1))
+    >>> symbols, means = torch.tensor([[0], [1]]), torch.tensor([[-1.0], [1.0]])
+    >>> exact = MixedMixture(process, torch.ones(2), symbols, means)
+    >>> exact(torch.tensor([[-1.0, 2.0]]), torch.tensor(0.3)).round(decimals=2)  # x, two symbols
+    tensor([[-1.,  1.,  0.]], dtype=torch.float64)
     """
 
     process: ProductProcess

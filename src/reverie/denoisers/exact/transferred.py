@@ -22,6 +22,14 @@ class Transferred(Denoiser):
 
     Exact wherever `denoiser` is. Raises InputError where the SDE mixes coordinates, or reaches
     signal-to-noise ratios that the denoiser's process does not.
+    States are those of the SDE, the guess is (B, *shape).
+
+    >>> import torch
+    >>> from reverie.denoisers import Linear, Transferred
+    >>> from reverie.processes import VP, CriticallyDamped
+    >>> linear = Linear(VP(t_min=1e-6, beta_max=30), torch.zeros(5), torch.ones(5), torch.eye(5))
+    >>> Transferred(linear, CriticallyDamped())(torch.zeros(3, 2, 5), torch.tensor(0.5)).shape
+    torch.Size([3, 5])
     """
 
     process: LinearSDE

@@ -97,6 +97,13 @@ def network_for(
     Gaussian noise (see `condition_of`). masked: told its own points, where they are observed.
     A process that nobody registered gets a network on its state, and needs `train`, whose noised
     states and targets give it its units. Raises InputError where these do not fit.
+
+    >>> from reverie.denoisers import network_for
+    >>> from reverie.processes import VP, Masking
+    >>> type(network_for(VP(), (2,), width=16)).__name__
+    'Network'
+    >>> type(network_for(Masking(4, sites=8), (8,), "transformer", width=16, depth=1)).__name__
+    'PosteriorHead'
     """
     name = default_name(process, tuple(shape)) if name is None else name
     width = default_width(name) if width is None else width

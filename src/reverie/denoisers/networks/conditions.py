@@ -22,7 +22,15 @@ NO_LABEL = -1
 
 
 class Labels(nn.Module):
-    """Labels 0 to classes - 1, and none."""
+    """Labels 0 to classes - 1, and none.
+
+    InputError on labels that are none of these.
+
+    >>> import torch
+    >>> from reverie.denoisers import Labels
+    >>> Labels(3)(torch.tensor([0, 2, -1]), like=torch.zeros(3, 2))  # -1 is no label
+    tensor([0, 2, 3])
+    """
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -53,6 +61,13 @@ class Values(nn.Module):
     """Numbers of `shape`, any of them missing; standardised by the moments of the training set.
 
     Vectors are standardised per coordinate, images (C, H, W) and volumes per channel.
+    InputError on another shape.
+
+    >>> import torch
+    >>> from reverie.denoisers import Values
+    >>> encoder = Values((2,)).learn(torch.tensor([[0.0, 10.0], [2.0, 30.0]]))
+    >>> encoder(torch.tensor([[1.0, torch.nan]]), like=torch.zeros(1, 2))
+    (tensor([[0., 0.]]), tensor([[1., 0.]]))
     """
 
     mean: Tensor
@@ -103,7 +118,12 @@ Encoder = Labels | Values
 def build_condition(
     *, classes: int | None = None, shape: tuple[int, ...] | list[int] | None = None
 ) -> Encoder:
-    """The encoder of labels or of values of `shape`; InputError unless exactly one is given."""
+    """The encoder of labels or of values of `shape`; InputError unless exactly one is given.
+
+    >>> from reverie.denoisers import build_condition
+    >>> build_condition(classes=3).settings(), build_condition(shape=(2,)).settings()
+    ({'classes': 3}, {'shape': [2]})
+    """
     if (classes is None) == (shape is None):
         raise InputError("a condition is either labels (give classes) or values (give shape)")
     return Labels(int(classes)) if classes is not None else Values(tuple(shape or ()))
@@ -113,6 +133,13 @@ def condition_of(conditions: Tensor) -> Encoder:
     """The encoder for training conditions: integers (n,) are labels, all else values (n, *shape).
 
     Raises InputError on a negative label, or on infinite values.
+
+    >>> import torch
+    >>> from reverie.denoisers import condition_of
+    >>> type(condition_of(torch.tensor([0, 1, 1]))).__name__
+    'Labels'
+    >>> type(condition_of(torch.tensor([[0.5, 1.0]]))).__name__
+    'Values'
     """
     if _are_labels(conditions):
         if (conditions < NO_LABEL).any():
@@ -129,7 +156,16 @@ def condition_of(conditions: Tensor) -> Encoder:
 def drop_conditions(
     conditions: Tensor, share: float, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Take the condition from each row with chance `share`, as classifier-free guidance needs."""
+    """Take the condition from each row with chance `share`, as classifier-free guidance needs.
+
+    conditions: labels (n,), which become -1, or values (n, ...), which become NaN.
+    Source: Ho & Salimans 2022.
+
+    >>> import torch
+    >>> from reverie.denoisers import drop_conditions
+    >>> drop_conditions(torch.arange(6), 0.5, torch.Generator().manual_seed(0))
+    tensor([-1,  1, -1, -1, -1,  5])
+    """
     lost = torch.rand(len(conditions), generator=generator, device=conditions.device) < share
     if _are_labels(conditions):
         return conditions.masked_fill(lost, NO_LABEL)
@@ -147,6 +183,12 @@ def condition_rows(condition: Any, count: int, like: Tensor) -> Any:
 
     A single row serves all. What is not an array (a model's own kind of condition) passes as it
     is. Raises InputError on another number of rows.
+    condition: (count, ...) or (1, ...).
+
+    >>> import torch
+    >>> from reverie.denoisers import condition_rows
+    >>> condition_rows(torch.tensor([[1.0, 2.0]]), 3, like=torch.zeros(3, 5)).shape
+    torch.Size([3, 2])
     """
     if condition is None or not hasattr(condition, "__array__"):
         return condition

@@ -20,6 +20,13 @@ class Convolutional(nn.Module):
     condition: channels of the condition (B, condition, H, W), which is stacked on the image; 0:
     none. periodic: wrap around at the borders, as on a torus, instead of padding with zeros. Every
     block doubles its reach by dilation: 1, 2, 4, ... InputError when called without its condition.
+
+    >>> import torch
+    >>> from reverie.denoisers import Convolutional, Network
+    >>> from reverie.processes import VP
+    >>> network = Network(VP(), Convolutional(channels=1, width=8, depth=2))
+    >>> network(torch.zeros(2, 1, 8, 8), torch.tensor(0.5)).shape
+    torch.Size([2, 1, 8, 8])
     """
 
     @keywords(told="condition")

@@ -18,6 +18,13 @@ class StateNetwork(Network):
 
     xhat = C M^T S^-1 X_t + C^(1/2) F((data_std^2 + Gamma^-1)^(-1/2) y, level), where
     C = (Gamma + 1/data_std^2)^-1; powers 1/2 are Cholesky factors. `body(y, level)` sees points.
+
+    >>> import torch
+    >>> from reverie.denoisers import ResidualMLP, StateNetwork
+    >>> from reverie.processes import CriticallyDamped
+    >>> network = StateNetwork(CriticallyDamped(), ResidualMLP((5,), width=16))
+    >>> network(torch.zeros(3, 2, 5), torch.tensor(0.5)).shape  # a point from place and velocity
+    torch.Size([3, 5])
     """
 
     process: LinearSDE  # type: ignore[assignment]
@@ -53,6 +60,16 @@ class HybridScore(Denoiser):
 
     The score of the velocity is -ell e_v (Dockhorn, Vahdat & Kreis 2022, eq. 8); read here as the
     clean guess, so that such a model has a curve, a plan and an audit.
+    InputError where its answer has another shape.
+
+    >>> import torch
+    >>> from reverie.denoisers import HybridScore
+    >>> from reverie.processes import CriticallyDamped
+    >>> class Body(torch.nn.Module):
+    ...     def forward(self, state, t):
+    ...         return state[:, 1]  # the velocity, as a guess of its noise
+    >>> HybridScore(Body(), CriticallyDamped())(torch.zeros(3, 2, 5), torch.tensor(0.5)).shape
+    torch.Size([3, 5])
     """
 
     process: CriticallyDamped

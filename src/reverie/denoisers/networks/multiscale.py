@@ -69,6 +69,15 @@ class Multiscale(Denoiser):
 
     denoisers: of `slot_process(shape, K, k)` for k = 1 to K, in this order. InputError where their
     shapes do not halve.
+    Source: Batzolis et al. 2022, section 3.
+
+    >>> import torch
+    >>> from reverie.denoisers import Convolutional, Multiscale
+    >>> images = torch.randn(8, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    >>> body = lambda shape: Convolutional(shape[0], width=4, depth=1)
+    >>> denoiser = Multiscale.build(images, 2, body)
+    >>> denoiser(images, torch.tensor(0.7)).shape
+    torch.Size([8, 1, 8, 8])
     """
 
     process: ModalProcess

@@ -25,7 +25,17 @@ TIME_WIDTH = 128
 
 
 class Network(Denoiser):
-    """Preconditioned `body(x, c_noise)`; `data_std` is the data's deviation per coordinate."""
+    """Preconditioned `body(x, c_noise)`; `data_std` is the data's deviation per coordinate.
+
+    States and guesses are (B, *shape). Source: Karras et al. 2022, eq. 7 and table 1.
+
+    >>> import torch
+    >>> from reverie.denoisers import Network, ResidualMLP
+    >>> from reverie.processes import VP
+    >>> network = Network(VP(), ResidualMLP((2,), width=16))
+    >>> network(torch.zeros(4, 2), torch.tensor(0.5)).shape
+    torch.Size([4, 2])
+    """
 
     process: GaussianProcess
 
@@ -60,6 +70,14 @@ class MaskedNetwork(Network):
     the body takes `Values` of the same shape. Observed coordinates stay clean in the state and
     are returned as they are, so that a loss, a curve and a sample concern the others alone
     (Simformer: Gloeckler et al. 2024, section 3.2). Raises InputError on another shape.
+
+    >>> import torch
+    >>> from reverie.denoisers import MaskedNetwork, ResidualMLP, Values
+    >>> from reverie.processes import VP
+    >>> network = MaskedNetwork(VP(), ResidualMLP((3,), width=16, condition=Values((3,))))
+    >>> seen = torch.tensor([[0.5, torch.nan, torch.nan]])
+    >>> network(torch.zeros(1, 3), torch.tensor(0.5), seen).detach()[0, 0]  # returned as it is
+    tensor(0.5000)
     """
 
     def forward(self, state: Tensor, t: Tensor, condition: Any = None) -> Tensor:
@@ -115,6 +133,12 @@ class ResidualMLP(nn.Module):
 
     It gives values of the same shape, or (B, out) where `out` is given. condition: what it is
     told; labels are embedded beside the level, values enter beside the point.
+    InputError on a condition where it takes none.
+
+    >>> import torch
+    >>> from reverie.denoisers import ResidualMLP
+    >>> ResidualMLP((2, 3), width=16)(torch.zeros(4, 2, 3), torch.zeros(4)).shape
+    torch.Size([4, 2, 3])
     """
 
     def __init__(

@@ -31,6 +31,16 @@ class FourierNeuralOperator(nn.Module):
 
     `on(space)` is the same operator on another grid. Raises InputError on a grid too coarse for
     the modes, or x of another shape than the grid's.
+    Source: Li et al. 2021.
+
+    >>> import torch
+    >>> from reverie.denoisers import FourierNeuralOperator
+    >>> from reverie.spaces import Functions
+    >>> body = FourierNeuralOperator(Functions.regular(32), modes=8, width=8, depth=2)
+    >>> body(torch.zeros(3, 32), torch.zeros(3)).shape
+    torch.Size([3, 32])
+    >>> body.on(Functions.regular(64))(torch.zeros(3, 64), torch.zeros(3)).shape
+    torch.Size([3, 64])
     """
 
     points: Tensor
@@ -96,6 +106,16 @@ def on_grid(network: Network, process: FunctionNoise) -> Network:
     """The same weights with noise on another grid (see `FunctionNoise.on`), for `sample` and all.
 
     Raises InputError where the network's body is not an operator.
+
+    >>> import torch
+    >>> from reverie.denoisers import FourierNeuralOperator, Network, on_grid
+    >>> from reverie.processes import FunctionNoise, Matern
+    >>> from reverie.spaces import Functions
+    >>> coarse = FunctionNoise(Functions.regular(32), Matern(1.5, length=0.2))
+    >>> body = FourierNeuralOperator(coarse.space, modes=8, width=8, depth=1)
+    >>> finer = on_grid(Network(coarse, body), coarse.on(Functions.regular(64)))
+    >>> finer(torch.zeros(2, 64), torch.tensor(0.5)).shape
+    torch.Size([2, 64])
     """
     if not isinstance(network.body, FourierNeuralOperator):
         raise InputError("only a FourierNeuralOperator can be read on another grid")

@@ -22,6 +22,13 @@ class SharesNetwork(Denoiser):
 
     The features (B, 2 k) are the roots of the shares and their logarithms, the level
     log(tau) / 4.
+
+    >>> import torch
+    >>> from reverie.denoisers import SharesNetwork
+    >>> from reverie.processes import WrightFisher
+    >>> network = SharesNetwork(WrightFisher([1.0, 1.0, 1.0]), width=16)
+    >>> network(torch.tensor([[0.2, 0.3, 0.5]]), torch.tensor(0.5)).shape
+    torch.Size([1, 3])
     """
 
     process: WrightFisher
@@ -48,7 +55,18 @@ class SharesNetwork(Denoiser):
 
 
 class InLogRatios(Denoiser):
-    """A denoiser of the base process on log-ratios, as one of shares: `inner.process` is base."""
+    """A denoiser of the base process on log-ratios, as one of shares: `inner.process` is base.
+
+    States and guesses are log-ratios (B, k - 1).
+
+    >>> import torch
+    >>> from reverie.denoisers import InLogRatios, Linear
+    >>> from reverie.processes import LogRatios
+    >>> process = LogRatios(3)
+    >>> inner = Linear(process.base, torch.zeros(2), torch.ones(2), torch.eye(2))
+    >>> InLogRatios(process, inner)(torch.zeros(4, 2), torch.tensor(0.5)).shape
+    torch.Size([4, 2])
+    """
 
     process: LogRatios
 

@@ -29,6 +29,16 @@ class TangentNetwork(Denoiser):
     """`body(features, level)` gives an ambient vector (B, D); the default is a residual MLP.
 
     Before training the score is that of the prior: on compact spaces 0, the uniform law.
+    Features are those of the space, (B, F).
+    Source: the preconditioning of Karras et al. 2022, eq. 7, read for the score.
+
+    >>> import torch
+    >>> from reverie.denoisers import TangentNetwork
+    >>> from reverie.processes import Brownian
+    >>> from reverie.spaces import Sphere
+    >>> network = TangentNetwork(Brownian(Sphere(2)), width=16)
+    >>> network(torch.eye(3).double(), torch.tensor(0.5)).detach().abs().max()  # untrained
+    tensor(0., dtype=torch.float64)
     """
 
     process: Brownian
@@ -61,6 +71,17 @@ class CorrectedKernel(Denoiser):
     The network reads the place, the level, and what the estimate says there (log-densities of its
     parts, and its score); before training it gives the estimate itself. In training the rows meet
     an estimate that was made without them (`loss`), or the network would learn to trust it.
+    States are (B, *shape), the guess is the score there (B, *shape).
+
+    >>> import torch
+    >>> from reverie.denoisers import AdaptiveMixture, CorrectedKernel
+    >>> from reverie.processes import Brownian
+    >>> from reverie.spaces import Sphere
+    >>> rows = Sphere(2).uniform(60, generator=torch.Generator().manual_seed(0))
+    >>> base = AdaptiveMixture(Brownian(Sphere(2)), rows, taus=[0.1, 1.0], groups=1)
+    >>> untrained = CorrectedKernel(base, width=8)(rows[:3], torch.tensor(0.5))
+    >>> torch.allclose(untrained, base(rows[:3], torch.tensor(0.5)), atol=1e-5)
+    True
     """
 
     process: Brownian

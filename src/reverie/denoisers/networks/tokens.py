@@ -20,7 +20,17 @@ from reverie.processes import JumpProcess
 
 
 class PosteriorHead(Denoiser):
-    """Prediction softmax(body + log p(x_t | x)) (B, *sites, S); the body has C = S columns."""
+    """Prediction softmax(body + log p(x_t | x)) (B, *sites, S); the body has C = S columns.
+
+    Source: Sahoo et al. 2024, section 3.2.3 (masking).
+
+    >>> import torch
+    >>> from reverie.denoisers import PosteriorHead, TokenMLP
+    >>> from reverie.processes import Uniform
+    >>> head = PosteriorHead(Uniform(4, sites=3), TokenMLP(4, (3,), 4, width=16))
+    >>> head(torch.tensor([[0, 1, 2]]), torch.tensor(0.5)).sum(-1).detach().round(decimals=5)
+    tensor([[1., 1., 1.]])
+    """
 
     process: JumpProcess
 
@@ -37,6 +47,14 @@ class RatioHead(Denoiser):
     """The body's C = M columns are log p_t(y) / p_t(x_t); the prediction is their posterior.
 
     Trained on `score_entropy` (Lou, Meng & Ermon 2024) or through the prediction, like any other.
+
+    >>> import torch
+    >>> from reverie.denoisers import RatioHead, TokenMLP
+    >>> from reverie.processes import Uniform
+    >>> head = RatioHead(Uniform(4, sites=3), TokenMLP(4, (3,), 4, width=16))
+    >>> ratios = head.ratios(torch.tensor([[0, 1, 2]]), torch.tensor(0.5))
+    >>> ratios.shape, bool((ratios > 0).all())
+    (torch.Size([1, 3, 4]), True)
     """
 
     process: JumpProcess
@@ -67,6 +85,12 @@ class TokenMLP(nn.Module):
     """Residual MLP over the one-hot symbols of all sites: for few sites.
 
     states: symbols M that a site of the state may hold. columns: C, numbers per site to give.
+    States are int64 (B, *sites), levels (B,), the answer is (B, *sites, C).
+
+    >>> import torch
+    >>> from reverie.denoisers import TokenMLP
+    >>> TokenMLP(5, (3,), 4, width=16)(torch.tensor([[0, 4, 2]]), torch.zeros(1)).shape
+    torch.Size([1, 3, 4])
     """
 
     def __init__(
@@ -124,6 +148,12 @@ class TokenTransformer(nn.Module):
     """Transformer encoder with a learned place per site; arguments as `TokenMLP`.
 
     width must be a multiple of heads.
+
+    >>> import torch
+    >>> from reverie.denoisers import TokenTransformer
+    >>> body = TokenTransformer(5, (3,), 4, width=16, depth=1, heads=2)
+    >>> body(torch.tensor([[0, 4, 2]]), torch.zeros(1)).shape
+    torch.Size([1, 3, 4])
     """
 
     def __init__(
