@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 WORKERS := -n 2 --dist loadfile
 PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest $(WORKERS)
 
-.PHONY: demo test test-all fuzz bench compare lint setup clean
+.PHONY: demo test test-all fuzz bench compare docs lint setup clean
 .DEFAULT_GOAL := help
 
 help:
@@ -17,6 +17,7 @@ help:
 	@echo "make fuzz      10,000 mutated files of every format; prints what is not refused in a sentence"
 	@echo "make bench     every benchmark, as ratios against a peer or a limit"
 	@echo "make compare BASE=COMMIT  times and results beside an earlier commit's, bit for bit"
+	@echo "make docs      the site into docs/_build/html: tutorials run, examples run, a warning is an error"
 	@echo "make lint      ruff and pyright"
 
 setup: $(READY)
@@ -45,10 +46,16 @@ bench: $(READY)
 compare: $(READY)
 	$(BIN)/python benchmarks/compare_versions.py $(BASE)
 
+docs: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	OMP_NUM_THREADS=1 $(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+	$(PYTEST) --doctest-modules src/reverie
+	$(PYTEST) -m slow tests/test_guides.py
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) demo docs/_build docs/reference

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
 import re
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import reverie
@@ -29,6 +31,8 @@ nb_execution_raise_on_error = True
 nb_merge_streams = True
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
+autodoc_inherit_docstrings = False  # those of torch are another markup
+suppress_warnings = ["ref.python"]  # a name of two rooms is one object
 python_maximum_signature_line_length = 88
 copybutton_prompt_text = r">>> |\$ "
 copybutton_prompt_is_regexp = True
@@ -58,14 +62,21 @@ def write_reference() -> None:
     """A page for every room that is there, and their list; files change only where names do."""
     folder = HERE / "reference"
     folder.mkdir(exist_ok=True)
-    listed = []
+    listed: list[str] = []
+    told: set[int] = set()
     for room in ROOMS:
         if room and importlib.util.find_spec(f"reverie.{room}") is None:
             continue
         module = f"reverie.{room}".rstrip(".")
+        names = public(room)
         lines = [module, "=" * len(module), "", *summary(module), ""]
-        for name in public(room):
-            kind = "class" if inspect.isclass(getattr(sys.modules[module], name)) else "function"
+        for name in names:
+            item = getattr(sys.modules[module], name)
+            kind = "class" if inspect.isclass(item) else "function"
+            if id(item) in told:
+                lines += [f"* ``{name}`` is described in its own room", ""]
+                continue
+            told.add(id(item))
             lines += [f".. auto{kind}:: {module}.{name}"]
             lines += ["   :members:", ""] if kind == "class" else [""]
         write_changed(folder / f"{module}.rst", "\n".join(lines))
@@ -76,8 +87,9 @@ def write_reference() -> None:
 
 def summary(module: str) -> list[str]:
     """The first paragraph of a room's docstring."""
-    text = inspect.getdoc(sys.modules[module]) or ""
-    return plain(text.split("\n\n")[0].splitlines())
+    lines = (inspect.getdoc(sys.modules[module]) or "").split("\n\n")[0].splitlines()
+    plain(lines)
+    return lines
 
 
 def write_changed(path: Path, text: str) -> None:
@@ -85,27 +97,41 @@ def write_changed(path: Path, text: str) -> None:
         path.write_text(text)
 
 
-def plain(lines: list[str]) -> list[str]:
-    """A docstring as reStructuredText: its words as they stand, indented blocks as code."""
-    text: list[str] = []
-    for block in re.split(r"\n\s*\n", "\n".join(lines)):
-        rows = [row for row in block.splitlines() if row.strip()]
-        if not rows:
-            continue
-        if rows[0].lstrip().startswith(">>>"):
-            text += ["", *inspect.cleandoc("\n".join(rows)).splitlines(), ""]
-        elif all(row.startswith("    ") for row in rows):
-            text += ["", "::", "", *rows, ""]
+def plain(lines: list[str]) -> None:
+    """Docstrings are plain text: code in single backticks, shapes as (n, *shape), |x| a length."""
+    made, example, literal = [], False, False
+    for line in lines:
+        if line.startswith(">>>") and not example:
+            example, literal = True, False
+            made.append("")
+        if not line.strip():
+            example = literal = False
+            made.append("")
+        elif example:
+            made.append(line)
+        elif line.startswith(" ") and (literal or not made or not made[-1].strip()):
+            if not literal:
+                made += ["::", ""]
+            literal = True
+            made.append(line)
         else:
-            text += ["", *(escaped(row.strip()) for row in rows), ""]
-    return text
+            if re.match(r"\w[\w, ]*: ", line) and hanging(lines):
+                made.append("")
+            made.append(escaped(line.strip()))
+    lines[:] = made
 
 
-def escaped(row: str) -> str:
-    pieces = re.split(r"(`[^`]+`)", row)
+def hanging(lines: list[str]) -> bool:
+    """Does a list of arguments, `name: meaning`, go on with indented lines?"""
+    named = re.compile(r"\w[\w, ]*: ")
+    return any(b.startswith("    ") and named.match(a) for a, b in pairwise(lines))
+
+
+def escaped(line: str) -> str:
+    """One line of words: code in double backticks, markup characters as themselves."""
     return "".join(
-        f"``{piece[1:-1]}``" if piece.startswith("`") else re.sub(r"([*|_\\])", r"\\\1", piece)
-        for piece in pieces
+        f"``{part}``" if k % 2 else re.sub(r"([*|\\]|_(?=\W|$))", r"\\\1", part)
+        for k, part in enumerate(line.split("`"))
     )
 
 
@@ -113,6 +139,6 @@ def setup(app) -> None:  # noqa: ANN001
     write_reference()
 
     def process(app, what, name, item, options, lines) -> None:  # noqa: ANN001
-        lines[:] = plain(list(lines))
+        plain(lines)
 
     app.connect("autodoc-process-docstring", process)

@@ -38,10 +38,12 @@ def _type(line: str) -> None:
     if words[0] != "reverie":
         subprocess.run(line, shell=True, check=True)
         return
+    code = 0
     try:
         main(words[1:])
     except SystemExit as left:
-        assert left.code in (0, None), f"{line} exited with {left.code}"
+        code = left.code or 0
+    assert code == 0, f"{line} exited with {code}"
 
 
 if __name__ == "__main__":

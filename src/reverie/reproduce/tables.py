@@ -32,6 +32,17 @@ class Row:
     stderr: float | None = None
     note: str = ""
 
+    @property
+    def agrees(self) -> bool | None:
+        """Is ours within two standard errors of the reference, or, without one, within 5% of it?
+
+        None without a reference. The published figure's own error is not known here.
+        """
+        if self.reference is None:
+            return None
+        room = 0.05 * abs(self.reference) if self.stderr is None else 2 * self.stderr
+        return bool(abs(self.ours - self.reference) <= room)
+
 
 def write_table(
     out: Path, title: str, rows: list[Row], seed: int, settings: dict[str, Any]
@@ -42,7 +53,10 @@ def write_table(
         "seed": seed,
         "settings": settings,
         "tags": {tag: TAGS[tag] for tag in sorted({row.tag for row in rows})},
-        "rows": [{k: _plain(v) for k, v in asdict(row).items()} for row in rows],
+        "rows": [
+            {k: _plain(v) for k, v in (asdict(row) | {"agrees": row.agrees}).items()}
+            for row in rows
+        ],
     }
     write_text(out / "table.json", json.dumps(table, indent=1) + "\n")
     write_text(out / "table.txt", _as_text(table, rows))
@@ -69,16 +83,29 @@ def _plain(value: Any) -> Any:
 def _as_text(table: dict[str, Any], rows: list[Row]) -> str:
     wide = max(len(row.quantity) for row in rows)
     lines = [table["title"], f"seed {table['seed']}; " + _settings(table["settings"]), ""]
-    lines.append(f"{'quantity':<{wide}}  {'ours':>10}  {'+-':>9}  {'reference':>10}  tag")
+    lines.append(f"{'quantity':<{wide}}  {'ours':>10}  {'+-':>9}  {'reference':>10}  tag  agrees")
     for row in rows:
         error = "" if row.stderr is None else f"{row.stderr:.2g}"
         known = "" if row.reference is None else f"{row.reference:.5g}"
         tag = f"[{row.tag}]" if row.tag else ""
+        agrees = {None: "", True: "yes", False: "no"}[row.agrees]
         line = f"{row.quantity:<{wide}}  {row.ours:>10.5g}  {error:>9}  {known:>10}  {tag:<3}"
+        line += f"  {agrees:<6}"
         lines.append(f"{line}  {row.note}".rstrip())
     lines.append("")
     lines += [f"[{tag}] {TAGS[tag]}" for tag in table["tags"] if tag]
+    lines.append(_beside(rows))
     return "\n".join(lines) + "\n"
+
+
+def _beside(rows: list[Row]) -> str:
+    """How many figures were read in the paper, and how many of them ours agree with."""
+    read = [row for row in rows if row.tag == "V" and row.reference is not None]
+    agree = sum(bool(row.agrees) for row in read)
+    return (
+        f"{len(read)} figures were read in the paper; {agree} agree (within 2 standard errors, "
+        "or 5% where ours has none)"
+    )
 
 
 def _settings(settings: dict[str, Any]) -> str:
