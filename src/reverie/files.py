@@ -57,12 +57,14 @@ def free_place(path: Path) -> Path:
 
 
 @contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
+def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     """A folder to fill inside the block; it appears at `path` in one rename when the block ends.
 
-    Raises InputError when `path` exists and is not an empty folder, or cannot be written.
+    replace: what stands at `path` is removed just before; somebody who looks in between finds
+    nothing there, never a half. Raises InputError when `path` exists and is not an empty folder
+    without `replace`, or cannot be written.
     """
-    path = free_place(path)
+    path = Path(path) if replace else free_place(path)
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,6 +74,8 @@ def new_folder(path: Path) -> Iterator[Path]:
             with file.open("rb") as written:
                 os.fsync(written.fileno())
         os.chmod(temporary, 0o755)
+        if replace:
+            shutil.rmtree(path, ignore_errors=True)
         os.replace(temporary, path)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from error

@@ -97,11 +97,14 @@ class Calibrated(Denoiser):
         second = torch.where(unused, first, second)
         return self.mixing.mix(first, second, weights.to(work)).to(kind)
 
-    def save_pretrained(self, folder: str | Path) -> Path:
+    def save_pretrained(
+        self, folder: str | Path, *, of: str | None = None, replace: bool = False
+    ) -> Path:
         """Write the reference, the weights and what is known of them; the model stays its own.
 
-        `config.json` and `calibration.safetensors`, in a new folder that appears at once. Raises
-        InputError where the folder is not empty or cannot be written.
+        `config.json` and `calibration.safetensors`, in a new folder that appears at once. of: a
+        checksum of the model, which `from_pretrained` can ask for. replace: what stands there.
+        Raises InputError where the folder is not empty or cannot be written.
         """
         tensors = {f"reference.{k}": v for k, v in self.reference.tensors().items()}
         clock = self.process.clock(torch.as_tensor(self.times)).double()
@@ -113,21 +116,27 @@ class Calibrated(Denoiser):
             "per": self.per,
             "reference": self.reference.kind,
             "calibration": known,
+            "of": of,
         }
-        with new_folder(Path(folder)) as place:
+        with new_folder(Path(folder), replace=replace) as place:
             write_bytes(place / "calibration.safetensors", lambda file: file.write(save(flat)))
             write_json(place / "config.json", config)
         return Path(folder)
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, denoiser: Denoiser) -> Calibrated:
+    def from_pretrained(
+        cls, folder: str | Path, denoiser: Denoiser, *, of: str | None = None
+    ) -> Calibrated:
         """What `save_pretrained` wrote, around the denoiser it was fitted to.
 
-        Raises InputError on a damaged folder, an unknown reference (import the module that defines
-        it first), or a denoiser whose process has another clock.
+        of: the denoiser's checksum, to be the one that was saved. Raises InputError on a damaged
+        folder, an unknown reference (import the module that defines it first), a denoiser whose
+        process has another clock, or another checksum.
         """
         place = Path(folder)
         config = read_json(place / "config.json")
+        if of is not None and config.get("of") != of:
+            raise InputError(f"{place} was calibrated for other weights: calibrate again")
         try:
             tensors = load((place / "calibration.safetensors").read_bytes())
             kind, per, known = config["reference"], config["per"], config["calibration"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,13 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reverie.auditing.model.holes import Hole
 from reverie.cli import flags
 from reverie.cli.console import Console, again, open_run
 from reverie.cli.demo import run_demo
 from reverie.cli.describe import read_for
 from reverie.curve import LossCurve, measure
-from reverie.data import Scaler, load, save, shared_rows, some_rows
+from reverie.data import Scaler, load, shared_rows, some_rows
 from reverie.diffusers import from_diffusers
 from reverie.errors import InputError
 from reverie.files import read_json
@@ -32,25 +30,21 @@ from reverie.runs.config import FitConfig
 from reverie.runs.export import SCALER
 from reverie.runs.fitting import FROM_ROWS
 from reverie.runs.fitting import fit as fit_run
-from reverie.runs.folder import conditions_of
-from reverie.runs.given import as_given, told_sentence
+from reverie.runs.folder import conditions_of, weights_digest
+from reverie.runs.given import told_sentence
 from reverie.runs.readings import (
     COSTLY_ROWS,
-    draw,
     path_kl,
     standard_curves,
     step_charges,
 )
-from reverie.runs.rejection import draw_without_copies, hole_of
 from reverie.runs.run import Run
 from reverie.runs.sweeps import sweep as run_sweep
-from reverie.runs.trust import Trusted, trusted, trusted_run
+from reverie.runs.trust import CALIBRATION, Trusted, keep, trusted, trusted_run
 from reverie.sampling.drawn_steps import DrawnSteps, steps_by_drawing
 from reverie.sampling.ends import NATS, choose_ends
-from reverie.sampling.samplers import NAMES, default_sampler, sampler_named
+from reverie.sampling.samplers import NAMES
 from reverie.theory.bounds import Facts
-
-CALIBRATION = "calibration"
 
 
 def fit(command: flags.Fit, console: Console) -> int:
@@ -98,46 +92,6 @@ def fit(command: flags.Fit, console: Console) -> int:
     return 0
 
 
-def sample(command: flags.Sample, console: Console) -> int:
-    if command.n < 1:
-        raise InputError(f"--n is {command.n}; it must be at least 1")
-    run = open_run(command.run, console, command.of_run.process)
-    sampler = command.sampler or default_sampler(run.process)
-    drawing = (command.n, command.steps, command.plan, sampler)
-    options: dict[str, Any] = dict(
-        clock=command.clock, seed=command.seed, progress=console.ticker("samples")
-    )
-    if command.given:
-        options |= as_given(run, command.given)
-    refused, hole, fill = None, None, command.fill_holes
-    if fill and not command.reject_copies:
-        raise InputError("--fill-holes says how --reject-copies refuses: give both")
-    if command.reject_copies:
-        values, plan, refused = draw_without_copies(run, *drawing, fill=fill, **options)
-        hole = hole_of(run, values, fill=fill)
-    else:
-        values, plan = draw(run, *drawing, **options)
-    written = save(command.out, values, run.scaler)
-    data = {"written": str(written), "n": command.n, "refused": refused,
-            "hole": None if hole is None else hole.to_json(), "plan": plan.to_json()}  # fmt: skip
-    at_own_times = sampler_named(run.process, sampler).own_times
-    how = sampler if at_own_times else f"{command.steps} steps, {plan.name} plan"
-    text = f"{written}: {command.n:,} samples, {how}"
-    text += "" if refused is None else "; " + _refusal(refused, hole, fill)
-    flags.print_result(command, text, data)
-    return 0
-
-
-def _refusal(refused: int, hole: Hole | None, fill: bool) -> str:
-    """What was refused, and the hole that it leaves."""
-    text = f"{refused:,} near-copies of training rows were refused"
-    text += " as more than chance gives" if fill else ""
-    if hole is None:
-        return f"{text}; without held-out rows nobody knows the hole that this leaves"
-    remedy = "; --fill-holes leaves none" if hole.seen and hole.auc > 0.5 and not fill else ""
-    return f"{text}; {hole.sentence()}{remedy}"
-
-
 def plan(command: flags.PlanSteps, console: Console) -> int:
     samplers = [name.strip() for name in command.sampler.split(",")]
     for name in samplers:
@@ -152,11 +106,13 @@ def plan(command: flags.PlanSteps, console: Console) -> int:
     else:
         console.say("guarding the curve ...")
         known, rows = trusted_run(run, calibrating=command.calibrate), run.train_points()
+        if command.calibrate:
+            keep(run, known)
         if run.process.clock_is_snr:
             facts = Facts(float(rows.flatten(1).square().sum(1).mean()))
         if run.process.steps_measured:
             console.say("measuring steps ...")
-            charges = step_charges(run)
+            charges = step_charges(run, calibrate=command.calibrate)
     report = report_plans(
         str(command.model), known.curve, counts, method=command.plan or "loss-adaptive",
         clock=command.clock, sampler=samplers[0], budget=command.budget, facts=facts,
@@ -172,8 +128,9 @@ def plan(command: flags.PlanSteps, console: Console) -> int:
     folder = command.out or (Path("plan") if run is None else command.model)
     written = write_plans(folder, report, again())
     if known.calibrated is not None:
-        shutil.rmtree(folder / CALIBRATION, ignore_errors=True)
-        written.append(known.calibrated.save_pretrained(folder / CALIBRATION))
+        of = weights_digest(known.calibrated.denoiser) or None
+        place = folder / CALIBRATION
+        written.append(known.calibrated.save_pretrained(place, of=of, replace=True))
     lines = [*report.lines(), "", *(str(path) for path in written)]
     flags.print_result(command, "\n".join(lines), report.to_json())
     return 0

@@ -51,11 +51,12 @@ def main(arguments: list[str] | None = None) -> None:
         describe,
         doctor,
         rank_command,
+        sample_command,
     )
 
     run = {
         flags.Fit: commands.fit,
-        flags.Sample: commands.sample,
+        flags.Sample: sample_command.sample,
         flags.Audit: audit_commands.audit,
         flags.PlanSteps: commands.plan,
         flags.Compare: commands.compare,

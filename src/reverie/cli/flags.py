@@ -83,6 +83,9 @@ class Sample:
     commas; NAME=VALUE is understood too. Without it the samples follow the conditions of the
     training rows. Of a run on a mixed table: cells that all samples have, as diagnosis=B, joined
     by blanks; categories, few-valued numbers, atoms and missing cells (diagnosis=)."""
+    calibrate: bool = True
+    """Where the model is worse than the linear guess at some noise levels, draw from the mixture
+    of both (fitted on held-out rows, once, and kept with the run); --no-calibrate does not."""
     reject_copies: bool = False
     """Refuse samples that nearly reproduce a training row (they lie within a third of the way to
     its nearest other), and draw anew, up to 20 times as many as asked for. The hole that this
@@ -134,7 +137,8 @@ class Audit:
     steps: int = 20
     """With a run: steps of the sampler."""
     plan: str = "loss-adaptive"
-    """With a run: where the steps lie, as in `reverie sample`."""
+    """With a run: where the steps lie, as in `reverie sample`. The samples are of the model
+    itself, without calibration."""
     sampler: str | None = None
     """With a run: the sampler, as in `reverie sample`."""
     cycles: int = 0

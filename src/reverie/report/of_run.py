@@ -75,7 +75,7 @@ def describe(
 def _planned(run: Run, steps: int) -> tuple[AnyPlan, list[int | None]]:
     """The loss-adaptive plan in nats, and the steps for each of BUDGETS."""
     if run.process.steps_measured:
-        charges = step_charges(run)
+        charges = step_charges(run, calibrate=False)
         return charges.plan(steps), [charges.steps_needed(nats) for nats in BUDGETS]
     curve = sampling_curve(run)
     return plan_steps(curve, steps, clock="nats"), steps_needed(curve, BUDGETS)

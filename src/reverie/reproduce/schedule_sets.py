@@ -21,7 +21,7 @@ class DataSet:
     """A data set, the settings of its fit, and what its samples are compared on.
 
     rows: samples drawn and held-out rows compared. steps: numbers of steps. ddim_steps: those at
-    which the DDIM sampler is run too. seeds: of samples. rivals: schedules (default: all).
+    which `solvers` are run too. seeds: of samples. rivals: schedules (default: all).
     """
 
     name: str
@@ -31,6 +31,7 @@ class DataSet:
     rows: int = 1000
     steps: tuple[int, ...] = (5, 8, 10, 15, 20, 40)
     ddim_steps: tuple[int, ...] = (5, 10, 20)
+    solvers: tuple[str, ...] = ("ddim",)
     seeds: int = 5
     rivals: tuple[str, ...] | None = None
 
@@ -55,8 +56,8 @@ def _phoneme() -> Dataset:
         return load(archive["phoneme"])
 
 
-def _clothing() -> Dataset:
-    """Photographs of clothes in colour (public domain), shrunk to 32 x 32."""
+def _clothing(side: int = 32) -> Dataset:
+    """Photographs of clothes in colour (public domain), shrunk to `side` x `side`."""
     from PIL import Image
 
     path = real_data("clothing/clothing128.zip", "JPEG photographs of 128 x 128 pixels")
@@ -65,7 +66,7 @@ def _clothing() -> Dataset:
         photos = []
         for name in names:
             with Image.open(io.BytesIO(archive.read(name))) as image:
-                small = image.convert("RGB").resize((32, 32), Image.Resampling.LANCZOS)
+                small = image.convert("RGB").resize((side, side), Image.Resampling.LANCZOS)
             photos.append(np.asarray(small))
     return load(np.stack(photos))
 
@@ -76,6 +77,8 @@ RIVALS = ("karras", "log-snr", "cosine", "tangent", "rescaled-entropic")  # wher
 FEW: dict[str, Any] = dict(steps=(5, 10, 20), seeds=3, rivals=RIVALS)
 
 IMAGES: dict[str, Any] = dict(rows=200, ddim_steps=())
+SMALL_UNET: dict[str, Any] = dict(network="convolutional", width=32)  # minutes on one core
+SOLVERS: dict[str, Any] = dict(solvers=("ddim", "dpm++2m", "heun"))
 
 SETS = (
     DataSet(
@@ -83,6 +86,20 @@ SETS = (
     ),
     DataSet("california", _housing, MLP, MLP | dict(steps=20_000)),
     DataSet("phoneme", _phoneme, MLP, MLP | dict(steps=20_000), **FEW),
+    DataSet(
+        "digits-unet",
+        lambda: load("digits"),
+        MLP | SMALL_UNET | dict(n=1000),
+        MLP | SMALL_UNET | dict(n=1000, width=64, steps=20_000),
+        **FEW | SOLVERS,
+    ),
+    DataSet(
+        "clothing-16",
+        lambda: _clothing(16),
+        SMALL_UNET | dict(n=3000, augment="flip", steps=4000, batch_size=64, check_every=1000),
+        SMALL_UNET | dict(n=3000, augment="flip", width=64, steps=20_000),
+        **FEW | SOLVERS | dict(rows=400, steps=(10, 20), ddim_steps=(10, 20)),
+    ),
     DataSet(
         "fashion-mnist",
         lambda: load("fashion-mnist"),

@@ -149,7 +149,7 @@ def rivals(data: DataSet) -> tuple[str, ...]:
 
 
 def samplers(data: DataSet, steps: int) -> tuple[str, ...]:
-    return ("ancestral", "ddim") if steps in data.ddim_steps else ("ancestral",)
+    return ("ancestral", *data.solvers) if steps in data.ddim_steps else ("ancestral",)
 
 
 def cells(data: DataSet) -> Iterator[Cell]:

@@ -52,7 +52,7 @@ def export(run: Fitted, folder: Path, license: str = "unknown") -> Path:
     if not license.strip() or "\n" in license:
         raise InputError(f"license is {license!r}; it must be one line, as mit or cc-by-4.0")
     unet, scheduler = as_stock(run.gaussian_network("export"))
-    plan = sampling_plan(run)
+    plan = sampling_plan(run, calibrate=False)  # the pipeline holds the model itself
     assert isinstance(plan, Plan)  # Gaussian noise is planned on its curve
     handed = plan.to_diffusers(scheduler)
     card = model_card(run, plan, handed, folder.name, license.strip())

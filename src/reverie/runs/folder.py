@@ -52,7 +52,8 @@ class Fitted:
     step: int = 0
     stopped: str = ""  # why the fit ended
     rows: tuple[np.ndarray, np.ndarray] | None = None  # of the data file, in each split
-    charges: StepCharges | None = field(default=None, repr=False)  # once measured
+    charges: dict[bool, StepCharges] = field(default_factory=dict, repr=False)  # once measured
+    trust: Any = field(default=None, repr=False)  # what samples are drawn from (see `runs.trust`)
 
     @property
     def process(self) -> Process:
@@ -253,6 +254,12 @@ def _digest(tensors: dict[str, Tensor]) -> str:
         total.update(name.encode())
         total.update(tensors[name].contiguous().cpu().flatten().view(torch.uint8).numpy().data)
     return total.hexdigest()
+
+
+def weights_digest(module: nn.Module) -> str:
+    """A checksum of a module's state, or nothing where it has none."""
+    state = module.state_dict()
+    return _digest(state) if state else ""
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], note: dict[str, Any]) -> None:

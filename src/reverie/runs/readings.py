@@ -1,8 +1,8 @@
-"""Readings of a finished run: its standard curves, samples from it, and its audit."""
+"""Readings of a finished run: its plan, samples from it, and its audit."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,78 +17,25 @@ from reverie.auditing.model.cyclic import CyclicProbe, cyclic_probe
 from reverie.auditing.model.membership import auc_lines, membership_rows
 from reverie.auditing.model.stored import basin_roc, samples_line, samples_roc, token_rows
 from reverie.auditing.row import Row
-from reverie.curve import LossCurve, level_times, measure
+from reverie.curve import level_times
 from reverie.data import TableCoder, some_rows
-from reverie.denoisers import Denoiser, Memoriser, linear_of
+from reverie.denoisers import Denoiser
 from reverie.errors import InputError
 from reverie.plan import AnyPlan, Plan, StepCharges, measure_steps, plan_steps
+from reverie.runs.curves import COSTLY, COSTLY_ROWS, Ticker
+from reverie.runs.curves import sampling_curve as sampling_curve
+from reverie.runs.curves import standard_curves as standard_curves
 from reverie.runs.folder import Fitted, conditions_of
+from reverie.runs.trust import trust_of
 from reverie.sampling import default_sampler, sample
 from reverie.spaces import FiniteSet
 
-Ticker = Callable[[int, int], None]
 SAMPLE_STEPS = 20
 PAIRED_STEPS = 18  # of Heun's solver (Karras et al. 2022)
-CURVE_ROWS, MEMBERSHIP_ROWS = 2000, 1000
-COSTLY_ROWS = 400  # a U-Net takes minutes on thousands
-COSTLY = ("unet", "convolutional")
+MEMBERSHIP_ROWS = 1000
 TRAJECTORIES, COSTLY_TRAJECTORIES = 300, 64  # of the cyclic probe
 BASINS, COSTLY_BASINS = 150, 30  # rows of each split whose basins are measured
-PAIRS, LEAST_PAIRED = 1_000_000, 16  # of the memoriser on a manifold: a heat kernel for each
 STEP_NODES, STEP_ROWS = 33, 128
-
-
-def standard_curves(
-    run: Fitted, levels: int = 64, rows: int | None = None, progress: Ticker | None = None
-) -> dict[str, LossCurve]:
-    """Measure and keep the curves of a run: the model on `train` and `holdout` with common noise,
-    the memoriser (where the kernel is known) and, for Gaussian noise, the linear optimum on
-    `holdout`, and the memoriser on `train`.
-
-    rows: at most so many of each split, at random (default 2,000; 400 for a U-Net, and where the
-    noise is not Gaussian, since pairs of rows cost more there).
-    """
-    if rows is None:
-        costly = run.config.network in COSTLY or run.process.gaussian is None
-        rows = COSTLY_ROWS if costly else CURVE_ROWS
-    train, held = run.train_points(), run.holdout_points()
-    process = run.process
-    models: dict[str, Denoiser] = {"model": run.denoiser}
-    jobs = [("model", "train", train), ("model", "holdout", held)]
-    if process.has_kernel:
-        models["memoriser"] = Memoriser(process, train)
-        jobs += [("memoriser", "train", train), ("memoriser", "holdout", held)]
-    reference = linear_of(process, train) if len(train) > 1 else None
-    if reference is not None:
-        models["linear"] = reference
-        jobs.append(("linear", "holdout", held))
-    jobs = [job for job in jobs if len(job[2])]
-    for index, (name, where, points) in enumerate(jobs):
-        generator = torch.Generator().manual_seed(run.config.seed + 2)
-        few = rows
-        if name == "memoriser" and process.costly_kernel:
-            few = min(rows, max(LEAST_PAIRED, PAIRS // (len(train) * process.space.dim)))
-        chosen = some_rows(points, few, run.config.seed)
-        key = where if name == "model" else f"{name} on {where}"
-        label = f"{name} on {'training' if where == 'train' else 'held-out'} rows"
-        told = conditions_of(run.train if where == "train" else run.holdout)
-        if told is not None and name == "model":
-            told = some_rows(told, few, run.config.seed)
-        run.curves[key] = measure(
-            models[name], chosen, levels, generator=generator, label=label,
-            condition=told if name == "model" else None,
-        )  # fmt: skip
-        if progress is not None:
-            progress(index + 1, len(jobs))
-    run.save_curves()
-    return run.curves
-
-
-def sampling_curve(run: Fitted) -> LossCurve:
-    """The curve that plans of this run stand on: held-out rows, or training rows without any."""
-    if not {"holdout", "train"} & set(run.curves):
-        standard_curves(run)
-    return run.curves.get("holdout", run.curves["train"])
 
 
 def sampling_plan(
@@ -97,27 +44,35 @@ def sampling_plan(
     method: str = "loss-adaptive",
     clock: str | None = None,
     sampler: str = "ancestral",
+    *,
+    calibrate: bool = True,
 ) -> AnyPlan:
     """The plan that samples of `run` are drawn on: by default in the clock of `default_plan`.
 
-    Where a step's charge is not clock times rate, all steps between some levels are measured.
+    calibrate: for the calibrated model, where the run's own is worse than the linear guess (see
+    `runs.trust`). Where a step's charge is not clock times rate, all steps between some levels are
+    measured.
     """
     if run.process.steps_measured:
-        return step_charges(run).plan(steps, method)
-    return plan_steps(sampling_curve(run), steps, method, clock, sampler=sampler)
+        return step_charges(run, calibrate=calibrate).plan(steps, method)
+    curve = trust_of(run).curve if calibrate else sampling_curve(run)
+    return plan_steps(curve, steps, method, clock, sampler=sampler)
 
 
-def step_charges(run: Fitted) -> StepCharges:
+def step_charges(run: Fitted, *, calibrate: bool = True) -> StepCharges:
     """The charges of all steps between STEP_NODES levels, on held-out rows (else training rows).
 
-    Kept with the run's object: they take one pass of the model per level.
+    calibrate: as in `sampling_plan`. Kept with the run's object: they take one pass of the model
+    per level.
     """
-    if run.charges is None:
+    denoiser = trust_of(run).denoiser if calibrate else run.denoiser
+    own = denoiser is run.denoiser
+    if own not in run.charges:
         points = run.holdout_points() if len(run.holdout) > 1 else run.train_points()
         rows = some_rows(points, STEP_ROWS, run.config.seed)
         generator = torch.Generator().manual_seed(run.config.seed + 3)
-        run.charges = measure_steps(run.denoiser, rows, STEP_NODES, generator=generator)
-    return run.charges
+        run.charges[own] = measure_steps(denoiser, rows, STEP_NODES, generator=generator)
+    return run.charges[own]
 
 
 @dataclass(frozen=True)
@@ -164,6 +119,7 @@ def draw(
     clock: str | None = None,
     condition: Tensor | None = None,
     given: Mapping[str, Any] | None = None,
+    calibrate: bool = True,
     seed: int = 0,
     batch_size: int = 4096,
     progress: Ticker | None = None,
@@ -175,11 +131,12 @@ def draw(
     them from its training rows', so that the samples follow the law of the data. given: of a
     table, cells that all samples have, as {"group": "B"} (see `TableCoder.given`): these symbols
     are shown from the start, which is exact for an exact denoiser, since symbols may be revealed
-    in any order.
+    in any order. calibrate: draw from the calibrated model where the run's own is worse than the
+    linear guess, which is fitted once and kept with the run (see `runs.trust`).
     """
     values, chosen, _ = draw_told(
-        run, n, steps, plan, sampler, clock=clock, condition=condition, given=given, seed=seed,
-        batch_size=batch_size, progress=progress,
+        run, n, steps, plan, sampler, clock=clock, condition=condition, given=given,
+        calibrate=calibrate, seed=seed, batch_size=batch_size, progress=progress,
     )  # fmt: skip
     return values, chosen
 
@@ -194,6 +151,7 @@ def draw_told(
     clock: str | None = None,
     condition: Tensor | None = None,
     given: Mapping[str, Any] | None = None,
+    calibrate: bool = True,
     seed: int = 0,
     batch_size: int = 4096,
     progress: Ticker | None = None,
@@ -201,7 +159,8 @@ def draw_told(
     """As `draw`, and what the model was told about each sample: (n, ...), or (1, ...) for all."""
     cells = _given(run, given)
     sampler = sampler or default_sampler(run.process)
-    chosen = sampling_plan(run, steps, plan, clock, sampler)
+    chosen = sampling_plan(run, steps, plan, clock, sampler, calibrate=calibrate)
+    denoiser = trust_of(run).denoiser if calibrate else run.denoiser
     generator = torch.Generator().manual_seed(seed)
     known, parts = conditions_of(run.train), []
     if condition is None and known is not None:
@@ -211,7 +170,7 @@ def draw_told(
         told = condition
         if told is not None and len(told) > 1:
             told = told[start : start + count]
-        points = _points(run, count, chosen, sampler, generator, told, cells)
+        points = _points(run, denoiser, count, chosen, sampler, generator, told, cells)
         parts.append(run.scaler.to_user(points))
         if progress is not None:
             progress(start + count, n)
@@ -220,6 +179,7 @@ def draw_told(
 
 def _points(
     run: Fitted,
+    denoiser: Denoiser,
     count: int,
     plan: AnyPlan,
     sampler: str,
@@ -234,7 +194,7 @@ def _points(
         init = run.process.sample_prior(count, shape=shape, t=start, generator=generator)
         init[:, list(cells)] = torch.tensor(list(cells.values())).to(init)
     return sample(
-        run.denoiser, count, plan, sampler, shape=shape, generator=generator, condition=condition,
+        denoiser, count, plan, sampler, shape=shape, generator=generator, condition=condition,
         init=init,
     )  # fmt: skip
 
@@ -276,11 +236,14 @@ def audit_run(
 ) -> tuple[Verdict, np.ndarray]:
     """Audit a run: `n` samples of it, its splits, its leak and its membership tests.
 
-    A run that is told labels is audited within its classes: samples are compared with rows of
-    their own. judging: as in `audit`; its seed is `seed`. extra: further lines of the table.
+    It is the model itself that is audited: samples are drawn without calibration, which mixes it
+    with a guess and takes weights from held-out rows, unless drawing says `calibrate=True`. A run
+    that is told labels is audited within its classes: samples are compared with rows of their own.
+    judging: as in `audit`; its seed is `seed`. extra: further lines of the table.
     cycles: of the cyclic probe, 0 for none; cycling is told those done. Returns the verdict and
     the samples (n, *shape) in the data's own units.
     """
+    drawing = {"calibrate": False} | drawing
     drawn, _, told_samples = draw_told(run, n, sampling_steps, seed=seed, **drawing)
     samples = run.train.with_values(drawn, "the samples")
     points = run.train_points(), run.holdout_points()
@@ -316,6 +279,11 @@ def audit_run(
         verdict.notes.append(
             "The held-out rows also chose when the fit stopped, which biases the leak downwards."
         )
+    if drawing["calibrate"] and trust_of(run).calibrated is not None:
+        verdict.notes.append(
+            "The samples are of the calibrated model; held-out rows also chose its weights, which "
+            "makes copies of training rows harder to see."
+        )
     return replace(verdict, cyclic=probe), drawn
 
 
@@ -329,7 +297,7 @@ def _cycled(
     if known is not None:
         generator = torch.Generator().manual_seed(seed)
         told = known[torch.randint(len(known), (count,), generator=generator)]
-        drawn = draw(run, count, condition=told, seed=seed + 1)[0]
+        drawn = draw(run, count, condition=told, calibrate=False, seed=seed + 1)[0]
     return cyclic_probe(
         run.denoiser, run.scaler.to_model(drawn[:count]), run.train, run.holdout, cycles=cycles,
         space=run.scaler, condition=told, seed=seed, progress=progress,

@@ -14,6 +14,7 @@ from reverie.runs.export import export
 from reverie.runs.folder import Fitted
 from reverie.runs.given import as_given
 from reverie.runs.readings import SAMPLE_STEPS, audit_run, draw, sampling_plan, standard_curves
+from reverie.runs.trust import Trusted, trust_of
 from reverie.templates import Card, Shown
 
 
@@ -50,11 +51,18 @@ class Run(Shown, Fitted):
         """Draw `n` samples (n, *shape) in the data's own units; options as in `readings.draw`.
 
         given: what the model is told, in words (see `runs.given`), as the name of a label, or of
-        a table cells that all samples have, as {"group": "B"}.
+        a table cells that all samples have, as {"group": "B"}. Where the model is worse than the
+        linear guess at some levels they come from the calibrated one (`self.trusted` says so, and
+        what it is worth); `calibrate=False` leaves it alone.
         """
         if given is not None:
             options |= as_given(self, given)
         return draw(self, n, steps, **options)[0]
+
+    @property
+    def trusted(self) -> Trusted:
+        """What samples are drawn from: the model, or the calibrated one (see `runs.trust`)."""
+        return trust_of(self)
 
     def plan(self, steps: int = SAMPLE_STEPS, **options: Any) -> AnyPlan:
         """The plan that samples are drawn on; options as in `readings.sampling_plan`."""

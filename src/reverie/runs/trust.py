@@ -4,11 +4,17 @@ Before a plan is made the curve is held against guesses that need no model (`pla
 the model is worse than them, which other people's models often are at their noisy end, the plan is
 made on the curve of the calibrated model, each row judged with weights of the others, and is for
 it.
+
+Samples of a run are drawn from the same (`trust_of`). The verdict is reached once and kept in the
+run's folder: `guard.json`, and `calibration/` where there is one, both with the checksum of the
+weights they are of, so that other weights are never mixed by them. A model that is nowhere worse
+than the guesses is left as it is.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,10 +25,14 @@ from reverie.curve import LossCurve
 from reverie.data import some_rows
 from reverie.denoisers import Denoiser
 from reverie.errors import InputError
+from reverie.files import read_json, write_json
 from reverie.plan.guard import LEAST_ROWS, Guard, guard
-from reverie.runs.folder import Fitted, conditions_of
-from reverie.runs.readings import sampling_curve
+from reverie.runs.curves import sampling_curve
+from reverie.runs.folder import Fitted, conditions_of, weights_digest
 from reverie.sampling.initialisation import InitialisationKL, initialisation_kl, moments_of
+
+CALIBRATION, GUARD = "calibration", "guard.json"  # in a run's folder
+FORMAT = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +59,16 @@ class Trusted:
     def calibration(self) -> Calibration | None:
         """What calibration did, if it was needed."""
         return None if self.calibrated is None else self.calibrated.calibration
+
+    def drawn_from(self) -> str:
+        """What samples are drawn from, where it is not the model as it is or should not be."""
+        known = self.calibration
+        if known is None:
+            return self.note
+        return (
+            f"drawn from the calibrated model, as the run's own is worse than a guess in places; "
+            f"{known}"
+        )
 
     def sentences(self) -> list[str]:
         """The guard's, what calibration brought in nats per sample, and the start's cost."""
@@ -97,7 +117,7 @@ def trusted(
     if found.ok or not calibrating:
         return Trusted(curve, denoiser, curve, found, start)
     if not heldout:
-        note = "it was not calibrated: that takes rows it was not trained on"
+        note = f"{found.findings[0]}; not calibrated: that takes rows it was not trained on"
         return Trusted(curve, denoiser, curve, found, start, note)
     better = calibrate(
         denoiser, rows, levels=len(curve.u), linear_rows=linear_rows, condition=condition,
@@ -105,6 +125,64 @@ def trusted(
     )  # fmt: skip
     assert better.calibration is not None
     return Trusted(better.calibration.held_out, better, curve, found, start)
+
+
+def trust_of(run: Fitted) -> Trusted:
+    """What samples of a run are drawn from, and the curve that their plan stands on.
+
+    Reached once for a run's weights and kept with it, in memory and in its folder.
+    """
+    own = weights_digest(run.denoiser)
+    if run.trust is None or run.trust[0] is not run.denoiser or run.trust[1] != own:
+        found = _kept(run, own)
+        if found is None:
+            found = trusted_run(run)
+            keep(run, found)
+        run.trust = run.denoiser, own, found
+    return run.trust[2]
+
+
+def keep(run: Fitted, found: Trusted) -> Path | None:
+    """Write the verdict on a run to its folder; the folder of the calibration, if there is one.
+
+    A run without a folder, or a model without weights, keeps nothing. So does a folder that cannot
+    be written.
+    """
+    own = weights_digest(run.denoiser)
+    if run.path is None or not own:
+        return None
+    place = None
+    try:
+        if found.calibrated is not None:
+            place = run.path / CALIBRATION
+            found.calibrated.save_pretrained(place, of=own, replace=True)
+        said = found.sentences() if found.guard is None else found.guard.sentences()
+        write_json(run.path / GUARD, {
+            "format": FORMAT, "of": own, "calibrated": found.calibrated is not None,
+            "sentences": said, "note": found.note,
+        })  # fmt: skip
+    except InputError:
+        return None
+    return place
+
+
+def _kept(run: Fitted, own: str) -> Trusted | None:
+    """What `keep` wrote for these weights; None where it did not, or where it is damaged."""
+    if run.path is None or not own or not (run.path / GUARD).exists():
+        return None
+    try:
+        said = read_json(run.path / GUARD)
+        if said["of"] != own:
+            return None
+        curve = sampling_curve(run)
+        if not said["calibrated"]:
+            return Trusted(curve, run.denoiser, curve, note=str(said["note"]))
+        better = Calibrated.from_pretrained(run.path / CALIBRATION, run.denoiser, of=own)
+    except (InputError, KeyError, TypeError):
+        return None
+    if better.calibration is None:
+        return None
+    return Trusted(better.calibration.held_out, better, curve)
 
 
 def trusted_run(run: Fitted, *, calibrating: bool = True) -> Trusted:
@@ -118,7 +196,7 @@ def trusted_run(run: Fitted, *, calibrating: bool = True) -> Trusted:
         run.denoiser,
         curve,
         some_rows(points, count, run.config.seed),
-        calibrating=calibrating and not run.process.steps_measured,
+        calibrating=calibrating,
         linear_rows=run.train_points() if heldout else None,
         condition=None if told is None else some_rows(told, count, run.config.seed),
         heldout=heldout,
