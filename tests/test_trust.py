@@ -38,11 +38,14 @@ def test_a_run_worse_than_the_linear_guess_is_calibrated_once(folder, monkeypatc
     run = Run.load(folder)
     drawn = run.sample(300, 10)
     known = run.trusted.calibration
-    assert known is not None and known.drop > 5 * known.drop_stderr > 0
+    assert known is not None
+    assert known.drop > 5 * known.drop_stderr > 0
     assert "calibrated" in run.trusted.drawn_from()
     own = run.sample(300, 10, calibrate=False)
-    # the same model, two ways of guessing: half the distance would be a chance of less than 1%
-    assert energy_distance(drawn, correlated(1)) < 0.5 * energy_distance(own, correlated(1))
+    # fresh rows of the same law: .06 against .14 at 2,000 samples and 20 steps, chance about .01
+    fresh = correlated(1)
+    near, far = (run.sample(2000, 20, calibrate=c) for c in (True, False))
+    assert energy_distance(near, fresh) < 0.7 * energy_distance(far, fresh)
     # without calibration it is the model itself, on its own curve
     plan = sampling_plan(run, 10, calibrate=False)
     noise = torch.Generator().manual_seed(0)
@@ -81,7 +84,8 @@ def test_an_exact_model_is_left_alone_and_nothing_is_drawn_otherwise(folder):
     exact = linear_of(run.process, torch.cat([run.train_points(), run.holdout_points()]))
     assert exact is not None
     run.denoiser, run.curves, run.path = exact, {}, None
-    assert run.trusted.calibrated is None and run.trusted.drawn_from() == ""
+    assert run.trusted.calibrated is None
+    assert run.trusted.drawn_from() == ""
     np.testing.assert_array_equal(run.sample(50, 5), run.sample(50, 5, calibrate=False))
 
 

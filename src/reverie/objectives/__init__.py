@@ -24,6 +24,7 @@ from reverie.objectives.functional import cameron_martin as cameron_martin
 from reverie.objectives.functional import sobolev as sobolev
 from reverie.objectives.gap import GapNoise as GapNoise
 from reverie.objectives.noise_law import BUMP
+from reverie.objectives.score_matching import Implicit as Implicit
 from reverie.objectives.variational import VariationalFit as VariationalFit
 from reverie.objectives.weights import WEIGHTS
 
@@ -64,7 +65,7 @@ def build_objective(
             raise InputError(f"the objective {name} is for Gaussian noise on vectors and images")
         if conditions is not None or weight != "edm":
             raise InputError("conditions and loss weights are for networks of Gaussian noise")
-        return Bound(denoiser)
+        return Bound(denoiser) if denoiser.process.targets_exact else Implicit(denoiser)
     process = denoiser.process
     noising: Noising = Standard(process)
     if name != "standard":

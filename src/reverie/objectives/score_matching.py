@@ -1,16 +1,21 @@
 """Two objectives for a score on a manifold, equal up to a constant of the network's parameters.
 
 Denoising: 1/2 |s - grad log p_tau(x_t | x)|^2. Implicit: 1/2 |s|^2 + div s (Hyvarinen 2005; on
-manifolds De Bortoli et al. 2022, Table 2). Both are nats per unit of duration tau.
+manifolds De Bortoli et al. 2022, Table 2). Both are nats per unit of duration tau. Where the
+kernel is not known the second is exact and the first, with Varadhan's log map for a target, is
+not: a fit takes `Implicit` there.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
 
 from reverie.denoisers.base import Denoiser
 from reverie.processes.riemannian import require_manifold_noise
+from reverie.processes.times import low_discrepancy
 from reverie.spaces.divergence import divergence, probes
 
 
@@ -39,6 +44,33 @@ def implicit_loss(
     process = require_manifold_noise(denoiser.process, "score matching")
     state = process.corrupt(x, t, generator=generator)
     return implicit_integrand(denoiser, state, t, directions=directions, generator=generator)
+
+
+class Implicit:
+    """Implicit score matching as a fit's objective: nats per unit of t, less a constant.
+
+    One time in each of B equal strata of t, and one random direction of the divergence. The loss
+    may be negative: it is lower than that of the score 0 by the squared length of the score.
+    """
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        self.denoiser = denoiser
+        self.process = require_manifold_noise(denoiser.process, "implicit score matching")
+
+    def losses(self, rows: Tensor, x: Tensor, generator: torch.Generator) -> Tensor:
+        """(B,): rows (B,) are not looked at."""
+        process = self.process
+        t = low_discrepancy(len(x), process.t_range, generator)
+        each = implicit_loss(self.denoiser, x, t, directions=1, generator=generator)
+        # d tau / dt = tau log(tau_max / tau_min)
+        speed = process.tau(t) * math.log(process.tau_max / process.tau_min)
+        return each * speed.to(each)
+
+    def state(self) -> dict[str, Tensor]:
+        return {}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Nothing is learned on the way."""
 
 
 def implicit_integrand(

@@ -70,6 +70,7 @@ class Process(nn.Module):
     steps_exact: bool = True  # the charge of a step is clock time multiplied by the rate
     steps_measured: bool = False  # plans stand on pairs of levels priced by `expected_charge`
     has_kernel: bool = True  # `log_kernel` exists, and with it the memoriser
+    targets_exact: bool = True  # `target` is what a perfect guess averages, not close to it
     costly_kernel: bool = False  # every pair of `log_kernel` sums a series
     clock_is_snr: bool = False  # the clock is that of x + noise: rivals and "samples" read it so
     isotropic: bool = False  # x_t = alpha x + sigma e with one alpha and one sigma a level

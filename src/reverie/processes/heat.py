@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from reverie.errors import InputError
-from reverie.processes import heat_kernels, heat_rotations
+from reverie.processes import heat_hyperbolic, heat_kernels, heat_rotations
 from reverie.processes.profile_table import WORTH, ProfileTable
 from reverie.processes.radial_table import RadialTable
 from reverie.spaces import Flat, Hyperbolic, Manifold, Product, Rotations, Sphere, Torus
@@ -29,6 +29,11 @@ class HeatKernel:
 
     def __init__(self, space: Manifold) -> None:
         self.space = space
+
+    @property
+    def known(self) -> bool:
+        """Whether there is a density, of which `score` is the gradient."""
+        return True
 
     def log_density(self, state: Tensor, x: Tensor, tau: Tensor) -> Tensor:
         """log p for all pairs of states (B, *shape) and points (N, *shape), (B, N)."""
@@ -181,6 +186,10 @@ class WalkHeat(HeatKernel):
     sphere).
     """
 
+    @property
+    def known(self) -> bool:
+        return False
+
     def log_density(self, state: Tensor, x: Tensor, tau: Tensor) -> Tensor:
         raise InputError(f"{self.space} has no heat kernel here, so it has no memoriser")
 
@@ -204,6 +213,10 @@ class ProductHeat(HeatKernel):
     @cached_property
     def parts(self) -> list[HeatKernel]:
         return [heat_kernel(part) for part in self.space.parts]
+
+    @property
+    def known(self) -> bool:
+        return all(part.known for part in self.parts)
 
     def _each(self, method: str, tau: Tensor, *points: Tensor) -> list[Tensor]:
         columns = zip(self.parts, *(self.space.split(p) for p in points), strict=True)
@@ -250,8 +263,8 @@ def walk(
 def heat_kernel(space: Manifold) -> HeatKernel:
     """The heat kernel of a space; one table of increments serves all equal spaces.
 
-    Closed or series forms: spheres, tori, SO(3), SO(4), H^2, H^3, flat space and their products.
-    SO(n) beyond 4 and H^n beyond 3 have a random walk only.
+    Closed or series forms: spheres, tori, SO(3), SO(4), H^n up to n = 16, flat space and their
+    products. SO(n) beyond 4 and H^n beyond 16 have a random walk only.
     """
     return _kernel(repr(space), _Held(space))
 
@@ -284,10 +297,8 @@ def _kernel(name: str, held: _Held) -> HeatKernel:
         return RadialHeat(space, heat_kernels.rotation, lambda r: 2 * np.log(np.sin(r / 2)))
     if isinstance(space, Rotations) and space.n == 4:
         return FourRotationsHeat(space)
-    if isinstance(space, Hyperbolic) and space.dim in (2, 3):
-        two = space.dim == 2
-        profile = heat_kernels.hyperbolic_two if two else heat_kernels.hyperbolic_three
-        return RadialHeat(space, profile, _log_power(np.sinh, space.dim - 1))
+    if isinstance(space, Hyperbolic) and space.dim <= heat_hyperbolic.MOST_DIMENSIONS:
+        return RadialHeat(space, _hyperbolic_profile(space.dim), _log_sinh(space.dim - 1))
     return WalkHeat(space)
 
 
@@ -301,6 +312,17 @@ def _sphere_profile(dim: int) -> Callable[[Tensor, Tensor], heat_kernels.Radial]
         return heat_kernels.circle(r, tau)[0], -heat_kernels.circle(inside, tau)[1] / inside.sin()
 
     return circle
+
+
+def _hyperbolic_profile(dim: int) -> Callable[[Tensor, Tensor], heat_kernels.Radial]:
+    if dim < 4:
+        return heat_kernels.hyperbolic_two if dim == 2 else heat_kernels.hyperbolic_three
+    return lambda r, tau: heat_hyperbolic.hyperbolic(r, tau, dim)
+
+
+def _log_sinh(power: int) -> Callable[[np.ndarray], np.ndarray]:
+    # the sinh of a far radius to a high power is no float64
+    return lambda r: power * (r + np.log(np.maximum(-np.expm1(-2 * r), 1e-300)) - math.log(2))
 
 
 def _log_power(

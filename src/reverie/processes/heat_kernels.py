@@ -135,7 +135,7 @@ def rotation_images(r: Tensor, tau: Tensor) -> Radial:
 
 def hyperbolic_three(r: Tensor, tau: Tensor) -> Radial:
     """The kernel of H^3: (2 pi tau)^(-3/2) r / sinh(r) exp(-tau/2 - r^2 / 2 tau)."""
-    log_p = -1.5 * (2 * math.pi * tau).log() - _log_sinhc(r) - 0.5 * tau - 0.5 * r.square() / tau
+    log_p = -1.5 * (2 * math.pi * tau).log() - log_sinhc(r) - 0.5 * tau - 0.5 * r.square() / tau
     r = r.clamp(min=LEAST_ANGLE)
     return log_p, (r / tau + _log_sinhc_slope(r)) / r.sinh()
 
@@ -153,7 +153,7 @@ def hyperbolic_two(r: Tensor, tau: Tensor) -> Radial:
     for y, weight in zip(nodes[16:].tolist(), weights[16:].tolist(), strict=True):
         s = (r.square() + 2 * tau * y * y).sqrt()
         a, b = 0.5 * (s + r), tau * y * y / (s + r)  # b = (s - r)/2 without cancellation
-        value = weight * (-0.5 * (_log_sinhc(a) + _log_sinhc(b))).exp()
+        value = weight * (-0.5 * (log_sinhc(a) + log_sinhc(b))).exp()
         change = _log_sinhc_slope(a) * (r / s + 1) + _log_sinhc_slope(b) * (r / s - 1)
         total, slope = total + value, slope - 0.25 * value * change
     log_p = (
@@ -250,7 +250,7 @@ class _ScaledBessel(torch.autograd.Function):
         return above * (next_one + (order / z - 1) * here), None
 
 
-def _log_sinhc(r: Tensor) -> Tensor:
+def log_sinhc(r: Tensor) -> Tensor:
     small = r < 1e-3
     safe = torch.where(small, 1.0, r)
     far = safe + torch.log(-torch.expm1(-2 * safe)) - (2 * safe).log()

@@ -78,7 +78,10 @@ FEW: dict[str, Any] = dict(steps=(5, 10, 20), seeds=3, rivals=RIVALS)
 
 IMAGES: dict[str, Any] = dict(rows=200, ddim_steps=())
 SMALL_UNET: dict[str, Any] = dict(network="convolutional", width=32)  # minutes on one core
-SOLVERS: dict[str, Any] = dict(solvers=("ddim", "dpm++2m", "heun"))
+SHORT: dict[str, Any] = dict(
+    steps=(10, 20), ddim_steps=(10, 20), solvers=("ddim", "dpm++2m", "heun"), seeds=3,
+    rivals=RIVALS,
+)  # fmt: skip
 
 SETS = (
     DataSet(
@@ -91,14 +94,14 @@ SETS = (
         lambda: load("digits"),
         MLP | SMALL_UNET | dict(n=1000),
         MLP | SMALL_UNET | dict(n=1000, width=64, steps=20_000),
-        **FEW | SOLVERS,
+        **SHORT | dict(rows=400),
     ),
     DataSet(
         "clothing-16",
         lambda: _clothing(16),
         SMALL_UNET | dict(n=3000, augment="flip", steps=4000, batch_size=64, check_every=1000),
         SMALL_UNET | dict(n=3000, augment="flip", width=64, steps=20_000),
-        **FEW | SOLVERS | dict(rows=400, steps=(10, 20), ddim_steps=(10, 20)),
+        **SHORT | dict(rows=400),
     ),
     DataSet(
         "fashion-mnist",
