@@ -363,12 +363,12 @@ def test_import_is_light():
 
 def test_faults_of_the_program_are_not_findings(run, monkeypatch, capsys):
     """An unforeseen exception exits with 3, never with the 1 of --fail-on."""
-    from reverie.cli import commands
+    from reverie.cli import sample_command
 
     def fail(*_, **__):
         raise ZeroDivisionError("boom")
 
-    monkeypatch.setattr(commands, "draw", fail)
+    monkeypatch.setattr(sample_command, "draw", fail)
     assert call("sample", run, "--quiet") == 3
     assert "boom" in capsys.readouterr().err
     assert call("fit", "digits", "--seed", "-1", "--quiet") == 2

@@ -16,6 +16,7 @@ from reverie.cli import flags
 from reverie.cli.console import Console, again, open_run
 from reverie.cli.demo import run_demo
 from reverie.cli.describe import read_for
+from reverie.cli.sample_command import sample as sample
 from reverie.curve import LossCurve, measure
 from reverie.data import Scaler, load, shared_rows, some_rows
 from reverie.diffusers import from_diffusers
