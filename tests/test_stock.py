@@ -167,6 +167,32 @@ def test_a_stock_loop_is_our_sampler(name, settings, sampler, model):
     assert float((ours - state).square().mean().sqrt()) < 3e-5
 
 
+@pytest.mark.parametrize("eta", [0.0, 0.6])
+@pytest.mark.parametrize("settings", [CLIP, THRESHOLD], ids=["clip", "threshold"])
+def test_a_stock_ddim_pipeline_steps_along_the_noise_before_the_limit(settings, eta, model):
+    """DDIMPipeline as it comes: without use_clipped_model_output, at its own stride."""
+    scheduler = diffusers.DDIMScheduler(timestep_spacing="trailing", **settings)
+    pipe = diffusers.DDIMPipeline(model, scheduler)
+    pipe.set_progress_bar_config(disable=True)
+    denoiser = reverie.from_diffusers(pipe)
+    images = pipe(
+        4, generator=seeded(3), eta=eta, num_inference_steps=10, output_type="pt"
+    ).images  # fmt: skip
+    times = (pipe.scheduler.timesteps.double() + 1) / 1000
+    generator = seeded(3)
+    start = torch.randn(4, 1, 8, 8, generator=generator)
+    options = dict(init=start, generator=generator, eta=eta)
+    ours = reverie.sample(denoiser, 4, times, "ddim", unlimited_noise=True, **options)
+    stock = images * 2 - 1
+    inside = stock.abs() < 1  # a pipeline clamps its pictures
+    assert float((stock - ours)[inside].square().mean().sqrt()) < 3e-5
+    # it matters: along the noise of the limited guess one ends elsewhere
+    generator = seeded(3)
+    torch.randn(4, 1, 8, 8, generator=generator)
+    other = reverie.sample(denoiser, 4, times, "ddim", **(options | {"generator": generator}))
+    assert float((stock - other)[inside].square().mean().sqrt()) > 1e-3
+
+
 def test_a_pipeline_with_the_default_clip_is_our_sampler(model):
     """diffusers' own default, clip_sample=True, through a whole pipeline."""
     scheduler = diffusers.DDPMScheduler(variance_type="fixed_small")

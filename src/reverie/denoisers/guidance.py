@@ -63,15 +63,23 @@ class ClassifierFreeGuidance(Denoiser):
         if not self._everywhere:
             _gaussian(self.process, one_level=True)
 
+    @property
+    def limit(self) -> Callable[[Tensor], Tensor] | None:
+        """What is done to the guided guess: the denoiser's own limit."""
+        return getattr(self.denoiser, "limit", None)
+
+    def unlimited(self, state: Tensor, t: Tensor, condition: Any = None) -> Tensor:
+        """The guided guess before `limit`."""
+        guess = getattr(self.denoiser, "unlimited", self.denoiser)
+        clean = guess(state, t, self.null)
+        if condition is None:
+            return clean
+        return clean + self._scale(state, t) * (guess(state, t, condition) - clean)
+
     def forward(self, state: Tensor, t: Tensor, condition: Any = None) -> Tensor:
         """Guided guess (B, *shape); without a condition the unguided one for `null`."""
-        guess = getattr(self.denoiser, "unlimited", self.denoiser)
-        limit = getattr(self.denoiser, "limit", None)
-        clean = guess(state, t, self.null)
-        if condition is not None:
-            towards = guess(state, t, condition) - clean
-            clean = clean + self._scale(state, t) * towards
-        return clean if limit is None else limit(clean)
+        clean = self.unlimited(state, t, condition)
+        return clean if self.limit is None else self.limit(clean)
 
     def _scale(self, state: Tensor, t: Tensor) -> Tensor | float:
         if self._everywhere:

@@ -6,7 +6,7 @@ and at most `sample_max_value`. Where both are on, schedulers threshold.
 
 DDIM alone steps along the noise of the guess before its limit, unless its `step` is told
 `use_clipped_model_output=True`; every other scheduler steps along that of the limited guess, as
-the samplers here do.
+the samplers here do. `sample(..., "ddim", unlimited_noise=True)` is DDIM's own step.
 """
 
 from __future__ import annotations

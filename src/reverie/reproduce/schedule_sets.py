@@ -94,7 +94,7 @@ SETS = (
         lambda: load("digits"),
         MLP | SMALL_UNET | dict(n=1000),
         MLP | SMALL_UNET | dict(n=1000, width=64, steps=20_000),
-        **SHORT | dict(rows=400),
+        **SHORT | dict(rows=200),
     ),
     DataSet(
         "clothing-16",

@@ -67,6 +67,30 @@ def ddim(scales: Scales, eta: float) -> Table:
     return Table(kept, (clean,), noise)
 
 
+def ddim_along_own_noise(
+    scales: Scales, state: Tensor, guess: Guess, eta: float, limit: Callable[[Tensor], Tensor]
+) -> Visits:
+    """ddim towards the limited guess c, along the noise of the guess g before its limit.
+
+    x_s = kept x_t + alpha_s c - kept alpha_t g + noise z, which with c = g is `ddim`: the step of
+    diffusers' DDIMScheduler unless it is told `use_clipped_model_output`.
+    """
+    table = ddim(scales, eta)
+    kept, noise = scales.fit(table.kept), scales.fit_noise(table.noise)
+    towards, back = scales.fit(scales.alpha[1:]), scales.fit(-table.kept * scales.alpha[:-1])
+    for k, time in enumerate(scales.given):
+        own = guess(state, time)
+        seen = limit(own)
+        yield Visit(scales.t[k], state, seen)
+        if k == len(kept):
+            return
+        terms = [(seen, towards[k]), (own, back[k])]
+        spread = noise[k]
+        if spread is not None:
+            terms.append((scales.noise(state), spread))
+        state = combine(state, kept[k], *terms)
+
+
 def dpm_2m(scales: Scales, eta: float) -> Table:
     """Midpoint rule in lambda on a line through the last two guesses."""
     if eta < 0:

@@ -46,6 +46,8 @@ class Options(TypedDict, total=False):
     device: torch.device | str
     dtype: torch.dtype  # of the states; default the parameters', and float32 at least
     eta: float  # of ddim: 0 (default) is deterministic, 1 ancestral; of sde-dpm++2m: 1 (default)
+    # of ddim: step along the noise of the guess before its limit, as diffusers' own does
+    unlimited_noise: bool
     churn: Churn | None  # of heun
     phi: str | Phi  # of er-sde: "default", "sde", "ode" or a function of sigma/alpha
     snr: float  # of predictor-corrector
@@ -148,11 +150,15 @@ def _visits(
         state = process.sample_prior(n, **draw)
     condition = condition_rows(options.get("condition"), len(state), state)
 
+    ask, limit = denoiser, None
+    if settings.unlimited_noise and getattr(denoiser, "limit", None) is not None:
+        ask, limit = denoiser.unlimited, denoiser.limit
+
     def guess(state: Tensor, t: Tensor) -> Tensor:
-        return denoiser(state, t, condition)
+        return ask(state, t, condition)
 
     with evaluating(denoiser):
-        yield from chosen.run(Request(process, times, state, guess, generator), settings)
+        yield from chosen.run(Request(process, times, state, guess, generator, limit), settings)
 
 
 def _check_range(times: Tensor, process: Process) -> None:

@@ -44,6 +44,7 @@ class Settings:
     """What a sampler may be told; each takes only its own (see `Sampler.takes`)."""
 
     eta: float | None = None
+    unlimited_noise: bool = False
     churn: Churn = field(default_factory=Churn)
     phi: str | Phi = "default"
     snr: float = 0.16
@@ -104,6 +105,21 @@ def _or(value: float | None, default: float) -> float:
     return default if value is None else value
 
 
+def _ddim(request: Request, settings: Settings) -> Visits:
+    """Along the noise of the limited guess, or of the guess before its limit."""
+    process, limit, eta = request.process, request.limit, _or(settings.eta, 0.0)
+    if limit is None:
+        return _table(lambda scales, s: multistep.ddim(scales, eta)).run(request, settings)
+
+    def modal(modes: Tensor) -> Tensor:
+        return process.to_modes(limit(process.from_modes(modes)))
+
+    own = _solver(
+        lambda scales, x, guess, s: multistep.ddim_along_own_noise(scales, x, guess, eta, modal)
+    )
+    return own.run(request, settings)
+
+
 def markov(request: Request, settings: Settings) -> Visits:
     """Ancestral steps of any process, through its own `reverse`."""
     state = request.state
@@ -122,7 +138,7 @@ def markov(request: Request, settings: Settings) -> Visits:
 ANY = {"ancestral": Sampler(markov)}
 GAUSSIAN: dict[str, Sampler] = {
     "ancestral": _table(lambda scales, s: multistep.ddim(scales, 1.0)),
-    "ddim": _table(lambda scales, s: multistep.ddim(scales, _or(s.eta, 0.0)), "eta"),
+    "ddim": Sampler(_ddim, ("eta", "unlimited_noise")),
     "heun": _solver(lambda scales, x, guess, s: heun(scales, x, guess, s.churn), "churn"),
     "dpm++2m": _table(lambda scales, s: multistep.dpm_2m(scales, 0.0)),
     "dpm++2s": _solver(lambda scales, x, guess, s: dpm_2s(scales, x, guess)),

@@ -52,7 +52,9 @@ Visits = Iterator[Visit]
 class Request:
     """What a sampler is given: where to start, which times to pass, and whom to ask.
 
-    times: (K + 1,) float64, noisy to clean. state: (B, ...) at the first of them.
+    times: (K + 1,) float64, noisy to clean. state: (B, ...) at the first of them. limit: where
+    the sampler steps along the noise of a guess before its limit, what the limit is; `guess` is
+    then the one before it.
     """
 
     process: Any
@@ -60,6 +62,7 @@ class Request:
     state: Tensor
     guess: Guess
     generator: torch.Generator | None = None
+    limit: Callable[[Tensor], Tensor] | None = None
 
 
 class Scales:
