@@ -96,6 +96,8 @@ class Characters(Denoiser):
     weight of .004.
     """
 
+    process: Brownian
+
     def __init__(self, process: Brownian) -> None:
         super().__init__()
         self.process = process

@@ -51,6 +51,18 @@ class Implicit:
 
     One time in each of B equal strata of t, and one random direction of the divergence. The loss
     may be negative: it is lower than that of the score 0 by the squared length of the score.
+    Raises InputError where the denoiser's process is no Brownian motion on a manifold.
+
+    >>> import torch
+    >>> from reverie.denoisers import TangentNetwork
+    >>> from reverie.objectives import Implicit
+    >>> from reverie.processes import Brownian
+    >>> from reverie.spaces import Rotations
+    >>> space, generator = Rotations(5), torch.Generator().manual_seed(0)
+    >>> network = TangentNetwork(Brownian(space), width=8, depth=1)
+    >>> rows = space.uniform(4, generator=generator).float()
+    >>> Implicit(network).losses(torch.arange(4), rows, generator).shape
+    torch.Size([4])
     """
 
     def __init__(self, denoiser: Denoiser) -> None:

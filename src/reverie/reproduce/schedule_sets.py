@@ -71,7 +71,7 @@ def _clothing(side: int = 32) -> Dataset:
     return load(np.stack(photos))
 
 
-MLP = dict(steps=6000, stop_on_leak=True)
+MLP: dict[str, Any] = dict(steps=6000, stop_on_leak=True)
 UNET = dict(network="unet", width=16, batch_size=32, lr=2e-3, steps=1500, check_every=1500)
 RIVALS = ("karras", "log-snr", "cosine", "tangent", "rescaled-entropic")  # where time is short
 FEW: dict[str, Any] = dict(steps=(5, 10, 20), seeds=3, rivals=RIVALS)
@@ -94,14 +94,16 @@ SETS = (
         lambda: load("digits"),
         MLP | SMALL_UNET | dict(n=1000),
         MLP | SMALL_UNET | dict(n=1000, width=64, steps=20_000),
-        **SHORT | dict(rows=200),
+        rows=200,
+        **SHORT,
     ),
     DataSet(
         "clothing-16",
         lambda: _clothing(16),
         SMALL_UNET | dict(n=3000, augment="flip", steps=4000, batch_size=64, check_every=1000),
         SMALL_UNET | dict(n=3000, augment="flip", width=64, steps=20_000),
-        **SHORT | dict(rows=400),
+        rows=400,
+        **SHORT,
     ),
     DataSet(
         "fashion-mnist",

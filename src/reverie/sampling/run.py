@@ -150,9 +150,10 @@ def _visits(
         state = process.sample_prior(n, **draw)
     condition = condition_rows(options.get("condition"), len(state), state)
 
-    ask, limit = denoiser, None
-    if settings.unlimited_noise and getattr(denoiser, "limit", None) is not None:
-        ask, limit = denoiser.unlimited, denoiser.limit
+    ask: Any = denoiser
+    limit = getattr(denoiser, "limit", None) if settings.unlimited_noise else None
+    if limit is not None:
+        ask = ask.unlimited
 
     def guess(state: Tensor, t: Tensor) -> Tensor:
         return ask(state, t, condition)
