@@ -22,7 +22,7 @@ from reverie.processes.times import clock_speed
 from reverie.reproduce import RESULTS
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-PAGES = sorted(DOCS.glob("*.md"))
+PAGES = sorted(p for p in DOCS.rglob("*.md") if "_build" not in p.parts)
 
 
 BLOCK = re.compile(r"```(python|sh)\n(.*?)```", re.DOTALL)
@@ -109,8 +109,8 @@ def test_names_on_the_pages_exist(page):
             resolve(f"{module}.{name.strip()}")
 
 
-def test_the_readme_names_every_reproduction():
-    text = (DOCS.parent / "README.md").read_text()
+def test_the_gallery_names_every_reproduction():
+    text = (DOCS / "reproductions.md").read_text()
     assert [name for name in RESULTS if f"`{name}`" not in text] == []
 
 
