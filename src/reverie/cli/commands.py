@@ -19,7 +19,7 @@ from reverie.cli.console import Console, again, open_run
 from reverie.cli.demo import run_demo
 from reverie.cli.describe import read_for
 from reverie.curve import LossCurve, measure
-from reverie.data import Scaler, load, save, shared_rows, some_rows
+from reverie.data import Scaler, load, save, save_rows, shared_rows, some_rows
 from reverie.diffusers import from_diffusers
 from reverie.errors import InputError
 from reverie.files import read_json
@@ -33,15 +33,15 @@ from reverie.runs.export import SCALER
 from reverie.runs.fitting import FROM_ROWS
 from reverie.runs.fitting import fit as fit_run
 from reverie.runs.folder import conditions_of
-from reverie.runs.given import as_given, told_sentence
+from reverie.runs.given import as_given, filled_sentence, told_sentence, whole_rows
 from reverie.runs.readings import (
     COSTLY_ROWS,
-    draw,
+    draw_told,
     path_kl,
     standard_curves,
     step_charges,
 )
-from reverie.runs.rejection import draw_without_copies, hole_of
+from reverie.runs.rejection import draw_told_without_copies, hole_of
 from reverie.runs.run import Run
 from reverie.runs.sweeps import sweep as run_sweep
 from reverie.runs.trust import Trusted, trusted, trusted_run
@@ -113,17 +113,22 @@ def sample(command: flags.Sample, console: Console) -> int:
     if fill and not command.reject_copies:
         raise InputError("--fill-holes says how --reject-copies refuses: give both")
     if command.reject_copies:
-        values, plan, refused = draw_without_copies(run, *drawing, fill=fill, **options)
+        values, plan, refused, told = draw_told_without_copies(run, *drawing, fill=fill, **options)
         hole = hole_of(run, values, fill=fill)
     else:
-        values, plan = draw(run, *drawing, **options)
-    written = save(command.out, values, run.scaler)
+        values, plan, told = draw_told(run, *drawing, **options)
+    if run.train.taken is None:
+        written = save(command.out, values, run.scaler)
+    else:
+        written = save_rows(command.out, whole_rows(run, values, told))
     data = {"written": str(written), "n": command.n, "refused": refused,
             "hole": None if hole is None else hole.to_json(), "plan": plan.to_json()}  # fmt: skip
     at_own_times = sampler_named(run.process, sampler).own_times
     how = sampler if at_own_times else f"{command.steps} steps, {plan.name} plan"
     text = f"{written}: {command.n:,} samples, {how}"
     text += "" if refused is None else "; " + _refusal(refused, hole, fill)
+    filled = filled_sentence(run, told, bool(command.given))
+    text += f"; {filled}" if filled else ""
     flags.print_result(command, text, data)
     return 0
 
