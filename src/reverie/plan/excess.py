@@ -6,9 +6,9 @@ is the geometric mean of the data's mean variance per dimension and of its leadi
 which half of the guess is decided (for isotropic data both are the variance). The form of W is our
 own, found on real data, not derived.
 
-In a product of parts numbers have that clock each, W_j = -(4 / c_j^2) arctan(1/sqrt(u c_j^2)), with
-slope 1 at u = 1 / c_j^2: a nat of a number that is half decided weighs as much as one of a symbol,
-of which every wrong one is seen, so that symbols stay in nats.
+In a product each part of numbers has that clock, W_j = -(4 / c_j^2) arctan(1/sqrt(u c_j^2)), whose
+slope is 1 at u = 1 / c_j^2: a nat of a number that is half decided weighs as much as one of a
+symbol. Symbols stay in nats, for every wrong one is seen.
 """
 
 from __future__ import annotations
