@@ -328,6 +328,7 @@ class Sweep:
     """Samples drawn at every check of a fit."""
     config: tyro.conf.OmitArgPrefixes[FitConfig] = field(default_factory=FitConfig)
     """Settings that all fits have in common."""
+    reads: tyro.conf.OmitArgPrefixes[Reads] = field(default_factory=Reads)
     common: tyro.conf.OmitArgPrefixes[Common] = field(default_factory=Common)
 
 

@@ -162,9 +162,10 @@ class Dataset:
     fields: the columns of a table that came from a file, also where the file names none.
     conditions: what a model is told about each row, labels (n,) or values (n, ...). labels: the
     names of the labels, where they have some. condition: what the whole is called. taken: the
-    column that conditions were taken out of, and where it stood. notes: what a reader decided, changed or skipped, a sentence each. form: of a table of text. reading: what
-    the user said about the file, so that it can be read again. folder_of, folders: of pictures in
-    folders of classes, the place (n,) of each one's folder among these.
+    column that conditions were taken out of, and where it stood. notes: what a reader decided,
+    changed or skipped, a sentence each. form: of a table of text. reading: what the user said
+    about the file, so that it can be read again. folder_of, folders: of pictures in folders of
+    classes, the place (n,) of each one's folder among these.
 
     >>> import numpy as np
     >>> from reverie.data import Dataset

@@ -6,10 +6,10 @@
                                             single series, or where each series has only one
     FILE.dcm        of several frames: every frame is a row
 
-Volumes are (n, 1, depth, height, width), slices (n, 1, height, width). NIfTI axes are turned to the
-nearest of left to right, back to front, bottom to top (RAS+), and depth is bottom to top. Slices of
-a series stand in the order of their places along its normal. Numbers are those that the header's
-slope and intercept give (Hounsfield units, say).
+Volumes are (n, 1, depth, height, width), slices (n, 1, height, width). NIfTI axes are turned to
+the nearest of left to right, back to front, bottom to top (RAS+), and depth is bottom to top.
+Slices of a series stand in the order of their places along its normal. Numbers are those that the
+header's slope and intercept give (Hounsfield units, say).
 
 Whole numbers without a scale stay as they are, anything else is float32.
 """
