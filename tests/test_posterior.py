@@ -290,7 +290,11 @@ def spoiled():
         (gaussian_simulator, {"prior": Uniform(0.0, 1.0)}, "wrap independent coordinates"),
         (gaussian_simulator, {"prior": Uniform(-torch.ones(2), torch.ones(2))}, "batch of 2"),
         (gaussian_simulator, {"prior": Independent(Poisson(torch.ones(2)), 1)}, r"\(Poisson\)"),
-        (gaussian_simulator, {"prior": Independent(Bernoulli(torch.ones(2) / 2), 1)}, "continuous"),
+        (
+            gaussian_simulator,
+            {"prior": Independent(Bernoulli(torch.ones(2) / 2), 1)},
+            "continuous",
+        ),
         ((good()[0], 1e39 * good()[1]), {}, "row 1 of x holds 1e.39, whose square"),
         (good(), {"prior": box(0.1, 2)}, "lies outside the support of the prior"),
         (good(), {"holdout": 0.0}, "holdout is 0.0"),

@@ -559,7 +559,14 @@ def test_rows_of_duckdb(tmp_path):
         )
     before = path.read_bytes()
     data = load(f"{path}:SELECT * FROM t ORDER BY n", mixed=True)
-    assert [f.dtype for f in data.fields] == ["int64", "double", "bool", "date32[day]", "string", "int64"]
+    assert [f.dtype for f in data.fields] == [
+        "int64",
+        "double",
+        "bool",
+        "date32[day]",
+        "string",
+        "int64",
+    ]
     assert data.fields[4].categories == ("a", "b")
     assert np.isnan(data.values[2, 4])
     assert len(set(data.values[:, 5])) == 30  # keys beyond 2^53 stay apart

@@ -52,7 +52,7 @@ def worthless(curve: LossCurve) -> np.ndarray:
 
     None where the curve does not know the data's variance.
     """
-    plain = curve.columns == 1 and has_samples_clock(curve)
+    plain = curve.u.ndim == 1 and has_samples_clock(curve)
     if curve.variance is None or curve.dim is None or not plain:
         return np.empty(0, dtype=int)
     mean = mean_guess(curve)

@@ -55,7 +55,7 @@ def warp_of(curve: LossCurve, clock: str) -> Warp | None:
                 "the samples clock is that of Gaussian noise with one clock and a known "
                 f"dimension, and of products with such noise{_of(curve)}: plan in nats"
             )
-        if curve.columns > 1:
+        if curve.u.ndim > 1:
             return _of_parts(curve)
         scale = math.sqrt(variance_of(curve) / _half_decided(curve))
         return lambda u: -np.arctan(1 / np.sqrt(u * scale))
@@ -126,7 +126,7 @@ def _of(curve: LossCurve) -> str:
 def has_samples_clock(curve: LossCurve) -> bool:
     """Whether the "samples" charge exists: Gaussian noise of one clock, and a known dimension; or
     a product that has such noise among its parts."""
-    if curve.columns > 1:
+    if curve.u.ndim > 1:
         return curve.process is not None and any(curve.process.snr_sizes)
     of_noise = curve.process is None or curve.process.clock_is_snr
     return of_noise and curve.columns == 1 and curve.is_log and curve.dim is not None
