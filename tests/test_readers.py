@@ -575,11 +575,11 @@ def test_rows_of_duckdb(tmp_path):
         with pytest.raises(InputError, match=words):
             load(f"{path}{query}")
     for query in ("DROP TABLE t", f"COPY t TO '{tmp_path}/out.csv'"):
-        with pytest.raises(InputError, match="a.duckdb"):
+        with pytest.raises(InputError, match=r"a\.duckdb"):
             load(f"{path}:{query}")
     assert not (tmp_path / "out.csv").exists()
     assert path.read_bytes() == before
-    with pytest.raises(InputError, match="no.duckdb"):
+    with pytest.raises(InputError, match=r"no\.duckdb"):
         load(f"{write(tmp_path / 'no.duckdb', 'x' * 5000)}:SELECT 1")
 
 

@@ -2,9 +2,9 @@
 
 What columns mean is told by their headers, by their range, or by the user (`--angles`): longitude
 may stand first, angles may be in degrees or radians and go around more than once. Where neither
-tells, rows are refused with the question. Rotations of space may be quaternions, angles or rotation
-vectors where their headers say which (`rotation_forms`); without headers they are refused by name,
-with what makes matrices of them.
+tells, rows are refused with the question. Rotations of space may be quaternions, angles or
+rotation vectors where their headers say which (`rotation_forms`); without headers they are refused
+by name, with what makes matrices of them.
 """
 
 from __future__ import annotations
@@ -232,9 +232,9 @@ def _refuse_other_rotations(data: Dataset, width: int) -> None:
     }
     how = make.get(what, "from_euler('xyz', rows) or from_rotvec(rows)")
     raise InputError(
-        f"{data.source} holds {width} numbers a row: {what}, not matrices (n, 3, 3), and no headers "
-        "that say in which order (qw, qx, qy, qz; roll, pitch, yaw; rx, ry, rz); name the columns "
-        f"so, or make matrices with scipy.spatial.transform.Rotation.{how}.as_matrix()"
+        f"{data.source} holds {width} numbers a row: {what}, not matrices (n, 3, 3), and no "
+        "headers that say in which order (qw, qx, qy, qz; roll, pitch, yaw; rx, ry, rz); name the "
+        f"columns so, or make matrices with scipy.spatial.transform.Rotation.{how}.as_matrix()"
     )
 
 

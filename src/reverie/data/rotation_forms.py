@@ -2,8 +2,8 @@
 hold.
 
     qw, qx, qy, qz      quaternions, in the order of the names; q0 to q3 begin with the scalar
-    roll, pitch, yaw    turns about the fixed x, then y, then z axis (about the body's own z, y, x);
-                        heading is yaw
+    roll, pitch, yaw    turns about the fixed x, then y, then z axis, that is about the body's own
+                        z, y, x; heading is yaw
     rx, ry, rz          rotation vectors: the axis, as long as the angle in radians
     axis_x, axis_y, axis_z, angle
 
