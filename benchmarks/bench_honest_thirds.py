@@ -33,8 +33,8 @@ MOST, LEVEL = 600, 0.05
 SHIPPED = ("iris", "wine", "breast_cancer", "diabetes")
 PLAIN = ("car_crashes", "diamonds", "geyser", "mpg", "penguins", "planets", "taxis", "tips",
          "titanic")  # fmt: skip
-OF_R = ("MASS/Boston", "MASS/birthwt", "MASS/Pima.te", "MASS/survey", "datasets/quakes", "car/SLID",
-        "vcd/Arthritis", "survival/lung", "survival/veteran")  # fmt: skip
+OF_R = ("MASS/Boston", "MASS/birthwt", "MASS/Pima.te", "MASS/survey", "datasets/quakes",
+        "car/SLID", "vcd/Arthritis", "survival/lung", "survival/veteran")  # fmt: skip
 SUBJECTS = {"geepack/dietox": "Pig", "survival/bladder": "id", "MASS/epil": "subject",
             "Ecdat/Males": "nr", "survival/cgd": "id", "Ecdat/Fatality": "state"}  # fmt: skip
 

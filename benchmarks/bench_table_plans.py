@@ -2,10 +2,10 @@
 
     python bench_table_plans.py [--steps 1500] penguins.csv titanic.csv
 
-On each table (say of mwaskom/seaborn-data) a small network is fitted, and samples are drawn with K
-steps on three plans. Printed is their energy distance, in the common space of an audit, to draws of
-the same network on 150 steps, which a plan alone can be blamed for, and to the held-out rows; the
-mean over three seeds, and the error of that mean. `floor` is that of other draws on 150 steps.
+On each table (say of mwaskom/seaborn-data) a small network is fitted, and samples are drawn with
+K steps on three plans. Printed is their energy distance, in the common space of an audit, to draws
+of the same network on 150 steps, which a plan alone can be blamed for, and to the held-out rows;
+the mean over three seeds, and the error of that mean. `floor` is that of other draws on 150 steps.
 """
 
 from __future__ import annotations
