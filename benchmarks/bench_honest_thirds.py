@@ -60,9 +60,11 @@ def counted(data: Dataset, splits: int, group: str | None = None) -> tuple[Count
     findings, rejected = Counter(), 0
     units = None if group is None else data.values[:, list(data.columns or ()).index(group)]
     for seed in range(splits):
-        parts = thirds(data, np.random.default_rng(seed), units)
+        train, held, drawn = thirds(data, np.random.default_rng(seed), units)
         try:
-            verdict = audit(*parts, groups=group, metrics=False, power=False, seed=seed)
+            verdict = audit(
+                train, held, drawn, groups=group, metrics=False, power=False, seed=seed
+            )
         except InputError as error:
             return findings, rejected, str(error)
         findings[verdict.finding] += 1

@@ -127,7 +127,8 @@ class ManifoldCoder(Scaler):
         """How rotations are written that are no matrices."""
         if self.rotation is None:
             return None
-        return RotationForm(**(self.rotation | {"order": tuple(self.rotation["order"])}))
+        fields: dict[str, Any] = {**self.rotation, "order": tuple(self.rotation["order"])}
+        return RotationForm(**fields)
 
     @property
     def _around(self) -> slice:

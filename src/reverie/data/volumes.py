@@ -95,12 +95,12 @@ def _read_nifti(path: Path, files: Sequence[Path]) -> Dataset:
 def _nifti(file: Path) -> tuple[np.ndarray, bool]:
     """A volume (depth, height, width), or several along a last axis, and whether it was turned."""
     try:
-        import nibabel
+        import nibabel  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise InputError("reading NIfTI needs the extra: pip install 'reverie[nifti]'") from error
     try:
-        image: Any = nibabel.load(file)  # pyright: ignore[reportPrivateImportUsage]
-        straight = nibabel.as_closest_canonical(image)  # pyright: ignore
+        image: Any = nibabel.load(file)
+        straight = nibabel.as_closest_canonical(image)
         scale = image.dataobj.slope, image.dataobj.inter
         plain = scale == (1.0, 0.0) and image.get_data_dtype().kind in "iu"
         values = np.asanyarray(straight.dataobj)
@@ -145,7 +145,7 @@ def _read_dicom(path: Path, files: Sequence[Path]) -> Dataset:
 
 def _dicom(file: Path) -> Any:
     try:
-        import pydicom
+        import pydicom  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise InputError("reading DICOM needs the extra: pip install 'reverie[dicom]'") from error
     try:
@@ -194,7 +194,11 @@ def _place(header: Any) -> tuple[float, float]:
 
 def _pixels(file: Path, header: Any) -> np.ndarray:
     """Frames (f, h, w), or (f, h, w, 3) in colour, in the units of the header."""
-    from pydicom.pixels import apply_color_lut, apply_rescale, pixel_array
+    from pydicom.pixels import (  # pyright: ignore[reportMissingImports]
+        apply_color_lut,
+        apply_rescale,
+        pixel_array,
+    )
 
     try:
         with warnings.catch_warnings():
