@@ -105,6 +105,40 @@ def _extras(numbers: np.ndarray) -> dict[str, bytes]:
         found["sheet.xlsx"] = _saved(book.save)
     except ImportError:
         pass
+    return found | _volumes(numbers)
+
+
+def _volumes(numbers: np.ndarray) -> dict[str, bytes]:
+    """Of NIfTI and DICOM, where their packages are installed."""
+    found = {}
+    try:
+        import nibabel
+
+        volume = nibabel.Nifti1Image(numbers.reshape(ROWS, 3, 1).astype(np.float32), np.eye(4))
+        found["head.nii"] = volume.to_bytes()
+        found["head.nii.gz"] = gzip.compress(volume.to_bytes(), mtime=0)
+    except ImportError:
+        pass
+    try:
+        import pydicom  # noqa: F401  # its writer is in a module of its own
+        from pydicom.dataset import FileDataset, FileMetaDataset
+        from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+
+        meta = FileMetaDataset()
+        meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = CTImageStorage, "1.2.3"
+        meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        header = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
+        pixels = (1000 * np.abs(numbers)).astype("<u2")
+        for name, value in dict(
+            SOPClassUID=CTImageStorage, SOPInstanceUID="1.2.3", SeriesInstanceUID="1.2",
+            Rows=ROWS, Columns=3, SamplesPerPixel=1, BitsAllocated=16, BitsStored=16, HighBit=15,
+            PixelRepresentation=0, PhotometricInterpretation="MONOCHROME2",
+            PixelData=pixels.tobytes(),
+        ).items():  # fmt: skip
+            setattr(header, name, value)
+        found["slice.dcm"] = _saved(lambda f: header.save_as(f, enforce_file_format=True))
+    except ImportError:
+        pass
     return found
 
 

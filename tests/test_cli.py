@@ -280,7 +280,7 @@ def test_bad_input_is_one_sentence_and_exit_two(words, message, tmp_path, capsys
         (["--steps", "0"], "whole number"),
         (["--plan", "best"], "choose one of"),
         (["--sampler", "euler"], "choose"),
-        (["--out", "a.xlsx"], "written as"),
+        (["--out", "a.xls"], "written as"),
         (["--n", "0"], "at least 1"),
     ],
 )

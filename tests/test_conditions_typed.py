@@ -11,7 +11,7 @@ from reverie.auditing.common_space import common_space
 from reverie.auditing.facts.closeness import closeness
 from reverie.cli import main
 from reverie.data import Dataset, load
-from reverie.data.conditions import NO_LABEL, with_condition
+from reverie.data.conditions import NO_LABEL, with_condition, with_taken, without_column
 from reverie.errors import InputError
 from reverie.runs.given import condition_given
 
@@ -55,7 +55,8 @@ def test_a_column_is_taken_out_and_its_names_are_kept(told):
     assert (names[run.train.conditions] == kinds[run.rows[0]]).all()
     assert (names[run.holdout.conditions] == kinds[run.rows[1]]).all()
     note = json.loads((folder / "run" / "data.json").read_text())["condition"]
-    assert note == {"name": "kind", "labels": ["benign", "malign"]}
+    assert (note["name"], note["labels"]) == ("kind", ["benign", "malign"])
+    assert (note["taken"]["column"]["name"], note["taken"]["after"]) == ("kind", ["x"])
 
 
 @pytest.mark.parametrize(("given", "sign"), [("benign", -1), ("kind=malign", 1), ("MALIGN", 1)])
@@ -64,11 +65,52 @@ def test_samples_are_of_the_label_that_is_given(told, given, sign):
     out = folder / "s.csv"
     assert call("sample", folder / "run", "--given", given, "--n", "20", "--steps", "8",
                 "--out", out, "--quiet") == 0  # fmt: skip
-    drawn = load(out)
-    assert drawn.columns == ("x", "y")
-    assert (np.sign(drawn.values.mean(1)) == sign).mean() > 0.9
-    same = Run.load(folder / "run").sample(20, 8, given=given)
-    assert np.allclose(same, drawn.values, atol=6e-4)  # written with three decimals
+    drawn = load(out, mixed=True)
+    assert drawn.columns == ("x", "kind", "y")
+    assert set(out.read_text().splitlines()[0].split(",")) == {"x", "kind", "y"}
+    names = {line.split(",")[1] for line in out.read_text().splitlines()[1:]}
+    assert names == {"benign" if sign < 0 else "malign"}
+    numbers = drawn.values[:, [0, 2]]
+    assert (np.sign(numbers.mean(1)) == sign).mean() > 0.9
+    run = Run.load(folder / "run")
+    same = run.sample(20, 8, given=given)
+    assert np.allclose(same, numbers, atol=6e-4)  # written with three decimals
+    assert np.array_equal(run.sample_table(20, 8, given=given).values[:, [0, 2]], same)
+
+
+@pytest.mark.parametrize("refusing", [(), ("--reject-copies",)])
+def test_the_column_that_was_told_is_drawn_as_often_as_in_the_training_rows(
+    told, capsys, refusing
+):
+    """Every sample lies on the side of the class that stands beside it."""
+    folder, kinds = told
+    out = folder / "drawn.csv"
+    assert call("sample", folder / "run", "--n", "200", "--steps", "8", "--out", out, "--quiet",
+                *refusing) == 0  # fmt: skip
+    rows = [line.split(",") for line in out.read_text().splitlines()[1:]]
+    side = np.array([float(x) + float(y) > 0 for x, _, y in rows])
+    malign = np.array([kind == "malign" for _, kind, _ in rows])
+    assert (side == malign).mean() > 0.95
+    share = (kinds == "malign").mean()
+    assert abs(malign.mean() - share) < 4 * np.sqrt(share * (1 - share) / 200) + 0.05
+    assert "column 'kind' was drawn as often as in the training rows (" in capsys.readouterr().out
+
+
+def test_a_column_goes_back_where_it_stood(tmp_path):
+    """Words, whole numbers, truths, decimals and missing cells, past a column that is no more."""
+    path = tmp_path / "t.csv"
+    lines = [f"{k},{'' if k == 3 else 'ab'[k % 2]},{k % 2 + 3},{k / 7:.2f},{bool(k % 2)}"
+             for k in range(40)]  # fmt: skip
+    path.write_text("\n".join(["id,word,few,real,truth", *lines]) + "\n")
+    data = load(path, mixed=True, keys=True)
+    for name in ("word", "few", "real", "truth"):
+        rest = with_condition(data, name)
+        assert name not in rest.columns
+        back = with_taken(rest, rest.conditions)
+        assert (back.columns, back.fields) == (data.columns, data.fields)
+        assert np.array_equal(back.values, data.values, equal_nan=True)
+        fewer = with_taken(without_column(rest, "id"), rest.conditions)
+        assert fewer.columns == data.columns[1:]
 
 
 def test_an_unknown_label_names_those_that_are_known(told, capsys):

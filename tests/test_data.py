@@ -217,7 +217,7 @@ def test_unwritable_places_are_named(tmp_path):
     with pytest.raises(InputError, match="cannot write"):
         save(blocker / "a.npy", table(), scaler)
     with pytest.raises(InputError, match="written as"):
-        save(tmp_path / "a.xlsx", table(), scaler)
+        save(tmp_path / "a.xls", table(), scaler)
     with pytest.raises(InputError, match="only images"):
         save(tmp_path / "folder", table(), scaler)
 

@@ -25,6 +25,7 @@ from reverie.data import (
     load,
     save,
 )
+from reverie.data.table_columns import plan_of
 from reverie.denoisers import Memoriser, network_for
 from reverie.processes import Brownian, Masking, ProductProcess, name_of, process_on
 from reverie.runs.readings import standard_curves
@@ -377,3 +378,30 @@ def test_a_network_takes_numbers_and_symbols_alone() -> None:
     odd = ProductProcess(Brownian(Sphere(2)), Masking(2, 1))
     with pytest.raises(InputError, match="takes Gaussian noise and noise on symbols"):
         network_for(odd, (4,))
+
+
+# --- numbers that are symbols --------------------------------------------------------------------
+
+
+def plan_of_numbers(values: np.ndarray):
+    column = Column("c", dtype="int64", decimals=0)
+    return plan_of(column, values, values, "made")
+
+
+def test_values_that_stand_far_apart_are_symbols_and_smooth_ones_are_none() -> None:
+    """Amounts that a rule sets, as capital gains are, beside ages, prices and a rare amount."""
+    rng = np.random.default_rng(0)
+    amounts = rng.choice(100_000, 60, replace=False) + 1
+    gains = np.where(rng.random(8000) < 0.9, 0, rng.choice(amounts, 8000)).astype(float)
+    gains[:2] = [200_001, 200_002]  # one row each
+    plan = plan_of_numbers(gains)
+    assert plan.kind == "number"
+    assert set(plan.symbols) == {0.0, *np.unique(gains[2:]).tolist()}
+    codes = plan.codes(gains)
+    assert (codes[:2] == 0).all()
+    assert (codes[2:] > 0).all()
+    assert np.array_equal(plan.cells(codes, plan.scores(gains, np.full(8000, 0.5))), gains)
+    assert plan_of_numbers(rng.integers(18, 90, 8000).astype(float)).symbols == []
+    assert plan_of_numbers((10 * rng.integers(1, 100, 8000)).astype(float)).symbols == []
+    assert plan_of_numbers(rng.choice(amounts, 400).astype(float)).symbols == []  # too few of each
+    assert plan_of_numbers(np.exp(rng.normal(size=8000))).symbols == []

@@ -1,5 +1,6 @@
 """Angles and places: which column is what, in which unit, said or refused, never swapped."""
 
+import json
 import math
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from reverie.auditing import common_space
-from reverie.data import Dataset, Reading, coder_for, coder_from_json, describe, load
+from reverie.data import Dataset, Reading, coder_for, coder_from_json, describe, load, save
 from reverie.errors import InputError
 
 
@@ -102,9 +103,9 @@ ROTATIONS = Rotation.from_rotvec(np.random.default_rng(0).normal(size=(40, 3)))
 
 @pytest.mark.parametrize(("rows", "names", "words"), [
     (ROTATIONS.as_quat(), (), "4 numbers a row: quaternions, not matrices .*from_quat"),
-    (ROTATIONS.as_quat(), ("qx", "qy", "qz", "qw"), "quaternions"),
-    (ROTATIONS.as_euler("xyz"), ("roll", "pitch", "yaw"), "Euler angles, not .*from_euler"),
-    (ROTATIONS.as_rotvec(), ("rx", "ry", "rz"), "rotation vectors, not matrices .*from_rotvec"),
+    (ROTATIONS.as_quat(), ("a", "b", "c", "d"), "no headers that say in which order"),
+    (ROTATIONS.as_euler("xyz"), ("phi", "theta", "psi"), "Euler angles, not .*from_euler"),
+    (ROTATIONS.as_euler("xyz"), ("roll", "pitch", "yaw"), "angles up to .* say --angles"),
     (ROTATIONS.as_rotvec(), (), "3 numbers a row: Euler angles or rotation vectors"),
 ])  # fmt: skip
 def test_other_forms_of_rotations_are_named(rows, names, words):
@@ -117,3 +118,66 @@ def test_matrices_are_rotations_still():
     assert np.allclose(
         coder_for("rotations", load(matrices)).to_model(matrices), matrices, atol=1e-6
     )
+
+
+# --- rotations as people write them --------------------------------------------------------------
+
+
+def random_turns(n: int, seed: int = 0):
+    return Rotation.random(n, rng=np.random.default_rng(seed))
+
+
+def written_turns(kind: str, turns) -> tuple[list[str], np.ndarray]:
+    """Columns of one form of the same rotations, by SciPy."""
+    if kind == "scalar last":
+        return ["qx", "qy", "qz", "qw"], turns.as_quat()
+    if kind == "scalar first":
+        return ["q0", "q1", "q2", "q3"], turns.as_quat(scalar_first=True)
+    if kind == "degrees":  # about the body's own z, y, x, which is how yaw, pitch, roll are meant
+        return ["yaw", "pitch", "roll"], turns.as_euler("ZYX", degrees=True)
+    if kind == "radians":
+        return ["roll_rad", "pitch_rad", "yaw_rad"], turns.as_euler("xyz")
+    if kind == "vector":
+        return ["rx", "ry", "rz"], turns.as_rotvec()
+    vector = turns.as_rotvec()
+    angle = np.linalg.norm(vector, axis=1, keepdims=True)
+    return ["angle_deg", "axis_x", "axis_y", "axis_z"], np.hstack(
+        [np.rad2deg(angle), vector / angle]
+    )
+
+
+@pytest.mark.parametrize(
+    "kind", ["scalar last", "scalar first", "degrees", "radians", "vector", "axis"]
+)
+def test_rotations_named_by_headers_become_matrices_and_come_back(kind: str, tmp_path) -> None:
+    """The same matrices as SciPy's in every form; back, the same turns in the same columns."""
+    turns = random_turns(60)
+    names, rows = written_turns(kind, turns)
+    path = tmp_path / "turns.csv"
+    path.write_text("\n".join([",".join(names), *(",".join(f"{v:.9f}" for v in r) for r in rows)]))
+    coder = coder_for("rotations", load(path))
+    points = coder.to_model(load(path).values)
+    assert points.shape == (60, 3, 3)
+    assert np.abs(points.double().numpy() - turns.as_matrix()).max() < 1e-6
+    assert "by their headers" in coder.distances
+    again = coder_from_json(json.loads(json.dumps(coder.to_json())))
+    back = again.to_user(points)
+    sign = np.ones((60, 1))
+    if kind.startswith("scalar"):  # q and -q are one turn
+        sign = np.sign((back * rows).sum(1, keepdims=True))
+    assert np.abs(back - sign * rows).max() < (2e-3 if kind in ("degrees", "axis") else 2e-5)
+    assert save(tmp_path / "out.csv", back, again).read_text().startswith(",".join(names))
+
+
+def test_rotations_without_a_convention_are_refused(tmp_path) -> None:
+    turns = random_turns(30, seed=1)
+    for names, rows, said in (
+        (["alpha", "beta", "gamma"], turns.as_euler("ZXZ"), "Euler angles"),
+        (["a", "b", "c", "d"], turns.as_quat(), "quaternions"),
+        (["qw", "qx", "qy", "qz"], 2 * turns.as_quat(), "row 0 has length 2"),
+    ):
+        path = tmp_path / "turns.csv"
+        lines = [",".join(f"{v:.6f}" for v in row) for row in rows]
+        path.write_text("\n".join([",".join(names), *lines]))
+        with pytest.raises(InputError, match=said):
+            coder_for("rotations", load(path))

@@ -8,7 +8,15 @@ import pytest
 import torch
 from scipy import stats
 from sklearn.linear_model import LinearRegression
-from torch.distributions import Gamma, Independent, LogNormal, MultivariateNormal, Uniform
+from torch.distributions import (
+    Bernoulli,
+    Gamma,
+    Independent,
+    LogNormal,
+    MultivariateNormal,
+    Poisson,
+    Uniform,
+)
 
 import reverie
 import reverie.reproduce.sbi_benchmark as benchmark
@@ -280,6 +288,14 @@ def spoiled():
         (("ab", good()[1]), {}, "theta is not an array of numbers"),
         (gaussian_simulator, {}, "needs prior= with a method sample"),
         (gaussian_simulator, {"prior": Uniform(0.0, 1.0)}, "wrap independent coordinates"),
+        (gaussian_simulator, {"prior": Uniform(-torch.ones(2), torch.ones(2))}, "batch of 2"),
+        (gaussian_simulator, {"prior": Independent(Poisson(torch.ones(2)), 1)}, r"\(Poisson\)"),
+        (
+            gaussian_simulator,
+            {"prior": Independent(Bernoulli(torch.ones(2) / 2), 1)},
+            "continuous",
+        ),
+        ((good()[0], 1e39 * good()[1]), {}, "row 1 of x holds 1e.39, whose square"),
         (good(), {"prior": box(0.1, 2)}, "lies outside the support of the prior"),
         (good(), {"holdout": 0.0}, "holdout is 0.0"),
         (good(), {"exchangeable": 2}, "exchangeable is 2, but x has 3 values"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import sqlite3
 import struct
@@ -529,6 +530,85 @@ def test_sheets_of_excel(tmp_path):
         load(f"{tmp_path}/a.xlsx:third")
     with pytest.raises(InputError, match="not an Excel workbook"):
         load(write(tmp_path / "b.xlsx", "x"))
+
+
+def test_a_sheet_comes_back_as_it_was(tmp_path):
+    """Types, categories, days, times, gaps and texts that begin as formulas do."""
+    pytest.importorskip("openpyxl", reason="the extra excel is not installed")
+    lines = [f"=A{k % 3},{k},{k / 4:.2f},{k % 2 == 0},2020-01-{k + 1:02d},"
+             f"2020-01-01T{k % 24:02d}:30:00,{'' if k % 4 == 1 else 7 * k},{k:05d}"
+             for k in range(28)]  # fmt: skip
+    text = "\n".join(["word,n,x,ok,day,time,gap,code", *lines]) + "\n"
+    data = load(write(tmp_path / "a.csv", text), mixed=True)
+    back = load(save_rows(tmp_path / "b.xlsx", data), mixed=True)
+    assert back.columns == data.columns
+    assert [f.dtype for f in back.fields] == [f.dtype for f in data.fields]
+    assert [f.categories for f in back.fields] == [f.categories for f in data.fields]
+    assert np.array_equal(back.values, data.values, equal_nan=True)
+
+
+def test_rows_of_duckdb(tmp_path):
+    duckdb = pytest.importorskip("duckdb", reason="the extra duckdb is not installed")
+    path = tmp_path / "a.duckdb"
+    with duckdb.connect(str(path)) as connection:
+        connection.execute(
+            "CREATE TABLE t AS SELECT range AS n, range / 4 AS x, range % 2 = 0 AS ok, "
+            "DATE '2020-01-01' + CAST(range AS INTEGER) AS day, "
+            "CASE WHEN range = 2 THEN NULL ELSE chr(97 + CAST(range % 2 AS INTEGER)) END AS word, "
+            "9007199254740993 + range AS key FROM range(30)"
+        )
+    before = path.read_bytes()
+    data = load(f"{path}:SELECT * FROM t ORDER BY n", mixed=True)
+    assert [f.dtype for f in data.fields] == [
+        "int64",
+        "double",
+        "bool",
+        "date32[day]",
+        "string",
+        "int64",
+    ]
+    assert data.fields[4].categories == ("a", "b")
+    assert np.isnan(data.values[2, 4])
+    assert len(set(data.values[:, 5])) == 30  # keys beyond 2^53 stay apart
+    assert data.values[1, 3] == np.datetime64("2020-01-02", "s").astype(np.int64)
+    for query, words in (("", "name rows"), (":SELECT * FROM u", "does not exist")):
+        with pytest.raises(InputError, match=words):
+            load(f"{path}{query}")
+    for query in ("DROP TABLE t", f"COPY t TO '{tmp_path}/out.csv'"):
+        with pytest.raises(InputError, match=r"a\.duckdb"):
+            load(f"{path}:{query}")
+    assert not (tmp_path / "out.csv").exists()
+    assert path.read_bytes() == before
+    with pytest.raises(InputError, match=r"no\.duckdb"):
+        load(f"{write(tmp_path / 'no.duckdb', 'x' * 5000)}:SELECT 1")
+
+
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_codes_with_zeros_are_found_beyond_the_first_rows(tmp_path, quote):
+    """Whole numbers of many widths for 3,000 rows, then a code: its column is text, no other."""
+    cells = [str(k) for k in range(3000)] + ["007"]
+    lines = [f"{k},{quote}{cell}{quote},01/02/2015" for k, cell in enumerate(cells)]
+    data = load(write(tmp_path / "a.csv", "\n".join(["n,code,day", *lines])), mixed=True)
+    assert [f.kind for f in data.fields] == ["numeric", "categorical", "numeric"]
+    assert data.fields[1].text(data.values[-1, 1]) == "007"
+    assert data.fields[1].text(data.values[7, 1]) == "7"
+
+
+def test_a_sweep_reads_as_it_is_told(tmp_path, capsys):
+    """A marked gap and a column of words, which no fit would take, are said and left out."""
+    rng = np.random.default_rng(0)
+    lines = [f"{a:.3f};{b:.3f};{'ab'[k % 2]}" for k, (a, b) in enumerate(rng.normal(size=(60, 2)))]
+    path = write(tmp_path / "t.csv", "\n".join(["x;y;word", *lines]) + "\n")
+    said = ["--over", "n=20", "--steps", "20", "--check-every", "20", "--samples", "10",
+            "--width", "8", "--depth", "1", "--holdout", "20", "--quiet"]  # fmt: skip
+    for flags, code in ((["--ignore", "word"], 0), (["--ignore", "words"], 2)):
+        with pytest.raises(SystemExit) as stop:
+            main(["sweep", str(path), "--out", str(tmp_path / "out"), *said, *flags])
+        assert stop.value.code == code
+    assert "no column" in capsys.readouterr().err
+    run = json.loads(next((tmp_path / "out" / "fits").rglob("data.json")).read_text())
+    assert run["scaler"]["columns"] == ["x", "y"]
+    assert run["reading"]["ignore"] == ["word"]
 
 
 # --- pictures ------------------------------------------------------------------------------------

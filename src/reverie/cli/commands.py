@@ -253,9 +253,10 @@ def compare(command: flags.Compare, console: Console) -> int:
 
 def sweep(command: flags.Sweep, console: Console) -> int:
     again_with = again()
+    source, made = read_for(command.data, command.reads, console)
     try:
         table = run_sweep(
-            command.data, command.out, _settings(command.over), config=command.config,
+            source, command.out, _settings(command.over), config=command.config,
             samples=command.samples, hooks=console.training,
         )  # fmt: skip
     except KeyboardInterrupt:
@@ -274,7 +275,8 @@ def sweep(command: flags.Sweep, console: Console) -> int:
                 f"{line.label + ': ' if line.label else ''}largest N memorised to 90%: "
                 f"{line.emm()} at the end, {line.emm(best=True)} at the worst snapshot"
             )
-    flags.print_result(command, "\n".join([*lines, "", str(page)]), table.to_json())
+    flags.print_result(command, "\n".join([*lines, "", str(page)]),
+                       table.to_json() | {"understood": made.to_json()})  # fmt: skip
     return 0
 
 

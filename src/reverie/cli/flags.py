@@ -77,7 +77,8 @@ class Sample:
     (masking) first-hitting; of manifolds: ancestral or predictor-corrector; of damped noise:
     ancestral, sscs, sscs-midpoint or euler-maruyama."""
     out: Path = Path("samples.npy")
-    """Where to: .npy, .npz, .csv, .parquet, .txt (text), or a folder of PNGs (no ending)."""
+    """Where to: .npy, .npz, .csv, .parquet, .xlsx (extra), .txt (text), or a folder of PNGs (no
+    ending)."""
     given: tuple[str, ...] = ()
     """What the model is told, of a run with a condition: a label by its name, or numbers joined by
     commas; NAME=VALUE is understood too. Without it the samples follow the conditions of the
@@ -332,6 +333,7 @@ class Sweep:
     """Samples drawn at every check of a fit."""
     config: tyro.conf.OmitArgPrefixes[FitConfig] = field(default_factory=FitConfig)
     """Settings that all fits have in common."""
+    reads: tyro.conf.OmitArgPrefixes[Reads] = field(default_factory=Reads)
     common: tyro.conf.OmitArgPrefixes[Common] = field(default_factory=Common)
 
 

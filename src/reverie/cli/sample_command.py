@@ -7,11 +7,11 @@ from typing import Any
 from reverie.auditing.model.holes import Hole
 from reverie.cli import flags
 from reverie.cli.console import Console, open_run
-from reverie.data import save
+from reverie.data import save, save_rows
 from reverie.errors import InputError
-from reverie.runs.given import as_given
-from reverie.runs.readings import draw
-from reverie.runs.rejection import draw_without_copies, hole_of
+from reverie.runs.given import as_given, filled_sentence, whole_rows
+from reverie.runs.readings import draw_told
+from reverie.runs.rejection import draw_told_without_copies, hole_of
 from reverie.runs.trust import Trusted
 from reverie.sampling.samplers import default_sampler, sampler_named
 
@@ -36,11 +36,14 @@ def sample(command: flags.Sample, console: Console) -> int:
     if fill and not command.reject_copies:
         raise InputError("--fill-holes says how --reject-copies refuses: give both")
     if command.reject_copies:
-        values, plan, refused = draw_without_copies(run, *drawing, fill=fill, **options)
+        values, plan, refused, told = draw_told_without_copies(run, *drawing, fill=fill, **options)
         hole = hole_of(run, values, fill=fill)
     else:
-        values, plan = draw(run, *drawing, **options)
-    written = save(command.out, values, run.scaler)
+        values, plan, told = draw_told(run, *drawing, **options)
+    if run.train.taken is None:
+        written = save(command.out, values, run.scaler)
+    else:
+        written = save_rows(command.out, whole_rows(run, values, told))
     data = {"written": str(written), "n": command.n, "refused": refused,
             "hole": None if hole is None else hole.to_json(), "plan": plan.to_json(),
             "calibration": None if known is None else _calibration(known)}  # fmt: skip
@@ -49,6 +52,8 @@ def sample(command: flags.Sample, console: Console) -> int:
     text = f"{written}: {command.n:,} samples, {how}"
     text += "" if refused is None else "; " + _refusal(refused, hole, fill)
     text += f"; {known.drawn_from()}" if known is not None and known.drawn_from() else ""
+    filled = filled_sentence(run, told, bool(command.given))
+    text += f"; {filled}" if filled else ""
     flags.print_result(command, text, data)
     return 0
 

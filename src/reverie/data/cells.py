@@ -105,10 +105,12 @@ def column_of(
 
 def number_column(name: str, values: np.ndarray, texts: Sequence[str]) -> Column:
     """A column whose cells are numbers; texts: some of them, as they are written, with a point."""
-    finite = np.isfinite(values)
-    here = values if finite.all() else values[finite]
+    parts = [values[start : start + CHUNK] for start in range(0, len(values), CHUNK)]
+    finite = [np.isfinite(part) for part in parts]  # in parts that stay in the processor's cache
+    here = [p if f.all() else p[f] for p, f in zip(parts, finite, strict=True)]
     least, most = _decimals(here, texts)
-    missing = "nan" if np.isnan(values).any() else None  # a reader of numbers takes it for one
+    gaps = any(len(h) < len(p) and np.isnan(p).any() for h, p in zip(here, parts, strict=True))
+    missing = "nan" if gaps else None  # a reader of numbers takes it for one
     return Column(
         name, dtype="int64" if most == 0 else "double", decimals=most,
         least_decimals=least if most != least else None, missing=missing,
@@ -259,21 +261,23 @@ def _said_times(
     return replace(found[0], role="time"), found[1]
 
 
-def _decimals(values: np.ndarray, texts: Sequence[str]) -> tuple[int | None, int | None]:
+def _decimals(parts: Sequence[np.ndarray], texts: Sequence[str]) -> tuple[int | None, int | None]:
     """Fewest and most digits after the point: those written, or more if values need them."""
     written = [len(text.partition(".")[2]) for text in texts]
     if not written or any("e" in text.lower() for text in texts):
         return None, None
     most = max(written)
-    for start in range(0, len(values), CHUNK):
-        part = values[start : start + CHUNK]
-        while not np.array_equal(_rounded(part, most), part):
+    for part in parts:
+        while not _holds_in(part, most):
             most += 1
             if most > MOST_DECIMALS:
                 return None, None
     return (min(written), most) if most <= MOST_DECIMALS else (None, None)
 
 
-def _rounded(values: np.ndarray, decimals: int) -> np.ndarray:
+def _holds_in(values: np.ndarray, decimals: int) -> bool:
+    """Whether rounding to so many digits after the point changes no value."""
+    if decimals == 0:
+        return bool((np.rint(values) == values).all())
     with np.errstate(over="ignore", invalid="ignore"):  # no-data values near the largest double
-        return np.round(values, decimals)
+        return bool((np.round(values, decimals) == values).all())

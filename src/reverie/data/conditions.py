@@ -6,15 +6,17 @@ names are kept. Every other column is a value. A cell that is missing is no labe
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from reverie.data.dataset import Column, Dataset
+from reverie.data.dataset import Column, Dataset, TakenColumn
 from reverie.data.reading import load
 from reverie.errors import InputError
 
 NO_LABEL = -1
+FALSE_TRUE = ("false", "true")
 MOST_CLASSES, EACH = 20, 5  # whole numbers are labels up to so many, each of so many rows
 
 
@@ -56,7 +58,42 @@ def without_column(data: Dataset, name: str) -> Dataset:
     rest = [j for j in range(data.values.shape[1]) if j != place]
     if not rest:
         raise InputError(f"{data.source} has no column beside {name!r}: there is nothing to fit")
-    return data.with_columns(rest)
+    taken = TakenColumn(_field(data, place), tuple(_names(data)[:place]))
+    return replace(data.with_columns(rest), taken=data.taken or taken)
+
+
+def with_taken(data: Dataset, told: np.ndarray) -> Dataset:
+    """A table whose column of conditions stands in it again, with what each row was told.
+
+    told: labels (n,) or values (n, 1), or one row of them for all. Where conditions were no column
+    of the table, it is returned as it is.
+    """
+    if data.taken is None or data.values.ndim != 2:
+        return data
+    field, names = data.taken.column, _names(data)
+    place = sum(name in data.taken.after for name in names)
+    cells = np.broadcast_to(_cells(np.asarray(told), data.labels, field), (len(data),))
+    fields = data.fields or tuple(Column(name) for name in names)
+    return replace(
+        data,
+        values=np.insert(data.values.astype(np.float64), place, cells, axis=1),
+        columns=(*names[:place], field.name, *names[place:]),
+        fields=(*fields[:place], field, *fields[place:]),
+        taken=None,
+    )
+
+
+def _cells(told: np.ndarray, labels: tuple[str, ...], field: Column) -> np.ndarray:
+    """Cells (n,) of the column whose conditions are told: the inverse of `_told`."""
+    if told.dtype.kind == "f":  # float32 holds a number as few digits say it
+        return np.array([float(str(value)) for value in told.reshape(-1)])
+    if field.kind == "categorical":
+        known = np.arange(len(field.categories), dtype=np.float64)
+    elif field.dtype == "bool":
+        known = np.array([float((field.words or FALSE_TRUE).index(name)) for name in labels])
+    else:
+        known = np.array([float(name) for name in labels])
+    return np.append(known, np.nan)[told]  # NO_LABEL is the last
 
 
 def numbers_only(data: Dataset) -> Dataset:

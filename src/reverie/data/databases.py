@@ -91,11 +91,13 @@ def _read_duckdb(path: Path, query: str, reading: Reading) -> Dataset:
             "reading .duckdb needs the extra: pip install 'reverie[duckdb]'"
         ) from error
     try:
-        with duckdb.connect(str(path), read_only=True) as connection:
+        closed = {"enable_external_access": "false"}  # a query reads this file and no other
+        with duckdb.connect(str(path), read_only=True, config=closed) as connection:
             if not query:
                 raise InputError(f"{path} is a database: name rows, {path}:SELECT * FROM ...")
-            table = connection.execute(query).arrow()
-            table = table.read_all() if hasattr(table, "read_all") else table
-            return from_arrow(table, f"{path}:{query}", reading)
+            found = connection.sql(query)
+            if found is None:
+                raise InputError(f"{path}: the query gives no rows")
+            return from_arrow(found.to_arrow_table(), f"{path}:{query}", reading)
     except duckdb.Error as error:
         raise InputError(f"{path}: {str(error).splitlines()[0]}") from error

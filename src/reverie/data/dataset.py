@@ -142,16 +142,30 @@ def _parts(number: str) -> tuple[str, str, str]:
     return sign, digits, point + rest
 
 
+@dataclass(frozen=True)
+class TakenColumn:
+    """A column that was taken out of a table, and the names of those that stood before it."""
+
+    column: Column
+    after: tuple[str, ...] = ()
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> TakenColumn:
+        """The column that `asdict` made."""
+        return cls(column_from_json(values["column"]), tuple(values["after"]))
+
+
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """Rows as the user has them: `values` (n, *shape), images as (n, channels, height, width).
 
     fields: the columns of a table that came from a file, also where the file names none.
     conditions: what a model is told about each row, labels (n,) or values (n, ...). labels: the
-    names of the labels, where they have some. condition: what the whole is called. notes: what a
-    reader decided, changed or skipped, a sentence each. form: of a table of text. reading: what
-    the user said about the file, so that it can be read again. folder_of, folders: of pictures in
-    folders of classes, the place (n,) of each one's folder among these.
+    names of the labels, where they have some. condition: what the whole is called. taken: the
+    column that conditions were taken out of, and where it stood. notes: what a reader decided,
+    changed or skipped, a sentence each. form: of a table of text. reading: what the user said
+    about the file, so that it can be read again. folder_of, folders: of pictures in folders of
+    classes, the place (n,) of each one's folder among these.
 
     >>> import numpy as np
     >>> from reverie.data import Dataset
@@ -169,6 +183,7 @@ class Dataset:
     conditions: np.ndarray | None = None
     labels: tuple[str, ...] = ()
     condition: str = ""
+    taken: TakenColumn | None = None
     notes: tuple[str, ...] = ()
     form: TableForm | None = None
     reading: Reading | None = None

@@ -14,7 +14,8 @@ from reverie.data.cells import EXACT, MISSING, MISSING_ANY_CASE, Cells, is_missi
 from reverie.data.dataset import TableForm, empty_rows
 from reverie.data.sniffing import open_bytes
 
-BLOCK = 2**22
+BLOCK = 2**20  # bytes that are read at a time, small enough for the processor's cache,
+LONG = 16  # and at least so many times the longest of the first rows
 SEARCHED = 2**24  # bytes of a packed file that are searched at a time
 WORDS = sorted(MISSING | {f(w) for w in MISSING_ANY_CASE for f in (str, str.upper, str.title)}
                | {"NaN", "N/A"})  # fmt: skip
@@ -26,8 +27,8 @@ def arrow_columns(
     """Every column (n,) as numbers, or as texts; None where this reader cannot tell the table.
 
     sample: the first rows, header left out, which tell what a column is thought to be. Numbers
-    are taken as such only if they are exact: whole ones within 2^53, and without zeros in front,
-    which are sought where the first rows have one width, as codes do.
+    are taken as such only if they are exact: whole ones within 2^53, and without zeros in front
+    in any row, as codes have.
     NaN is a missing cell, of which the sample has one.
     """
     try:
@@ -46,13 +47,14 @@ def arrow_columns(
     gaps = {n: list(filter(is_missing, c)) for n, c in zip(names, columns, strict=True)}
     text = pyarrow.dictionary(pyarrow.int32(), pyarrow.string())
     has_quotes = _holds(path, [b'"'])
+    block = max(BLOCK, LONG * max(sum(map(len, row)) + 4 * len(row) for row in sample))
     try:
         seen = sorted({cell for cells in gaps.values() for cell in cells})
         table = None
         # a column may not be what its first rows say: then look closer, which takes longer
         for types, words in ((kinds, seen), (kinds, WORDS), (dict.fromkeys(names, text), [])):
             if table is None:
-                table = _read(csv, path, form, types, has_quotes, words)
+                table = _read(csv, path, form, types, has_quotes, words, block)
         if table is None or table.num_rows == 0:
             return None
         parts = {n: table.column(n) for n in names}
@@ -62,11 +64,14 @@ def arrow_columns(
             if table.schema.field(n).type != text
             and not _is_exact(compute, parts[n], bool(gaps[n]))
         ]  # fmt: skip
-        fixed = any(len({len(cell) for cell in columns[int(n)]} - {1}) == 1 for n in whole)
-        if fixed and _holds(path, _zeros(form, "0" in whole, has_quotes)):
-            again += [n for n in whole if n not in again]
+        whole = [n for n in whole if n not in again]
+        if whole and _holds(path, _zeros(form, "0" in whole, has_quotes)):
+            texts = dict.fromkeys(names, pyarrow.string())
+            plain = _read(csv, path, form, texts, has_quotes, [], block, whole)
+            again += [n for n in whole if _has_codes(compute, plain.column(n))]
         if again:
-            reread = _read(csv, path, form, dict.fromkeys(names, text), has_quotes, [], again)
+            texts = dict.fromkeys(names, text)
+            reread = _read(csv, path, form, texts, has_quotes, [], block, again)
             parts |= {n: reread.column(n) for n in again}
     except (pyarrow.ArrowException, UnicodeDecodeError):
         return None
@@ -88,7 +93,7 @@ def _kind(pyarrow: Any, cells: Sequence[str], decimal: str) -> Any:
 
 def _read(
     csv: Any, path: Path, form: TableForm, types: dict[str, Any], quoted: bool,
-    words: list[str], only: list[str] | None = None,
+    words: list[str], block: int, only: list[str] | None = None,
 ) -> Any:  # fmt: skip
     """The table, of all columns or of those alone; None where a cell is not of its type."""
     import pyarrow
@@ -100,7 +105,7 @@ def _read(
     try:
         return csv.read_csv(
             source,
-            csv.ReadOptions(column_names=list(types), encoding=encoding, block_size=BLOCK,
+            csv.ReadOptions(column_names=list(types), encoding=encoding, block_size=block,
                             skip_rows=skipped),
             csv.ParseOptions(delimiter=form.sep, quote_char='"', newlines_in_values=quoted),
             csv.ConvertOptions(column_types=types, include_columns=only or [], null_values=words,
@@ -121,6 +126,12 @@ def _is_exact(compute: Any, column: Any, has_gaps: bool) -> bool:
         return False
     ends = [end.as_py() for end in compute.min_max(column).values() if end.as_py() is not None]
     return bool(ends) and max(map(abs, ends)) <= EXACT
+
+
+def _has_codes(compute: Any, column: Any) -> bool:
+    """Whether a cell of a column of texts begins with a zero and a further digit."""
+    found = compute.match_substring_regex(column, r"^\s*[+-]?0\d")
+    return bool(compute.any(found).as_py())
 
 
 def _zeros(form: TableForm, first: bool, quoted: bool) -> list[bytes]:

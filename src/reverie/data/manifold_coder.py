@@ -2,14 +2,17 @@
 
 What columns mean is told by their headers, by their range, or by the user (`--angles`): longitude
 may stand first, angles may be in degrees or radians and go around more than once. Where neither
-tells, rows are refused with the question; rotations given as quaternions, Euler angles or rotation
-vectors are refused by name, with what makes matrices of them.
+tells, rows are refused with the question. Rotations of space may be quaternions, angles or
+rotation vectors where their headers say which (`rotation_forms`); without headers they are refused
+by name, with what makes matrices of them.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +20,7 @@ from torch import Tensor
 
 from reverie.data.dataset import Dataset
 from reverie.data.places import form_of_rotation, is_longitude_first, unit_of
+from reverie.data.rotation_forms import RotationForm, rotation_form
 from reverie.data.scaler import Scaler, form_of
 from reverie.errors import InputError
 from reverie.spaces import Manifold, Rotations, Sphere, Torus, space_named
@@ -26,7 +30,8 @@ OFF = 1e-3  # by how much rounded rows may miss the manifold before they are put
 FULL_TURN = 2 * math.pi * 1.001  # angles that leave it are in degrees, or go around
 SLIGHT = 45.0  # degrees: angles that stay within may be radians that go around
 MANY = 20  # rows, of which not one leaves a range by chance
-SHORT_NAMES = {"sphere": "Sphere", "torus": "Torus", "rotations": "Rotations",
+ROTATIONS = "rotations"
+SHORT_NAMES = {"sphere": "Sphere", "torus": "Torus", ROTATIONS: "Rotations",
                "hyperbolic": "Hyperbolic"}  # fmt: skip
 
 
@@ -35,7 +40,8 @@ class ManifoldCoder(Scaler):
     """Rows on the manifold of the name `manifold`, in `units`: points, degrees or radians.
 
     Angles on Sphere(2) are latitude and longitude, or the other way round if `longitude_first`;
-    on a torus every column is an angle. Points are ambient coordinates.
+    on a torus every column is an angle. Points are ambient coordinates. rotation: the fields of a
+    `RotationForm`, of rotations that are no matrices.
 
     >>> import numpy as np
     >>> from reverie.data import ManifoldCoder, load
@@ -48,6 +54,7 @@ class ManifoldCoder(Scaler):
     manifold: str
     units: str
     longitude_first: bool = False
+    rotation: dict[str, Any] | None = None
 
     @classmethod
     def fit(cls, data: Dataset, space: str) -> ManifoldCoder:
@@ -55,8 +62,10 @@ class ManifoldCoder(Scaler):
         width = math.prod(data.shape)
         manifold = _named(space, data, width)
         first = isinstance(manifold, Sphere) and bool(is_longitude_first(data.columns))
-        coder = cls(**form_of(data), manifold=repr(manifold), units=_units(manifold, data, width),
-                    longitude_first=first)  # fmt: skip
+        form = _rotation(data) if space == ROTATIONS else None
+        units = "points" if form is not None else _units(manifold, data, width)
+        coder = cls(**form_of(data), manifold=repr(manifold), units=units, longitude_first=first,
+                    rotation=None if form is None else asdict(form))  # fmt: skip
         coder.to_model(data.values, data.source)
         return coder
 
@@ -76,6 +85,8 @@ class ManifoldCoder(Scaler):
             return self._unit_vectors(rows, source).float()
         if self.units == "degrees":
             rows = rows.deg2rad()
+        if self._form is not None:
+            rows = torch.from_numpy(self._form.to_matrices(rows.numpy(), source))
         points = rows.reshape(len(rows), *space.shape)
         if isinstance(space, Torus):  # any angle is one
             return space.project(points).float()
@@ -96,6 +107,8 @@ class ManifoldCoder(Scaler):
             rows = rows.flip(1) if self.longitude_first else rows
         elif self.units == "degrees":
             rows = rows.rad2deg()
+        if self._form is not None:
+            return self._as_given(self._form.from_matrices(rows.numpy()))
         raw = rows.reshape(len(rows), *self.shape).numpy()
         if self.units != "points":
             turn = 2 * math.pi if self.units == "radians" else 360.0
@@ -108,6 +121,14 @@ class ManifoldCoder(Scaler):
     def of_places(self) -> bool:
         """Whether rows are latitude and longitude."""
         return self.units != "points" and isinstance(self.space, Sphere)
+
+    @cached_property
+    def _form(self) -> RotationForm | None:
+        """How rotations are written that are no matrices."""
+        if self.rotation is None:
+            return None
+        fields: dict[str, Any] = {**self.rotation, "order": tuple(self.rotation["order"])}
+        return RotationForm(**fields)
 
     @property
     def _around(self) -> slice:
@@ -149,7 +170,9 @@ class ManifoldCoder(Scaler):
         return f"Rows are compared by their distance on {space}, exact for near rows only."
 
     def _read_as(self) -> str:
-        """In which order and units places are read."""
+        """In which order and units places are read, or in which form rotations are."""
+        if self._form is not None:
+            return f" {self._form.sentence()}"
         if not self.of_places:
             return ""
         names = ["longitude", "latitude"] if self.longitude_first else ["latitude", "longitude"]
@@ -162,7 +185,9 @@ def _named(space: str, data: Dataset, width: int) -> Manifold:
     """The manifold of a short name, with the dimension that rows of `width` numbers have."""
     if space not in SHORT_NAMES:
         return space_named(space)
-    if space == "rotations":
+    if space == ROTATIONS:
+        if rotation_form(data.columns) is not None:
+            return space_named("Rotations(3)")
         _refuse_other_rotations(data, width)
         dim = math.isqrt(width)
         if dim * dim != width or dim < 2:
@@ -173,6 +198,24 @@ def _named(space: str, data: Dataset, width: int) -> Manifold:
     angles = space == "torus" or (space == "sphere" and width == 2)
     dim = 2 if space == "sphere" and width == 2 else width - (not angles)
     return space_named(f"{SHORT_NAMES[space]}({dim})")
+
+
+def _rotation(data: Dataset) -> RotationForm | None:
+    """The form of rotations that headers name; InputError where the unit of angles is unclear."""
+    found = rotation_form(data.columns)
+    if found is None:
+        return None
+    form = RotationForm(*found)
+    if not form.has_angles:
+        return form
+    angles = data if form.kind == "euler" else data.with_columns(form.order[3:])
+    most = float(np.abs(angles.values).max())
+    if not _said(data) and most <= FULL_TURN:
+        raise InputError(
+            f"{data.source} has angles up to {most:.3g}: radians, or degrees of small turns; say "
+            "--angles degrees or --angles radians"
+        )
+    return replace(form, degrees=(_said(data) or "degrees") == "degrees")
 
 
 def _refuse_other_rotations(data: Dataset, width: int) -> None:
@@ -190,8 +233,9 @@ def _refuse_other_rotations(data: Dataset, width: int) -> None:
     }
     how = make.get(what, "from_euler('xyz', rows) or from_rotvec(rows)")
     raise InputError(
-        f"{data.source} holds {width} numbers a row: {what}, not matrices (n, 3, 3); make them of "
-        f"it with scipy.spatial.transform.Rotation.{how}.as_matrix()"
+        f"{data.source} holds {width} numbers a row: {what}, not matrices (n, 3, 3), and no "
+        "headers that say in which order (qw, qx, qy, qz; roll, pitch, yaw; rx, ry, rz); name the "
+        f"columns so, or make matrices with scipy.spatial.transform.Rotation.{how}.as_matrix()"
     )
 
 

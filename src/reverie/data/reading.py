@@ -23,14 +23,15 @@ from reverie.data.pictures import read_folder
 from reverie.data.said import as_said
 from reverie.data.spreadsheets import read_excel
 from reverie.data.text_tables import ENDINGS, read_csv
+from reverie.data.volumes import is_dicom, is_nifti, read_volumes, volumes_in
 from reverie.data.words import read_words
 from reverie.errors import InputError
 
 BUILT_IN = ("digits", "wine", "breast-cancer", "fashion-mnist")
 FORMATS = (
     ".npy, .npz, .csv or .tsv (.gz), .parquet, .feather, .xlsx, .txt (a row a line), .mat, "
-    "FILE.sqlite:SELECT ..., an idx file (MNIST format), a folder of images, or one of "
-    + ", ".join(BUILT_IN)
+    "FILE.sqlite:SELECT ..., an idx file (MNIST format), .nii (.gz), .dcm, a folder of images, "
+    "of NIfTI or of DICOM files, or one of " + ", ".join(BUILT_IN)
 )
 
 
@@ -41,7 +42,8 @@ def load(
 
     Files: `.npy`, `.npz` (one array, or `FILE.npz:KEY`), tables of text (`.csv`, `.tsv`, `.data`,
     also gzipped; see `sniffing`), `.parquet` and `.feather` (extra `tables`), `.xlsx` (extra
-    `excel`), `.sqlite:QUERY`, `.txt` (every line a row of letters), `.mat` of MATLAB 5.
+    `excel`), `.sqlite:QUERY`, `.txt` (every line a row of letters), `.mat` of MATLAB 5, volumes of
+    NIfTI and DICOM (extras `nifti`, `dicom`; see `volumes`).
     In memory: NumPy (masked, structured), tensors (any precision, sparse), SciPy's sparse
     matrices, lists, and tables of pandas, polars, PyArrow or the DataFrame protocols.
 
@@ -131,7 +133,8 @@ def _from_path(text: str, mixed: bool, said: Reading) -> Dataset:
     path, key = _path_and_key(text)
     try:
         if path.is_dir():
-            return read_folder(path, said)
+            volumes = volumes_in(path)
+            return read_volumes(path, volumes) if volumes else read_folder(path, said)
         if not path.exists():
             raise InputError(f"{text} does not exist; DATA is {FORMATS}")
         if path.stat().st_size == 0:
@@ -170,6 +173,8 @@ def _from_file(path: Path, key: str, mixed: bool, said: Reading) -> Dataset:
         return read_words(path)
     if name.endswith(".mat"):
         return read_mat(path, key)
+    if is_nifti(path) or is_dicom(path):
+        return read_volumes(path, [path])
     if name.endswith(".npy"):
         return _read_npy(path)
     if name.endswith(".npz"):

@@ -4,7 +4,10 @@
     few values      numbers with at most FEW different values are symbols too, in order
     numbers         a normal score, and where cells are missing or one value is as common as an
                     atom (over ATOM of the cells: zeros, caps) a site "kind" in {number, atom, ...,
-                    missing}; the score is 0 where the kind is not number
+                    missing}; the score is 0 where the kind is not number. Where all that is no
+                    atom are few values that repeat and stand far apart, as amounts that a rule
+                    sets, each value is an atom: what goes with 7,298 tells nothing of 7,430, and
+                    a score, which a network reads to within its noise, would blur the two
     constant        nothing: it is written back
 
 The score of a number is the normal quantile of its rank. Where values repeat, as whole numbers do,
@@ -27,6 +30,9 @@ from reverie.errors import InputError
 FEW = 20  # different numbers, up to which they are symbols
 ATOM, ATOMS = 0.05, 8  # share of the cells that an atom holds, and how many a column may have
 STANDS_OUT = 3.0  # times as common as the values next to it: else it is part of a smooth law
+FEW_APART, EACH = 128, 10  # values that are atoms where they stand apart, and cells of each, mean
+APART = 4  # places of the finest grid that all lie on, for each of them
+LEAST_CELLS = 3  # of an atom
 KNOTS = 1024
 REPEATS = 3  # cells per different value from which on a value owns an interval
 MOST_SYMBOLS = 256
@@ -154,6 +160,24 @@ def plan_of(column: Column, values: np.ndarray, train: np.ndarray, source: str) 
 
 
 def _atoms(values: np.ndarray) -> list[float]:
+    """Values that are symbols of a number's site, in order: see the module."""
+    common = _common(values)
+    rest = values[~np.isin(values, common)]
+    distinct, counts = np.unique(rest, return_counts=True)
+    if not _stand_apart(distinct, len(rest)):
+        return common
+    return sorted([*common, *distinct[counts >= LEAST_CELLS].tolist()])
+
+
+def _stand_apart(distinct: np.ndarray, count: int) -> bool:
+    """Whether `count` cells of these different values, in order, are few values far apart."""
+    if not 2 <= len(distinct) <= min(FEW_APART, count / EACH):
+        return False
+    places = (distinct[-1] - distinct[0]) / np.diff(distinct).min() + 1
+    return bool(places > APART * len(distinct))
+
+
+def _common(values: np.ndarray) -> list[float]:
     """Values that hold over ATOM of the cells and stand out, the most common ones, in order."""
     distinct, counts = np.unique(values, return_counts=True)
     padded = np.concatenate([[0], counts, [0]])

@@ -16,14 +16,18 @@ from reverie.data.deep_png import encode
 from reverie.data.parquet import ENDINGS as ARROW
 from reverie.data.parquet import write_parquet
 from reverie.data.scaler import Scaler
+from reverie.data.spreadsheets import write_excel
 from reverie.data.text_tables import ENDINGS, write_csv
 from reverie.data.words import write_words
 from reverie.errors import InputError
 from reverie.files import write_bytes
 
+EXCEL = ".xlsx"
+
 
 def save(path: str | Path, values: np.ndarray, scaler: Scaler) -> Path:
-    """Write rows in the user's own format: `.npy`, `.npz`, `.csv`, `.parquet`, `.txt` or PNGs.
+    """Write rows in the user's own format: `.npy`, `.npz`, `.csv`, `.parquet`, `.xlsx`, `.txt` or
+    PNGs.
 
     A path without an ending is a folder of PNGs (images only). Returns the path written. Files are
     replaced atomically. Raises InputError on an unknown ending or an unwritable place.
@@ -44,7 +48,7 @@ def save(path: str | Path, values: np.ndarray, scaler: Scaler) -> Path:
         if name.endswith(".npy"):
             return write_bytes(path, lambda file: np.save(file, values))
         return write_bytes(path, lambda file: np.savez_compressed(file, samples=values))
-    if name.endswith((*ENDINGS, *ARROW)):
+    if name.endswith((*ENDINGS, *ARROW, EXCEL)):
         flat = values.reshape(len(values), -1)
         form = None if scaler.table is None else TableForm(**scaler.table)
         fields = _fields(scaler, flat.shape[1])
@@ -55,7 +59,7 @@ def save(path: str | Path, values: np.ndarray, scaler: Scaler) -> Path:
         return write_words(path, values, scaler.categories[0])
     if path.suffix:
         raise InputError(
-            f"{path}: samples are written as .npy, .npz, .csv, .parquet, .txt or a folder"
+            f"{path}: samples are written as .npy, .npz, .csv, .parquet, .xlsx, .txt or a folder"
         )
     return _save_images(path, values, scaler)
 
@@ -73,7 +77,7 @@ def save_rows(path: str | Path, data: Dataset) -> Path:
     if (
         data.kind != "text"
         and data.fields
-        and Path(path).name.lower().endswith((*ENDINGS, *ARROW))
+        and Path(path).name.lower().endswith((*ENDINGS, *ARROW, EXCEL))
     ):
         named = data.columns is not None
         return _save_table(Path(path), data.values, data.fields, named, data.form)
@@ -89,7 +93,7 @@ def ending_of(data: Dataset) -> str:
     ('.npy', '.csv')
     """
     name = data.source.lower()
-    for ending in (*sorted(ENDINGS, key=len, reverse=True), *ARROW, ".npz", ".txt"):
+    for ending in (*sorted(ENDINGS, key=len, reverse=True), *ARROW, ".npz", ".txt", EXCEL):
         if name.endswith(ending):
             return ending
     if ".npz:" in name:
@@ -145,6 +149,8 @@ def _save_table(
     name = path.name.lower()
     if name.endswith(ARROW):
         return write_parquet(path, values, fields)
+    if name.endswith(EXCEL):
+        return write_excel(path, values, fields)
     if name.removesuffix(".gz").endswith(".tsv"):
         form = replace(form or TableForm(), sep="\t")
     return write_csv(path, values, fields, header, gzipped=name.endswith(".gz"), form=form)

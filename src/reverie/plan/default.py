@@ -40,6 +40,8 @@ def default_plan(process: Process | LossCurve | None, sampler: str = "ancestral"
         return "samples" if sound else "nats"
     if process is None:
         return "samples"
+    if any(process.snr_sizes):
+        return "samples"
     ends = process.clock(torch.tensor(process.t_range[::-1], dtype=torch.float64))
     one_clock = ends.ndim == 1 and bool((ends > 0).all())
     return "samples" if process.clock_is_snr and one_clock else "nats"
@@ -50,7 +52,8 @@ def worthless(curve: LossCurve) -> np.ndarray:
 
     None where the curve does not know the data's variance.
     """
-    if curve.variance is None or curve.dim is None or not has_samples_clock(curve):
+    plain = curve.u.ndim == 1 and has_samples_clock(curve)
+    if curve.variance is None or curve.dim is None or not plain:
         return np.empty(0, dtype=int)
     mean = mean_guess(curve)
     error = 0.0 if curve.stderr is None else curve.stderr

@@ -5,12 +5,16 @@ is nats. In "samples", W = -arctan(1/sqrt(u c^2)), fine detail, which nobody see
 is the geometric mean of the data's mean variance per dimension and of its leading scale, 1 / u at
 which half of the guess is decided (for isotropic data both are the variance). The form of W is our
 own, found on real data, not derived.
+
+In a product each part of numbers has that clock, W_j = -(4 / c_j^2) arctan(1/sqrt(u c_j^2)), whose
+slope is 1 at u = 1 / c_j^2: a nat of a number that is half decided weighs as much as one of a
+symbol. Symbols stay in nats, for every wrong one is seen.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -49,11 +53,36 @@ def warp_of(curve: LossCurve, clock: str) -> Warp | None:
         if not has_samples_clock(curve):
             raise InputError(
                 "the samples clock is that of Gaussian noise with one clock and a known "
-                f"dimension{_of(curve)}: plan in nats"
+                f"dimension, and of products with such noise{_of(curve)}: plan in nats"
             )
+        if curve.u.ndim > 1:
+            return _of_parts(curve)
         scale = math.sqrt(variance_of(curve) / _half_decided(curve))
         return lambda u: -np.arctan(1 / np.sqrt(u * scale))
     raise InputError(f"clock={clock!r}: choose one of {', '.join(CLOCKS)}, or a function of u")
+
+
+def _of_parts(curve: LossCurve) -> Warp:
+    """The samples clock (M, J) of a product: numbers in their own, all other parts in nats."""
+    scales = np.zeros(curve.columns)
+    for j, part in _noisy_parts(curve):
+        scales[j] = math.sqrt(variance_of(part) / _half_decided(part))
+    noisy = scales > 0
+
+    def warp(u: np.ndarray) -> np.ndarray:
+        clock, scale = np.array(u, dtype=np.float64), scales[noisy]
+        clock[:, noisy] = -4 / scale * np.arctan(1 / np.sqrt(clock[:, noisy] * scale))
+        return clock
+
+    return warp
+
+
+def _noisy_parts(curve: LossCurve) -> Iterator[tuple[int, LossCurve]]:
+    """The columns of a product's curve that belong to Gaussian noise, each as a curve alone."""
+    assert curve.process is not None
+    for j, size in enumerate(curve.process.snr_sizes):
+        if size:
+            yield j, LossCurve(curve.u[:, j], curve.rate[:, j], dim=size)
 
 
 def variance_of(curve: LossCurve) -> float:
@@ -95,7 +124,10 @@ def _of(curve: LossCurve) -> str:
 
 
 def has_samples_clock(curve: LossCurve) -> bool:
-    """Whether the "samples" charge exists: Gaussian noise of one clock, and a known dimension."""
+    """Whether the "samples" charge exists: Gaussian noise of one clock, and a known dimension; or
+    a product that has such noise among its parts."""
+    if curve.u.ndim > 1:
+        return curve.process is not None and any(curve.process.snr_sizes)
     of_noise = curve.process is None or curve.process.clock_is_snr
     return of_noise and curve.columns == 1 and curve.is_log and curve.dim is not None
 

@@ -206,8 +206,11 @@ def plan_steps(
     curve = _repaired(curve)
     if clock is None:
         clock = default_plan(curve, sampler) if method == "loss-adaptive" else "nats"
-    if curve.columns > 1 and (method not in MANY_CLOCKS or clock != "nats"):
-        raise InputError("with several clocks only loss-adaptive and log-snr plans in nats exist")
+    if curve.columns > 1 and (method not in MANY_CLOCKS or not _charges(curve, clock)):
+        raise InputError(
+            "with several clocks only loss-adaptive and log-snr plans exist, in nats and for "
+            "products in the samples clock"
+        )
     name, warp = (clock, warp_of(curve, clock)) if isinstance(clock, str) else ("custom", clock)
     low, high = curve.axis[0], curve.axis[-1]
     if ends is not None:
@@ -273,6 +276,11 @@ def steps_needed(curve: LossCurve, budgets: Sequence[float], most: int = 500) ->
         return _build(curve, steps, "loss-adaptive", "nats", None, ends).excess
 
     return needed(curve, budgets, int(most), excess)
+
+
+def _charges(curve: LossCurve, clock: str | Warp) -> bool:
+    """Whether a curve of several clocks can be charged in this one."""
+    return clock == "nats" or (clock == "samples" and has_samples_clock(curve))
 
 
 def _methods(curve: LossCurve) -> tuple[str, ...]:

@@ -73,6 +73,8 @@ class Process(nn.Module):
     targets_exact: bool = True  # `target` is what a perfect guess averages, not close to it
     costly_kernel: bool = False  # every pair of `log_kernel` sums a series
     clock_is_snr: bool = False  # the clock is that of x + noise: rivals and "samples" read it so
+    # of several clocks, how many coordinates stand behind each that is such a ratio; 0: another
+    snr_sizes: tuple[int, ...] = ()
     isotropic: bool = False  # x_t = alpha x + sigma e with one alpha and one sigma a level
     clock_label: str = "information clock"  # what the clock is, on a figure's axis
 

@@ -69,6 +69,8 @@ class ProductProcess(Process):
         )
         self.costly_kernel = any(part.costly_kernel for part in parts)
         self.ends = [_ends(part) for part in parts]
+        sizes = zip(parts, self.space.sizes, strict=True)
+        self.snr_sizes = tuple(size if part.clock_is_snr else 0 for part, size in sizes)
         self.shapes = [
             (*_shape(part), part.numbers) if part.numbers > 1 else _shape(part) for part in parts
         ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from reverie.curve import LossCurve
 from reverie.data import Dataset, Reading, Scaler, SymbolCoder, TableCoder, coder_from_json, load
 from reverie.data.conditions import column_place, without_column
+from reverie.data.dataset import TakenColumn
 from reverie.denoisers import Denoiser, Network, condition_of, network_for
 from reverie.denoisers.networks.conditions import Encoder, Labels
 from reverie.errors import InputError
@@ -192,7 +193,11 @@ def start(path: Path, config: FitConfig, data: Dataset, scaler: Scaler, rows: An
         "shared_duplicates": shared,
         "scaler": scaler.to_json(),
         "reading": None if data.reading is None else data.reading.to_json(),
-        "condition": {"name": data.condition, "labels": list(data.labels)},
+        "condition": {
+            "name": data.condition,
+            "labels": list(data.labels),
+            "taken": None if data.taken is None else asdict(data.taken),
+        },
     })  # fmt: skip
     if data.in_memory:
         write_bytes(path / "data.npy", lambda file: np.save(file, data.values))
@@ -233,6 +238,8 @@ def whole_data(path: Path) -> tuple[FitConfig, Scaler, Dataset]:
             data = without_column(data, name)
     if data.sha256() != info["sha256"]:
         raise InputError(f"{info['source']} has changed since {path} was fitted on it")
+    if known.get("taken") is not None:
+        data = replace(data, taken=TakenColumn.from_json(known["taken"]))
     if (path / CONDITIONS).exists():
         data = data.told(np.load(path / CONDITIONS, allow_pickle=False), labels, name)
     return config, scaler, data

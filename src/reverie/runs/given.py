@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from reverie.data import Dataset, TableCoder
-from reverie.data.conditions import NO_LABEL
+from reverie.data.conditions import NO_LABEL, with_taken
+from reverie.data.dataset import TableForm
 from reverie.errors import InputError
 from reverie.runs.folder import Fitted, conditions_of
 
@@ -59,6 +62,37 @@ def condition_given(run: Fitted, text: str) -> Tensor:
             f"{_of(run)}, joined by commas"
         )
     return torch.tensor(numbers).reshape(1, *shape)
+
+
+def whole_rows(run: Fitted, values: np.ndarray, told: Tensor | None) -> Dataset:
+    """Samples (n, *shape) in the data's units, with the column that the model was told in it.
+
+    told: what each sample was told, or one row for all. Where conditions were no column of a
+    table, the samples are as they are.
+    """
+    train = run.train
+    form = TableForm(**run.scaler.table) if train.form is None and run.scaler.table else train.form
+    rows = replace(train.with_values(values, "the samples"), labels=train.labels, form=form)
+    return rows if told is None else with_taken(rows, told.cpu().numpy())
+
+
+def filled_sentence(run: Fitted, told: Tensor | None, was_given: bool) -> str:
+    """How the column of conditions was filled, or nothing where there is none."""
+    taken = run.train.taken
+    if taken is None or told is None:
+        return ""
+    name = taken.column.name
+    if was_given:
+        return f"column {name!r} holds what was given"
+    if not run.train.labels:
+        return f"column {name!r} was drawn from the training rows"
+    codes = told.cpu().numpy()
+    named = [*run.train.labels, "missing"]
+    counts = np.bincount(np.where(codes < 0, len(named) - 1, codes), minlength=len(named))
+    order = [k for k in np.argsort(-counts, kind="stable") if counts[k]]
+    shares = ", ".join(f"{named[k]} {counts[k] / len(codes):.0%}" for k in order[:SHOWN])
+    more = ", ..." if len(order) > SHOWN else ""
+    return f"column {name!r} was drawn as often as in the training rows ({shares}{more})"
 
 
 def told_sentence(train: Dataset) -> list[str]:

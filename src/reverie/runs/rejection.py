@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from reverie.auditing.common_space import in_common
 from reverie.auditing.facts.near_copies import near_copies
@@ -13,7 +15,7 @@ from reverie.auditing.model.holes import LEAST, Hole, hole
 from reverie.errors import InputError
 from reverie.plan import AnyPlan
 from reverie.runs.folder import Fitted
-from reverie.runs.readings import draw
+from reverie.runs.readings import draw_told
 
 TRIES = 20  # samples drawn for each one kept, on average
 ENOUGH = 100  # samples drawn before that average is judged
@@ -32,7 +34,15 @@ def draw_without_copies(
     were refused. Raises InputError when fewer than one in 20 passes. Without `fill` what passes
     follows the model's law without the neighbourhoods of training rows (see `hole_of`).
     """
-    drawn, plan = draw(run, n, *drawing, seed=seed, **options)
+    return draw_told_without_copies(run, n, *drawing, seed=seed, fill=fill, **options)[:3]
+
+
+def draw_told_without_copies(
+    run: Fitted, n: int, *drawing: Any, seed: int = 0, fill: bool = False, **options: Any
+) -> tuple[np.ndarray, AnyPlan, int, Tensor | None]:
+    """As `draw_without_copies`, and what the model was told about each sample, as `draw_told`."""
+    was_given = options.get("condition") is not None  # one row for all, or one for each of n
+    drawn, plan, told = draw_told(run, n, *drawing, seed=seed, **options)
     kept = np.empty(0, bool)
     # rounds beyond the first take seeds of their own, derived from the first
     later = np.random.default_rng(seed)
@@ -43,15 +53,20 @@ def draw_without_copies(
             kept = np.concatenate([kept, ~copies_of(run, drawn[len(kept) :])])
         passed = int(kept.sum())
         if passed >= n:
-            last = int(np.flatnonzero(kept)[n - 1])
-            return drawn[: last + 1][kept[: last + 1]], plan, last + 1 - n
+            chosen = np.flatnonzero(kept)[:n]
+            told = told if told is None or was_given else told[chosen]
+            return drawn[chosen], plan, int(chosen[-1]) + 1 - n, told
         if len(drawn) >= min(ENOUGH, TRIES * n) and passed * TRIES < len(drawn):
             raise InputError(
                 f"{len(drawn) - passed:,} of {len(drawn):,} samples are near-copies of training "
                 "rows: this run mostly copies; fit it on more rows, or with --stop-on-leak"
             )
-        fresh, _ = draw(run, n - passed, *drawing, seed=int(later.integers(2**62)), **options)
+        fresh, _, also = draw_told(
+            run, n - passed, *drawing, seed=int(later.integers(2**62)), **options
+        )
         drawn = np.concatenate([drawn, fresh])
+        if told is not None and also is not None and not was_given:
+            told = torch.cat([told, also])
 
 
 def copies_of(run: Fitted, values: np.ndarray) -> np.ndarray:

@@ -9,11 +9,19 @@ from typing import Any
 import numpy as np
 
 from reverie.auditing import Verdict
+from reverie.data import Dataset
 from reverie.plan import AnyPlan
 from reverie.runs.export import export
 from reverie.runs.folder import Fitted
-from reverie.runs.given import as_given
-from reverie.runs.readings import SAMPLE_STEPS, audit_run, draw, sampling_plan, standard_curves
+from reverie.runs.given import as_given, whole_rows
+from reverie.runs.readings import (
+    SAMPLE_STEPS,
+    audit_run,
+    draw,
+    draw_told,
+    sampling_plan,
+    standard_curves,
+)
 from reverie.runs.trust import Trusted, trust_of
 from reverie.templates import Card, Shown
 
@@ -63,6 +71,19 @@ class Run(Shown, Fitted):
     def trusted(self) -> Trusted:
         """What samples are drawn from: the model, or the calibrated one (see `runs.trust`)."""
         return trust_of(self)
+
+    def sample_table(
+        self, n: int, steps: int = SAMPLE_STEPS, *, given: Any = None, **options: Any
+    ) -> Dataset:
+        """As `sample`, with names, and with the column that the model was told, in its place.
+
+        `reverie.data.save_rows` writes it. Where nothing is given the column is drawn as often as
+        in the training rows.
+        """
+        if given is not None:
+            options |= as_given(self, given)
+        values, _, told = draw_told(self, n, steps, **options)
+        return whole_rows(self, values, told)
 
     def plan(self, steps: int = SAMPLE_STEPS, **options: Any) -> AnyPlan:
         """The plan that samples are drawn on; options as in `readings.sampling_plan`."""

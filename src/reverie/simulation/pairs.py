@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 from reverie.errors import InputError
 
 Simulator = Callable[[Tensor], Any]
 FEWEST = 20
+LARGEST = 1e19  # whose square a float32 holds
 MOST_RUNS = 4  # times as many simulations as are asked for, where some fail
 
 
@@ -27,6 +29,7 @@ def simulate(simulator: Simulator, prior: Any, n: int, seed: int) -> tuple[Tenso
     """
     if not callable(getattr(prior, "sample", None)):
         raise InputError("a simulator needs prior= with a method sample((n,)) that returns (n, d)")
+    _check_prior(prior)
     kept: list[tuple[Tensor, Tensor]] = []
     missing, runs = n, 0
     with torch.random.fork_rng():
@@ -49,6 +52,23 @@ def simulate(simulator: Simulator, prior: Any, n: int, seed: int) -> tuple[Tenso
             stacklevel=3,
         )
     return check_pairs(*(torch.cat(part) for part in zip(*kept, strict=True)))
+
+
+def _check_prior(prior: Any) -> None:
+    """InputError on a batch of separate distributions, and on parameters of a discrete law."""
+    if not isinstance(prior, Distribution):
+        return
+    if len(prior.batch_shape):
+        raise InputError(
+            f"the prior is a batch of {prior.batch_shape.numel()} separate distributions: wrap "
+            "independent coordinates in torch.distributions.Independent(prior, 1)"
+        )
+    if prior.support is not None and prior.support.is_discrete:  # type: ignore[union-attr]
+        name = type(getattr(prior, "base_dist", prior)).__name__
+        raise InputError(
+            f"the prior ({name}) is of whole numbers or categories: parameters must be "
+            "continuous, since noise is added to them"
+        )
 
 
 def _run(simulator: Simulator, prior: Any, n: int) -> tuple[Tensor, Tensor]:
@@ -87,6 +107,13 @@ def as_rows(values: Any, name: str) -> Tensor:
         raise InputError(
             f"row {int(bad.nonzero()[0, 0])} of {name} holds a value that is not finite "
             f"({int(bad.sum())} such rows): drop those pairs"
+        )
+    huge = (rows.abs() > LARGEST).any(1)
+    if huge.any():
+        row = int(huge.nonzero()[0, 0])
+        raise InputError(
+            f"row {row} of {name} holds {float(rows[row].abs().max()):.3g}, whose square single "
+            "precision cannot hold: rescale it"
         )
     return rows
 
