@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from reverie.auditing.judging import Judging
 from reverie.denoisers import Linear, Memoriser
 from reverie.errors import InputError
 from reverie.processes import EDM, Brownian, Masking
-from reverie.report import describe, write_report
+from reverie.report.page import ModelReport, write_report
 from reverie.runs import FitConfig, Run, fit
 from reverie.runs.following import bias_between, extracted, paired_samples, split_halves
 from reverie.spaces import Sphere
@@ -129,9 +128,7 @@ def test_a_leak_budget_needs_no_other_flag():
 
 def test_the_page_and_its_data_show_the_training(tmp_path):
     run = fit(rows(), steps=60, follow_bias=True, **SMALL)
-    run.curves |= standard_curves(run, levels=8, rows=60)
-    quick = Judging(power=False, metrics=False)
-    report = describe(run, "x", samples=40, judging=quick)
+    report = ModelReport("x", checks=run.checks)
     page, data = write_report(tmp_path, "a", "A", [report], [])
     text = page.read_text()
     assert "Along the training" in text

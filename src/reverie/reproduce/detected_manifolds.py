@@ -15,6 +15,7 @@ A score that is clipped to a bound, which no score of a manifold has, leaves it.
 from __future__ import annotations
 
 import math
+from collections import deque
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -140,16 +141,13 @@ def _study(axis: Any, case: Case, steps: int, seed: int) -> list[Row]:
     """Dimension at READ and against the level, and the support of the samples, of every model."""
     draw = torch.Generator().manual_seed(seed)
     rows, held = case.law.draw(ROWS, draw), case.law.draw(HELD, draw)
-    known = held[:, :0].shape[0]
-    assert known == HELD
     found = []
     for name, (model, own) in models(case, rows, steps, seed).items():
         curve = dimension_curve(model, own, held, levels=GRID, rows=AROUND, seed=seed)
-        stored = "40" in name
+        stored = len(own) == FEW
         value, error = at_level(curve, READ, "train")
         reference = 0.0 if stored else float(case.dim)
-        note = "around its own rows" if stored else "around its rows"
-        found.append(Row(f"dimension, {case.name}, {name}", value, reference, "D", error, note))
+        found.append(Row(f"dimension, {case.name}, {name}", value, reference, "D", error))
         axis.semilogx(curve.spread, curve.trace["train"], label=name)
         if name.startswith("exact"):
             continue
@@ -218,10 +216,7 @@ def _ended(model: Denoiser, law: Law, end: float, seed: int) -> float:
     """Mean distance of states to the set where the reversal ends at sigma = `end`."""
     times = geometric_times(model.process, SIGMAS[1], end, 80)  # type: ignore[arg-type]
     generator = torch.Generator().manual_seed(seed + 2)
-    last = None
-    for visit in sample.trajectory(
+    visits = sample.trajectory(
         model, DRAWS, times, "ancestral", shape=(2,), generator=generator, dtype=torch.float64
-    ):
-        last = visit.state
-    assert last is not None
-    return float(law.distance(last).mean())
+    )
+    return float(law.distance(deque(visits, maxlen=1).pop().state).mean())

@@ -18,6 +18,8 @@ curve of k independent circles is k times that of one, wherever they lie.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
+from collections import deque
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,7 @@ from torch import Tensor
 from reverie.auditing.facts.neighbours import nearest
 from reverie.curve import measure
 from reverie.denoisers import Denoiser, Memoriser, ResidualMLP
-from reverie.plan import steps_needed
+from reverie.plan import plan_steps
 from reverie.processes import EDM
 from reverie.reproduce.manifold_laws import Circles, RingTorus, quantiles
 from reverie.reproduce.networks import build_network, digits, train
@@ -47,7 +49,7 @@ DRAWS, DIGIT_DRAWS = 1000, 300
 MANY = 60_000  # draws where the steps are counted: angles of fresh draws are off by 1 / sqrt of it
 STOP = 0.02
 INTRINSIC, AMBIENT = (1, 2, 4, 8, 16), (32, 64, 128, 256)
-NATS = 0.05
+NATS, MOST = 0.1, 2000
 CURVE_LEVELS, CURVE_ROWS = 33, 400
 NET_ROWS, WIDTH, STEPS, BATCH, RATE, LEVELS = 4000, 128, 3000, 128, 2e-3, (-2.0, 1.3)
 NETS = ((1, 8), (1, 64), (4, 64))  # intrinsic and ambient dimension
@@ -78,13 +80,11 @@ def states(
     """States (n, *shape) where an ancestral reversal ends at sigma = `end`, and their guesses."""
     times = geometric_times(PROCESS, 10, end, steps)
     generator = torch.Generator().manual_seed(seed)
-    visit = None
-    for visit in sample.trajectory(
+    visits = sample.trajectory(
         model, n, times, "ancestral", shape=shape, generator=generator, dtype=torch.float64
-    ):
-        pass
-    assert visit is not None
-    return visit.state, visit.guess
+    )
+    last = deque(visits, maxlen=1).pop()
+    return last.state, last.guess
 
 
 def slope(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
@@ -139,7 +139,7 @@ def arcs(angles: np.ndarray, expected: np.ndarray) -> float:
 
     The area between the two distribution functions, after the shift that makes it least.
     """
-    both = np.concatenate([angles, expected])
+    both = np.concatenate([angles, expected]) % (2 * math.pi)
     order = np.argsort(both, kind="stable")
     sign = np.r_[np.ones(len(angles)) / len(angles), -np.ones(len(expected)) / len(expected)]
     gap = np.cumsum(sign[order])
@@ -213,15 +213,17 @@ def embedded(circles: int, ambient: int, seed: int) -> Circles:
 
 
 def needed(model: Denoiser, rows: Tensor, seed: int) -> int:
-    """Least number of steps whose loss-adaptive plan adds at most NATS, between two fixed ends."""
+    """Least number of equal steps in log SNR, between two fixed ends, that add at most NATS."""
     ends = geometric_times(PROCESS, 10, STOP, CURVE_LEVELS - 1)
     curve = measure(
         model, rows, PROCESS.clock(ends).reshape(len(ends), -1).mean(1).numpy(),
         generator=torch.Generator().manual_seed(seed),
     )  # fmt: skip
-    (count,) = steps_needed(curve, [NATS], most=2000)
-    assert count is not None
-    return count
+    counts = range(1, MOST)
+    place = bisect_left(
+        counts, -NATS, key=lambda k: -plan_steps(curve, k, method="log-snr", clock="nats").excess
+    )
+    return counts[place]
 
 
 def _dimensions(axis: Any, steps: int, seed: int) -> list[Row]:
