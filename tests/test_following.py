@@ -104,7 +104,9 @@ def test_following_leaves_the_model_as_it_is_and_resumes_bit_for_bit(tmp_path):
         fit(rows(), steps=40, out=tmp_path / "cut", follow_bias=True, on_event=kill, **SMALL)
     again = fit(out=tmp_path / "cut", resume=True)
     assert again.checks == whole.checks
-    assert {"bias", "bias_low", "bias_high", "apart", "copied", "extracted"} <= set(again.checks[0])
+    assert {"bias", "bias_low", "bias_high", "apart", "copied", "extracted"} <= set(
+        again.checks[0]
+    )
     kept = Run.load(tmp_path / "cut").checks
     assert [check["step"] for check in kept] == [20, 40]
     assert kept[-1]["bias"] == pytest.approx(whole.checks[-1]["bias"], rel=1e-6)

@@ -83,7 +83,9 @@ def test_draws_lie_on_their_sets_with_their_laws(generator):
     assert abs(np.corrcoef(angles.T)[0, 1]) < 4 / math.sqrt(4000)
     height = z[:, 2].numpy()
     rho = z[:, :2].norm(dim=1)
-    assert float(rho.mean()) == pytest.approx(1 + 0.5**2 / 2, abs=0.03)  # E rho = R + r^2 / 2R by area
+    assert float(rho.mean()) == pytest.approx(
+        1 + 0.5**2 / 2, abs=0.03
+    )  # E rho = R + r^2 / 2R by area
     assert abs(height.mean()) < 0.03
 
 

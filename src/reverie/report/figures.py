@@ -270,12 +270,12 @@ def checks_figure(checks: Sequence[Mapping[str, Any]]) -> str:
     for name, colour, label in (
         ("train_nats", "#c2410c", "training rows"), ("holdout_nats", "#1d4ed8", "held-out rows"),
     ):  # fmt: skip
-        nats.plot(*(_known(checks, name) or ((), ())), color=colour, marker=".", label=label)
+        nats.plot(*_known(checks, name), color=colour, marker=".", label=label)
     nats.set_ylabel("nats")
     for ax, (name, colour, label, scale) in zip(rest, bands, strict=False):
-        places, value = _known(checks, name)
-        low, high = (np.multiply(scale, _known(checks, name + end)[1]) for end in ("_low", "_high"))
-        ax.plot(places, np.multiply(scale, value), color=colour, marker=".")
+        places, value, low, high = _known(checks, name, f"{name}_low", f"{name}_high")
+        low, value, high = (np.multiply(scale, each) for each in (low, value, high))
+        ax.plot(places, value, color=colour, marker=".")
         ax.fill_between(places, low, high, color=colour, alpha=0.2, lw=0)
         ax.axhline(0, color="#6b7280", lw=0.8)
         ax.set_ylabel(label)
@@ -293,10 +293,10 @@ def checks_figure(checks: Sequence[Mapping[str, Any]]) -> str:
     return svg(figure)
 
 
-def _known(checks: Sequence[Mapping[str, Any]], name: str) -> tuple[list[float], list[float]] | None:
-    """Steps and values of the checks that have one."""
-    pairs = [(row["step"], row[name]) for row in checks if row.get(name) is not None]
-    return ([step for step, _ in pairs], [value for _, value in pairs]) if pairs else None
+def _known(checks: Sequence[Mapping[str, Any]], *names: str) -> list[list[float]]:
+    """Steps, and the values of each name, of the checks that have the first; [] for none."""
+    known = [row for row in checks if row.get(names[0]) is not None]
+    return [[row[name] for row in known] for name in ("step", *names)] if known else []
 
 
 def ranking_figure(ranking: Ranking) -> str:

@@ -16,6 +16,7 @@ held-out rows against others.
 from __future__ import annotations
 
 import zipfile
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -131,10 +132,8 @@ def checkpoints(
                     kept.append(deepcopy(network))
                     raise DoneError
 
-    try:
+    with suppress(DoneError):
         fit(data, config=config, rows=(np.arange(n), np.arange(n, 2 * n)), on_event=look)
-    except DoneError:
-        pass
     return found, kept[0], scaler
 
 
@@ -168,7 +167,9 @@ def controls(setting: Setting, network: Denoiser, rows: Tensor, seed: int) -> in
     for k in range(CONTROLS):
         draw = torch.Generator().manual_seed(seed + 100 + k)
         order = torch.randperm(len(rows), generator=draw)
-        sides = [rows[order[part]].numpy() for part in (slice(0, setting.n), slice(setting.n, None))]
+        sides = [
+            rows[order[part]].numpy() for part in (slice(0, setting.n), slice(setting.n, None))
+        ]
         drawn = paired_samples(
             network, tuple(rows.shape[1:]), setting.trajectories, seed=seed + 100 + k
         )
@@ -218,7 +219,9 @@ def _rows(setting: Setting, found: list[Checkpoint]) -> list[Row]:
             ("one shot", first, PUBLISHED[0]), (f"{last.cycle} cycles", last, PUBLISHED[1])
         ):  # fmt: skip
             low, high = wilson(look.copies, total)
-            said = f"{look.rows} training rows, {look.held_rows} held-out ones; samples: {at.finding}"
+            said = (
+                f"{look.rows} training rows, {look.held_rows} held-out ones; samples: {at.finding}"
+            )
             rows.append(
                 Row(f"{where}: copies, {name}", look.copies / total, known if is_last else None,
                     "V" if is_last else "", (high - low) / (2 * Z95), said)
@@ -240,7 +243,9 @@ def _draw(axis: Any, setting: Setting, found: list[Checkpoint]) -> None:
     for at in found:
         cycles = [max(look.cycle, 0.5) for look in at.probe.looks]
         share = [look.copies / at.probe.trajectories for look in at.probe.looks]
-        axis.semilogx(cycles, share, "o-", ms=3, label=f"step {at.step:,} ({at.leak.nats:.3g} nats)")
+        axis.semilogx(
+            cycles, share, "o-", ms=3, label=f"step {at.step:,} ({at.leak.nats:.3g} nats)"
+        )
     axis.axhline(0, color="grey", lw=0.8)
     axis.set(title=setting.name, xlabel="cycles (leftmost: none)", ylabel="share that is a row")
     axis.legend(frameon=False, fontsize=8)

@@ -43,15 +43,15 @@ PROCESS = EDM(5e-3, 10)
 KAPPA = 1.0  # of the circles' von Mises law: not uniform, so that steps can get it wrong
 ENDS = np.geomspace(0.2, 0.01, 6)  # sigma, radius 1
 DIGIT_ENDS = np.geomspace(0.2, 0.01, 6)  # digits lie about 2 apart in 64 coordinates
-COUNTS = (4, 6, 9, 13, 19, 28, 40)  # of steps
+COUNTS = (4, 6, 9, 13, 19, 28)  # of steps
 LONG = 40
 DRAWS, DIGIT_DRAWS = 1000, 300
-MANY = 60_000  # draws where the steps are counted: angles of fresh draws are off by 1 / sqrt of it
+MANY = 40_000  # draws where the steps are counted: angles of fresh draws are off by 1 / sqrt of it
 STOP = 0.02
 INTRINSIC, AMBIENT = (1, 2, 4, 8, 16), (32, 64, 128, 256)
 NATS, MOST = 0.1, 2000
 CURVE_LEVELS, CURVE_ROWS = 33, 400
-NET_ROWS, WIDTH, STEPS, BATCH, RATE, LEVELS = 4000, 128, 3000, 128, 2e-3, (-2.0, 1.3)
+NET_ROWS, WIDTH, STEPS, BATCH, RATE, LEVELS = 4000, 96, 1500, 128, 2e-3, (-2.0, 1.3)
 NETS = ((1, 8), (1, 64), (4, 64))  # intrinsic and ambient dimension
 
 

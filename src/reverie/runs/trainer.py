@@ -269,7 +269,9 @@ class Trainer:
         for half in self.halves:
             with half.averaged() as network:
                 drawn.append(
-                    paired_samples(network, shape, SAMPLES, seed=seed, condition=self.conditions[0])
+                    paired_samples(
+                        network, shape, SAMPLES, seed=seed, condition=self.conditions[0]
+                    )
                 )
         halves = self.halves[0].train, self.halves[1].train
         found = bias_between(self.network, (drawn[0], drawn[1]), halves).row()
