@@ -121,7 +121,7 @@ def run(out: Path, seed: int = 0, full: bool = False) -> dict[str, Any]:
     rows += _clipping(axes[2], cases(process)[0], seed)
     save_figure(figure, out / "detected_manifolds.png")
     settings = dict(
-        rows=ROWS, few=FEW, width=WIDTH, steps=steps, level=f"sigma = {READ}; {STORED} of few rows",
+        rows=ROWS, few=FEW, width=WIDTH, steps=steps, level=f"{READ}; {STORED} of few rows",
         sampler=f"ddim, {PLAN} steps",
     )  # fmt: skip
     title = "Scores detect manifolds (Pidstrigach 2022)"
