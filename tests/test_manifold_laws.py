@@ -140,7 +140,7 @@ def test_a_clipped_score_is_cut_and_no_other():
 
 
 def test_arcs_are_the_least_of_all_cuts():
-    """Against scipy on the line, cut at each of 360 places: the least is the circle's up to them."""
+    """Against scipy on the line, cut at each of 360 places: the least is the circle's."""
     rng = np.random.default_rng(0)
     a, b = rng.vonmises(2.5, 2.0, 200), rng.vonmises(-2.8, 1.0, 200)
     cuts = np.linspace(-math.pi, math.pi, 360, endpoint=False)

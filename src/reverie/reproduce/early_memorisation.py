@@ -182,7 +182,7 @@ def controls(setting: Setting, network: Denoiser, rows: Tensor, seed: int) -> in
 
 def run(out: Path, seed: int = 0, full: bool = False) -> dict[str, Any]:
     """Write the figure and the table; `full` cycles five times longer."""
-    sets = [(MIXTURE, mixture(4 * MIXTURE.n, seed)), (DIGITS, _digits(seed))]
+    sets = [(MIXTURE, mixture(4 * MIXTURE.n, seed)), (DIGITS, digit_rows(seed))]
     note = {}
     try:
         sets.append((CLOTHING, clothing(seed)))
@@ -205,7 +205,8 @@ def run(out: Path, seed: int = 0, full: bool = False) -> dict[str, Any]:
     return write_table(out, title, rows, seed, settings)
 
 
-def _digits(seed: int) -> np.ndarray:
+def digit_rows(seed: int) -> np.ndarray:
+    """The digits in random order: (1797, 8, 8)."""
     return digits(torch.Generator().manual_seed(seed)).numpy()[:, 0]
 
 

@@ -9,7 +9,7 @@ Every set is fitted past its first copies, and each training row is then
 
     copied      met by a sample, or by a trajectory that was cycled, as the audit's facts count
     exposed     told by the score divergence at 1% false alarms
-    stored      its loss is in the lowest quarter, relative to the mean of its nearest held-out rows
+    stored      its loss is in the lowest quarter, relative to that of its nearest held-out rows
 
 AUC: how often a row with that fate has the larger measure than one without, with its 95% interval
 (coverage with its sign turned: sparse rows first).
@@ -48,7 +48,7 @@ FATES = ("copied", "exposed", "stored")
 
 @dataclass(frozen=True)
 class Fitted:
-    """A set, the number of training rows, and the steps that take a model past its first copies."""
+    """A set, the number of training rows, and the steps of a fit past its first copies."""
 
     name: str
     n: int
@@ -104,7 +104,7 @@ def fates(model: Denoiser, train: Tensor, held: Tensor, seed: int) -> dict[str, 
 
 
 def predicted(risk: RowRisk, fate: np.ndarray) -> dict[str, tuple[float, float, float]]:
-    """AUC of each of MEASURES for a fate (n,), and its interval; nothing for few rows of a kind."""
+    """AUC of each of MEASURES for a fate (n,), and its interval; none for few rows of a kind."""
     if min(fate.sum(), (~fate).sum()) < LEAST:
         return {}
     found = {}
