@@ -10,12 +10,14 @@ from reverie.processes import EDM
 from reverie.reproduce import early_memorisation, risk
 
 
-def test_the_memorisers_rows_are_copied_and_exposed():
+def test_the_memorisers_rows_are_copied():
+    """All of them, by 1,000 samples of 40 rows; divergence does not tell a memoriser's members,
+    which pulls at held-out rows as strongly (-1 of either, by its closed form)."""
     draw = torch.Generator().manual_seed(5)
     train, held = (torch.randn(n, 6, generator=draw) for n in (40, 60))
     met = risk.fates(Memoriser(EDM(0.02, 20), train), train, held, 0)
     assert met["copied"].mean() > 0.8
-    assert met["exposed"].mean() > 0.9
+    assert met["exposed"].mean() < 0.3
     assert met["stored"].sum() == pytest.approx(10, abs=1)
 
 
