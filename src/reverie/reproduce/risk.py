@@ -66,7 +66,7 @@ def breast_cancer(seed: int) -> np.ndarray:
     """The 569 rows of scikit-learn in random order, standardised: (569, 30)."""
     from sklearn.datasets import load_breast_cancer
 
-    values = load_breast_cancer(return_X_y=True)[0]
+    values = np.asarray(load_breast_cancer(return_X_y=True)[0])
     order = np.random.default_rng(seed).permutation(len(values))
     return ((values - values.mean(0)) / values.std(0))[order]
 

@@ -100,7 +100,7 @@ class Trainer:
             config.objective, network, self.train, config.seed + 2,
             conditions=self.conditions[0], bump=config.bump,
         )  # fmt: skip
-        self.halves = self._halves() if config.follows else ()
+        self.halves: tuple[Trainer, ...] = self._halves() if config.follows else ()
         self.progress = Progress()
         self.started = 0
         self.work = _operations(network) * config.batch_size
