@@ -269,8 +269,9 @@ def test_the_audit_of_a_run_says_it(tmp_path):
     assert report.verdict.row(EXTRACTED) is not None
     page, data = write_report(tmp_path, "audit", "Audit", [report], [])
     assert "The cyclic probe: an extraction tool" in page.read_text()
-    kept = json.loads(data.read_text())["models"][0]["verdict"]
-    assert kept["cyclic_probe"]["cycles"] == 3
+    kept = json.loads(data.read_text())["models"][0]
+    assert kept["verdict"]["cyclic_probe"]["cycles"] == 3
+    assert [check["step"] for check in kept["checks"]] == [20]
 
 
 class EnoughError(Exception):

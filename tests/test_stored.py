@@ -9,6 +9,7 @@ import torch
 from reverie.auditing.model.membership import membership_rocs, step_length
 from reverie.auditing.model.scores import score
 from reverie.auditing.model.stored import (
+    TOKENS,
     basin_roc,
     basin_volume,
     samples_line,
@@ -153,3 +154,24 @@ def test_a_run_on_symbols_has_the_lines():
     assert "membership by basin volume (AUC)" in names
     assert all(row.p_joint is not None for row in verdict.table if "token" in row.statistic)
     assert np.isfinite(verdict.p_joint)
+
+
+@pytest.mark.slow
+def test_tokens_tell_500_names_and_not_20_000_stopped(real_data):
+    """The same network and number of steps at most; 500 rows of either side are asked.
+
+    At 500 names all three scores tell surely (and token recovery by over 5 points); at 20,000,
+    at the best held-out curve, none does surely.
+    """
+    from reverie.runs import FitConfig, fit
+
+    names, found = real_data("text/names.txt"), {}
+    for n in (500, 20_000):
+        config = FitConfig(n=n, holdout=1000, steps=2500, check_every=500, stop_on_leak=n > 500,
+                           patience=1, width=128)  # fmt: skip
+        run = fit(names, config=config)
+        found[n] = token_rocs(run.denoiser, run.train_points(), run.holdout_points())
+    for name in TOKENS:
+        assert found[500][name].interval[0] > 0.5, name
+        assert found[20_000][name].interval[0] < 0.5, name
+    assert found[500]["token recovery"].auc > 0.55

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,15 @@ STYLES = {
         "linear optimum on held-out rows",
         dict(color="#047857", lw=1.2, ls="-."),
     ),
+}
+
+BANDS = (
+    ("leak", "#c2410c", "leak, nats", 1),
+    ("bias", "#7c3aed", "bias, points", 100),
+)
+SHARES = {
+    "copied": ("of samples", "#b45309"),
+    "extracted": ("after cycling", "#7f1d1d"),
 }
 
 
@@ -238,35 +249,54 @@ def _draw_shares(
 
 def readings_figure(readings: list[Reading]) -> str:
     """Nats on training and held-out rows, leak and bias against steps; returns SVG text."""
+    return checks_figure([asdict(reading) for reading in readings])
+
+
+def checks_figure(checks: Sequence[Mapping[str, Any]]) -> str:
+    """What checks of a training read, against steps; returns SVG text.
+
+    Panels: nats on both kinds of rows, leak, and where they are known the bias and the shares of
+    samples that are training rows. Nothing for checks without held-out rows.
+    """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, 5.4), layout="constrained")
-    nats, leak, bias = figure.subplots(3, 1, sharex=True, height_ratios=(2, 1, 1))
-    steps = [row.step for row in readings]
+    if not _known(checks, "holdout_nats"):
+        return ""
+    shares = [name for name in SHARES if _known(checks, name)]
+    bands = [band for band in BANDS if _known(checks, band[0])]
+    count = 1 + len(bands) + bool(shares)
+    figure = Figure(figsize=(6.4, 2.2 + 1.1 * count), layout="constrained")
+    nats, *rest = figure.subplots(count, 1, sharex=True, height_ratios=(2, *[1] * (count - 1)))
     for name, colour, label in (
         ("train_nats", "#c2410c", "training rows"), ("holdout_nats", "#1d4ed8", "held-out rows"),
     ):  # fmt: skip
-        nats.plot(steps, [getattr(row, name) for row in readings], color=colour, marker=".",
-                  label=label)  # fmt: skip
+        nats.plot(*_known(checks, name), color=colour, marker=".", label=label)
     nats.set_ylabel("nats")
-    nats.legend(frameon=False, fontsize=8)
-    for ax, name, colour, label, scale in (
-        (leak, "leak", "#c2410c", "leak, nats", 1), (bias, "bias", "#7c3aed", "bias, points", 100),
-    ):  # fmt: skip
-        known = [row for row in readings if getattr(row, name) is not None]
-        places = [row.step for row in known]
-        low, value, high = (
-            [scale * getattr(row, name + end) for row in known] for end in ("_low", "", "_high")
-        )
+    for ax, (name, colour, label, scale) in zip(rest, bands, strict=False):
+        places, value, low, high = _known(checks, name, f"{name}_low", f"{name}_high")
+        low, value, high = (np.multiply(scale, each) for each in (low, value, high))
         ax.plot(places, value, color=colour, marker=".")
         ax.fill_between(places, low, high, color=colour, alpha=0.2, lw=0)
         ax.axhline(0, color="#6b7280", lw=0.8)
         ax.set_ylabel(label)
-    bias.set_xlabel("steps")
-    for ax in (nats, leak, bias):
+    for name in shares:
+        places, value = _known(checks, name)
+        label, colour = SHARES[name]
+        rest[-1].plot(places, np.multiply(100, value), color=colour, marker=".", label=label)
+        rest[-1].set_ylabel("copies, %")
+    rest[-1].set_xlabel("steps")
+    for ax in (nats, *rest):
         ax.spines[["top", "right"]].set_visible(False)
         ax.tick_params(labelsize=8)
+        if ax.get_legend_handles_labels()[0]:
+            ax.legend(frameon=False, fontsize=8)
     return svg(figure)
+
+
+def _known(checks: Sequence[Mapping[str, Any]], *names: str) -> list[list[float]]:
+    """Steps, and the values of each name, of the checks that have the first; [] for none."""
+    known = [row for row in checks if row.get(names[0]) is not None]
+    return [[row[name] for row in known] for name in ("step", *names)] if known else []
 
 
 def ranking_figure(ranking: Ranking) -> str:

@@ -64,6 +64,7 @@ def describe(
         path_kl=path_kl(run, plan),
         copying=_copying(run),
         dimension=_dimension(run),
+        checks=run.checks,
         needed=dict(zip(map(str, BUDGETS), needed, strict=True)),
         train=run.train,
         holdout=run.holdout,

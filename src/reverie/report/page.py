@@ -17,7 +17,7 @@ from reverie.data import Dataset, ManifoldCoder, Scaler
 from reverie.files import write_json, write_text
 from reverie.plan import AnyPlan
 from reverie.report.copied import copied_picture
-from reverie.report.figures import curves_figure, plan_figure, png_data, svg
+from reverie.report.figures import checks_figure, curves_figure, plan_figure, png_data, svg
 from reverie.report.frame import render_page
 from reverie.report.manifold_figures import figure_for
 from reverie.runs.readings import PathKL
@@ -47,6 +47,7 @@ class ModelReport:
     path_kl: PathKL | None = None
     copying: CopyingDistance | None = None
     dimension: DimensionCurve | None = None
+    checks: list[dict[str, float]] = field(default_factory=list)  # of the fit, by step
     needed: dict[str, int | None] = field(default_factory=dict)  # nats -> steps
     train: Dataset | None = None
     holdout: Dataset | None = None
@@ -71,6 +72,7 @@ class ModelReport:
             "path_kl_to_training_rows": None if self.path_kl is None else asdict(self.path_kl),
             "distance_to_memoriser": None if self.copying is None else self.copying.to_json(),
             "dimension": None if self.dimension is None else self.dimension.to_json(),
+            "checks": self.checks,
             "steps_needed": self.needed,
             "split": None if self.split is None else self.split.to_json(),
             "verdict": verdict.to_json() if verdict else None,
@@ -127,6 +129,7 @@ def _view(model: ModelReport) -> dict[str, Any]:
         "curves": curves_figure(model.curves) if model.curves else "",
         "copying": svg(model.copying.figure()) if model.copying else "",
         "dimension": svg(model.dimension.figure()) if model.dimension else "",
+        "checks": checks_figure(model.checks) if len(model.checks) > 1 else "",
         "staircase": plan_figure(plan) if plan is not None and plan.u.ndim == 1 else "",
         "rivals": [] if plan is None else [
             {"name": name, "excess": rival.excess, "seen": rival.excesses.get("samples")}

@@ -9,6 +9,7 @@ from typing import Any
 from reverie.errors import InputError
 
 NETWORKS = ("mlp", "convolutional", "unet", "fno", "transformer", "kernel")
+BUDGETS = ("leak_budget", "bias_budget")
 OBJECTIVES = ("standard", "gap", "gap-fixed")
 
 
@@ -81,16 +82,35 @@ class FitConfig:
     patience: int = 4
     """Checks without a better held-out curve before --stop-on-leak stops."""
     leak_budget: float = float("inf")
-    """Nats: --stop-on-leak also stops when the leak's lower 95% bound passes this, and keeps the
-    best average within it (that of the first check where none was)."""
+    """Nats: stop when the leak's lower 95% bound passes this, with or without --stop-on-leak, and
+    keep the best held-out average within it (that of the first check where none was)."""
     stop_on_leak: bool = False
-    """Stop when the held-out curve no longer improves, and keep the best average."""
+    """Stop when the held-out curve no longer improves, and keep the best average. That is no
+    promise of privacy: samples may lean to training rows, and members be told, before the curve
+    turns. --leak-budget and --bias-budget bound what they name."""
+    follow_bias: bool = False
+    """Train two more networks on halves of the training rows, with the same noise, and tell at
+    every check how far samples lean to their own half, and what share of samples is a training
+    row, at once and after cycling (three times the cost of a step)."""
+    bias_budget: float = float("inf")
+    """Share of samples, 0 to .5: stop when the lower 95% bound of the bias passes this, as with
+    --leak-budget; implies --follow-bias."""
     seed: int = 0
     """Seed of the split, the weights and the noise."""
     device: str = "cpu"
     """cpu, cuda or mps."""
     init: str | None = None
     """A run whose weights to start from (fine-tuning)."""
+
+    @property
+    def follows(self) -> bool:
+        """Whether two halves are trained beside the model."""
+        return self.follow_bias or math.isfinite(self.bias_budget)
+
+    @property
+    def chooses(self) -> bool:
+        """Whether the held-out rows choose when the fit ends."""
+        return self.stop_on_leak or math.isfinite(self.leak_budget)
 
     @property
     def bump(self) -> tuple[float, float]:
@@ -108,8 +128,10 @@ class FitConfig:
                 raise InputError(f"{name} is {given}; it must be at least {value}")
         if not (self.lr > 0 and self.clip > 0 and 0 <= self.ema < 1 and self.weight_decay >= 0):
             raise InputError("lr and clip must be positive, ema in [0, 1), weight_decay >= 0")
-        if self.seed < 0 or not self.leak_budget >= 0 or self.warmup < 0:
-            raise InputError("seed, warmup and leak_budget must not be negative")
+        if self.seed < 0 or self.warmup < 0:
+            raise InputError("seed and warmup must not be negative")
+        if not (self.leak_budget >= 0 and self.bias_budget >= 0):
+            raise InputError("leak_budget and bias_budget must not be negative")
         if not (math.isfinite(self.p_mean) and self.p_std > 0):
             raise InputError("p_mean must be finite and p_std positive")
         if self.network not in (None, *NETWORKS, "custom"):
@@ -130,7 +152,7 @@ class FitConfig:
 
     def to_json(self) -> dict[str, Any]:
         values = asdict(self)
-        return values | {"leak_budget": None} if values["leak_budget"] == float("inf") else values
+        return values | {k: None for k in BUDGETS if math.isinf(values[k])}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> FitConfig:
@@ -138,8 +160,7 @@ class FitConfig:
         if not isinstance(values, dict):
             raise InputError("the saved settings are damaged: they are not a table of names")
         given = {k: v for k, v in values.items() if k in known}
-        if given.get("leak_budget") is None:
-            given["leak_budget"] = float("inf")
+        given |= {k: math.inf for k in BUDGETS if given.get(k) is None}
         return cls(**given)
 
 

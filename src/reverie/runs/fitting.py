@@ -55,7 +55,10 @@ from reverie.spaces import FiniteSet, Mixed, Simplex
 
 SAVE_SECONDS = 20.0
 FROM_ROWS = "edm"  # the process whose levels are read off the rows where none are given
-COLUMNS = ("step", "loss", "train_nats", "holdout_nats", "leak", "leak_low", "leak_high", "lr")
+COLUMNS = (
+    "step", "loss", "train_nats", "holdout_nats", "leak", "leak_low", "leak_high", "lr", "bias",
+    "bias_low", "bias_high", "apart", "copied", "extracted",
+)  # fmt: skip
 
 
 def fit(
@@ -367,4 +370,5 @@ def _finish(
         progress.step,
         progress.stopped,
         rows,
+        checks=list(progress.rows),
     )

@@ -8,6 +8,7 @@ The other files are written from it: `ema.safetensors` and `model.safetensors` f
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field, replace
@@ -55,6 +56,7 @@ class Fitted:
     rows: tuple[np.ndarray, np.ndarray] | None = None  # of the data file, in each split
     charges: dict[bool, StepCharges] = field(default_factory=dict, repr=False)  # once measured
     trust: Any = field(default=None, repr=False)  # what samples are drawn from (see `runs.trust`)
+    checks: list[dict[str, float]] = field(default_factory=list, repr=False)  # of the fit
 
     @property
     def process(self) -> Process:
@@ -102,12 +104,28 @@ class Fitted:
         return cls(
             config, denoiser.eval(), scaler, train, holdout, curves, path,
             int(state.get("step", 0)), str(state.get("stopped", "")), split_rows(path),
+            checks=read_checks(path / "metrics.csv"),
         )  # fmt: skip
 
     def save_curves(self) -> None:
         """Write `curves` to the run directory, if there is one."""
         if self.path is not None:
             write_json(self.path / "curves.json", {k: c.to_json() for k, c in self.curves.items()})
+
+
+def read_checks(file: Path) -> list[dict[str, float]]:
+    """The checks of a fit, as metrics.csv holds them: known values only, none where it is not.
+
+    InputError where a cell is no number.
+    """
+    if not file.exists():
+        return []
+    with file.open(newline="", encoding="utf-8") as text:
+        lines = list(csv.DictReader(text))
+    try:
+        return [{k: float(v) for k, v in line.items() if k and v} for line in lines]
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{file} is damaged: a cell is no number") from error
 
 
 @dataclass(frozen=True)

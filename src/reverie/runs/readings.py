@@ -275,7 +275,7 @@ def audit_run(
         verdict.records[:] = [
             replace(r, source_row=int(train_rows[r.train_row])) for r in verdict.records
         ]
-    if run.config.stop_on_leak:
+    if run.config.chooses:
         verdict.notes.append(
             "The held-out rows also chose when the fit stopped, which biases the leak downwards."
         )

@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from reverie.errors import InputError
 from reverie.objectives import build_objective
 from reverie.objectives.averaging import Average, Averaged, learning_rate
 from reverie.runs.config import FitConfig
+from reverie.runs.following import SAMPLES, bias_between, extracted, paired_samples, split_halves
 
 CHECK_LEVELS, CHECK_ROWS = 24, 512
 SMALL_WORK = 2e8  # multiplications of a batch, one way: about 20 ms a step on one core
@@ -98,6 +100,7 @@ class Trainer:
             config.objective, network, self.train, config.seed + 2,
             conditions=self.conditions[0], bump=config.bump,
         )  # fmt: skip
+        self.halves: tuple[Trainer, ...] = self._halves() if config.follows else ()
         self.progress = Progress()
         self.started = 0
         self.work = _operations(network) * config.batch_size
@@ -109,6 +112,20 @@ class Trainer:
             fused=True,
         )
 
+    def _halves(self) -> tuple[Trainer, ...]:
+        """The same network on either half of the rows, from the same weights and noise."""
+        if len(self.train) < 4:
+            raise InputError(f"follow_bias needs at least 4 training rows, not {len(self.train)}")
+        alone = replace(self.config, follow_bias=False, bias_budget=math.inf)
+        told = self.conditions[0]
+        return tuple(
+            Trainer(
+                deepcopy(self.network), self.train[rows], None, alone,
+                (None if told is None else told[rows], None),
+            )
+            for rows in split_halves(len(self.train), self.config.seed)
+        )  # fmt: skip
+
     # --- the loop ----------------------------------------------------------------------------
 
     def events(self) -> Iterator[Event]:
@@ -117,6 +134,9 @@ class Trainer:
         while progress.step < config.steps and not progress.stopped:
             with self._threads():
                 loss = self._step()
+                for half in self.halves:
+                    half._step()
+                    half.progress.step += 1
             smooth = 0.98 if progress.step > 0 else 0.0
             progress.loss = smooth * progress.loss + (1 - smooth) * loss
             if not math.isfinite(progress.loss):
@@ -193,7 +213,7 @@ class Trainer:
     # --- checks ------------------------------------------------------------------------------
 
     def _check(self) -> dict[str, float]:
-        """Measure both curves of the averaged weights; decide whether to stop on the leak."""
+        """Measure the curves of the averaged weights, and the bias; decide whether to stop."""
         progress, config = self.progress, self.config
         row = {"step": float(progress.step), "loss": progress.loss, "lr": self._learning_rate()}
         if self.holdout is not None:
@@ -202,28 +222,63 @@ class Trainer:
             area = held.area()
             row |= {"train_nats": train.area(), "holdout_nats": area, "leak": leak.nats}
             row |= {"leak_low": leak.low, "leak_high": leak.high}
-            within = leak.low <= config.leak_budget or math.isinf(progress.best)
-            if area < progress.best and within:
-                progress.best, progress.best_step, progress.stale = area, progress.step, 0
-                self.best = self.average.copy()
-            else:
-                progress.stale += 1
-            if config.stop_on_leak:
-                progress.stopped = self._reason(leak.low)
+        if self.halves:
+            row |= self._followed()
+        over = self._passed(row)
+        first = progress.best_step == 0  # it is all there is, whatever the budgets
+        better = self.holdout is None or row["holdout_nats"] < progress.best
+        if first or (better and not over):
+            self._keep(row.get("holdout_nats", math.inf))
+        else:
+            progress.stale += 1
+        progress.stopped = over or self._stale()
         if not progress.stopped and progress.step == config.steps:
             progress.stopped = "all steps done"
-        if config.stop_on_leak and progress.stopped and self.holdout is not None:
+        chosen = config.stop_on_leak and self.holdout is not None
+        if progress.stopped and (over or chosen):
             self.average.weights = [p.clone() for p in self.best]
         progress.rows.append(row)
         return row
 
-    def _reason(self, low: float) -> str:
-        progress, config = self.progress, self.config
-        if low > config.leak_budget:
+    def _keep(self, area: float) -> None:
+        """The average as it is becomes the best one."""
+        progress = self.progress
+        progress.best, progress.best_step, progress.stale = area, progress.step, 0
+        self.best = self.average.copy()
+
+    def _passed(self, row: dict[str, float]) -> str:
+        """Which budget is surely passed, if any."""
+        config = self.config
+        if row.get("leak_low", 0.0) > config.leak_budget:
             return f"leak above {config.leak_budget:g} nats"
-        if progress.stale >= config.patience:
+        if row.get("bias_low", 0.0) > config.bias_budget:
+            return f"bias above {config.bias_budget:g} of the samples"
+        return ""
+
+    def _stale(self) -> str:
+        """Whether the held-out curve has not improved for long, where that is asked."""
+        progress, config = self.progress, self.config
+        if config.stop_on_leak and self.holdout is not None and progress.stale >= config.patience:
             return f"held-out curve best at step {progress.best_step}"
         return ""
+
+    def _followed(self) -> dict[str, float]:
+        """Bias of the halves, and what comes out of the model itself; see `following`."""
+        seed, shape = self.config.seed + 3, tuple(self.train.shape[1:])
+        drawn = []
+        for half in self.halves:
+            with half.averaged() as network:
+                drawn.append(
+                    paired_samples(
+                        network, shape, SAMPLES, seed=seed, condition=self.conditions[0]
+                    )
+                )
+        halves = self.halves[0].train, self.halves[1].train
+        found = bias_between(self.network, (drawn[0], drawn[1]), halves).row()
+        if self.holdout is not None and self.conditions[0] is None:
+            with self.averaged() as network:
+                found |= extracted(network, self.train, self.holdout, seed=seed)
+        return found
 
     def _curves(self) -> tuple[LossCurve, LossCurve]:
         """Training and held-out curves with common noise, on at most CHECK_ROWS rows each."""
@@ -255,6 +310,8 @@ class Trainer:
             tensors |= {f"adam.{index}.{k}": torch.as_tensor(v) for k, v in slots.items()}
         tensors["generator"] = self.generator.get_state()
         tensors |= {f"law.{k}": v for k, v in self.objective.state().items()}
+        for place, half in enumerate(self.halves):
+            tensors |= {f"half{place}.{k}": v for k, v in half.state()[0].items()}
         return tensors, self.progress.__dict__ | {"rows": list(self.progress.rows)}
 
     def restore(self, tensors: dict[str, Tensor], note: dict[str, Any]) -> None:
@@ -280,6 +337,8 @@ class Trainer:
         self.objective.restore(groups.get("law", {}))
         self.progress = Progress(**{k: _number(v) for k, v in note.items()})
         self.started = self.progress.step
+        for place, half in enumerate(self.halves):
+            half.restore(groups.get(f"half{place}", {}), {"step": self.progress.step})
 
 
 def _operations(network: nn.Module) -> int:

@@ -46,9 +46,8 @@ from reverie.denoisers.rates import NotFiniteError
 from reverie.errors import InputError
 from reverie.files import read_json, write_json
 from reverie.plan.guard import guard
+from reverie.runs.following import paired_samples
 from reverie.runs.untouched import agreed, first_process, untouched
-from reverie.sampling import sample
-from reverie.sampling.samplers import samplers_of
 
 SHARE = 1 / 60  # of the loop's time, that checks may take
 PAGE_SECONDS = 2.0  # a first check, beyond its curves: drawing a page for the first time
@@ -280,22 +279,10 @@ class Watch:
 
     def _samples(self) -> Tensor:
         """Samples (settings.samples, *shape) from noise that is the same at every check."""
-        process, count = self.denoiser.process, self.settings.samples
-        times = torch.as_tensor(level_times(process, self.settings.sampler_steps + 1))
-        generator = torch.Generator().manual_seed(self.settings.seed + 3)
-        told = None
-        if self._told is not None:
-            given = self._told["train"]
-            told = given[torch.randint(len(given), (count,), generator=generator)]
-        names = samplers_of(process)
-        name = "ddim" if "ddim" in names else next(iter(names))
-        device = next((p.device for p in self.denoiser.parameters()), torch.device("cpu"))
-        start = process.sample_prior(
-            count, shape=tuple(self.train.shape[1:]), t=float(times[0]), generator=generator
-        )
-        return sample(
-            self.denoiser, count, times, name, init=start.to(device), condition=told,
-            generator=generator,
+        told = None if self._told is None else self._told["train"]
+        return paired_samples(
+            self.denoiser, tuple(self.train.shape[1:]), self.settings.samples,
+            steps=self.settings.sampler_steps, seed=self.settings.seed + 3, condition=told,
         )  # fmt: skip
 
     def _reason(self, step: int, held: LossCurve, reading: Reading) -> str:

@@ -22,7 +22,7 @@ from torch import Tensor
 from reverie.auditing.common_space import common_space
 from reverie.auditing.facts.counted import Facts, KnownPool, count_facts
 from reverie.auditing.facts.neighbours import nearest
-from reverie.auditing.model.returning import probe_levels
+from reverie.auditing.model.returning import basin_levels
 from reverie.auditing.row import Row
 from reverie.curve import level_times
 from reverie.data import Dataset, load
@@ -218,7 +218,7 @@ def cyclic_probe(
     """Cycle samples of a model, and judge the trajectories by the facts of the audit.
 
     samples: (n, *shape) in the denoiser's space. train, holdout: rows as `audit` takes them.
-    levels: noise times; the trajectories are dealt out to them in turn (default `probe_levels` of
+    levels: noise times; the trajectories are dealt out to them in turn (default `basin_levels` of
     the training and held-out rows together). space: as in `audit`, or a run's coder, which also
     gives to_user: from the denoiser's points to the rows' units (default: as they are). condition:
     of the samples. progress: cycles done and their number. Raises InputError on no cycles, few
@@ -229,7 +229,7 @@ def cyclic_probe(
     sets = [load(given, mixed=True) for given in (train, holdout)]
     to_user = to_user or _units(space)
     pooled = np.concatenate([data.values for data in sets])
-    levels = levels or probe_levels(denoiser.process, _points(denoiser, pooled, space), seed=seed)
+    levels = levels or basin_levels(denoiser.process, _points(denoiser, pooled, space), seed=seed)
     judge = _Judge(sets, space, to_user)
     group = np.arange(len(samples)) % len(levels)
     told = condition_rows(condition, len(samples), samples)

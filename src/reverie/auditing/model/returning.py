@@ -33,6 +33,7 @@ from reverie.processes import Process
 DRAWS = 64
 LEVELS, ROWS = 32, 512
 SHARES = (0.995, 0.98, 0.9)  # mean weights of a noised row: basins are narrower than cells
+REACHES = (0.15, 0.3, 0.5)  # lengths of the noise, of the distance between neighbours
 CLEAN = 4  # levels at the clean end that are no use
 COSTLY = 64  # rows, where every pair sums a series
 LOWEST = 700.0  # of log ratios, whose hyperbolic cosine is still finite
@@ -142,6 +143,29 @@ def probe_levels(
     # at the cleanest levels no noise is left to go round with
     found = [min(float(np.interp(share, rising, place)), LEVELS - CLEAN) for share in shares]
     return [float(np.interp(p, place, times)) for p in found]
+
+
+def basin_levels(process: Process, rows: Tensor, seed: int = 0) -> list[float]:
+    """Noise levels t that move a row (of `rows`) by REACHES of the way to its nearest other row.
+
+    For Gaussian noise: sqrt(d) sigma / alpha = reach x median distance of nearest neighbours. In
+    many dimensions the memoriser tells rows apart far noisier than this, but the basins of a
+    network are no wider than its rows are near (on digits, d = 64, cycling extracts rows at
+    reaches of .2 to .6, and nothing where the memoriser's weights begin to fall, at 1.2 to 1.9).
+    Elsewhere `probe_levels`.
+    """
+    if process.gaussian is None:
+        return probe_levels(process, rows, seed=seed)
+    few = torch.unique(some_rows(rows, ROWS, seed).double(), dim=0)
+    flat = process.gaussian.to_modes(few).flatten(1)
+    distance = torch.cdist(flat, flat).fill_diagonal_(math.inf).min(1).values
+    width = float(distance.median()) / math.sqrt(flat.shape[1])
+    times = level_times(process, LEVELS)  # from noise to data
+    spread = process.clock(torch.as_tensor(times)).reshape(LEVELS, -1).log().mean(1).mul(-0.5)
+    log = spread.numpy()[::-1]
+    least = LEVELS - CLEAN
+    found = [float(np.interp(math.log(reach * width), log, times[::-1])) for reach in REACHES]
+    return [max(t, float(times[least])) for t in found]
 
 
 def _log_kernels(
