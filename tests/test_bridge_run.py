@@ -24,9 +24,10 @@ FAST = {
     "lightsb": dict(steps=60),
     "dsbm": dict(steps=2, rounds=1),
     "sf2m": dict(steps=2),
+    "alpha-dsbm": dict(steps=3),
     "dsb": dict(rounds=1),
 }
-SOLVERS = ["lightsb", "dsbm", "sf2m", "dsb", "gaussian", "sinkhorn"]
+SOLVERS = ["lightsb", "dsbm", "alpha-dsbm", "sf2m", "dsb", "gaussian", "sinkhorn"]
 
 
 @pytest.mark.parametrize("solver", SOLVERS)

@@ -23,8 +23,10 @@ from reverie.bridges.first_hitting import EnumeratedEnds as EnumeratedEnds
 from reverie.bridges.gaussian import GaussianBridge as GaussianBridge
 from reverie.bridges.light import LightSB as LightSB
 from reverie.bridges.light import fit_light as fit_light
+from reverie.bridges.light_symbols import SymbolLight as SymbolLight
 from reverie.bridges.matching import NetworkBridge as NetworkBridge
 from reverie.bridges.matching import fit_matching as fit_matching
+from reverie.bridges.matching import fit_online as fit_online
 from reverie.bridges.mean_matching import gaussian_mean_matching as gaussian_mean_matching
 from reverie.bridges.process import BridgeProcess as BridgeProcess
 from reverie.bridges.process import pairs_for as pairs_for
@@ -36,3 +38,7 @@ from reverie.bridges.reference import reference_named as reference_named
 from reverie.bridges.sinkhorn import SinkhornBridge as SinkhornBridge
 from reverie.bridges.sinkhorn import SinkhornPlan as SinkhornPlan
 from reverie.bridges.sinkhorn import sinkhorn as sinkhorn
+from reverie.bridges.symbol_matching import SymbolNetwork as SymbolNetwork
+from reverie.bridges.symbol_matching import fit_symbol_matching as fit_symbol_matching
+from reverie.bridges.symbols import SiteReference as SiteReference
+from reverie.bridges.symbols import SymbolBridge as SymbolBridge

@@ -275,11 +275,12 @@ def bridge(
     a, b: whatever `fit` takes; both ends have points of one shape, and rows come back in the
     user's units. standardise: divide every coordinate by its mean deviation within an end, so that
     none counts by its unit alone; None does so for tables of columns.
-    solver: lightsb (default up to 100 coordinates), dsbm (default above, and of pairs), sf2m, dsb
-    (mean matching by regression), gaussian, sinkhorn. sigma: of the reference (default: the mean
-    deviation of both ends' coordinates); reference: brownian, ou:pull=P, or a Gaussian process.
-    paired: row i of a belongs to row i of b, and paths are told where they began. steps: of a fit;
-    rounds: refits of dsbm, iterations of dsb. holdout: rows of each end that are not fitted, so
+    solver: lightsb (default up to 100 coordinates), dsbm (default above, and of pairs), alpha-dsbm
+    (one network, no refits), sf2m, dsb (mean matching by regression), gaussian, sinkhorn. sigma:
+    of the reference (default: the mean deviation of both ends' coordinates); reference: brownian,
+    ou:pull=P, or a Gaussian process. paired: row i of a belongs to row i of b, and paths are told
+    where they began. steps: of a fit (of alpha-dsbm twice as many in all); rounds: refits of dsbm,
+    iterations of dsb. holdout: rows of each end that are not fitted, so
     that the bridge can be audited (default a fifth; 0 fits all). Raises InputError on ends that do
     not fit together.
 

@@ -13,12 +13,12 @@ from reverie.bridges.chain import ChainBridge
 from reverie.bridges.coupling import Coupling, Independent, MinibatchSinkhorn, Paired
 from reverie.bridges.gaussian import GaussianBridge
 from reverie.bridges.light import LightSB
-from reverie.bridges.matching import NetworkBridge, fit_matching
+from reverie.bridges.matching import NetworkBridge, fit_matching, fit_online
 from reverie.bridges.reference import Reference
 from reverie.bridges.sinkhorn import SinkhornBridge
 from reverie.errors import InputError
 
-SOLVERS = ("lightsb", "dsbm", "sf2m", "dsb", "gaussian", "sinkhorn")
+SOLVERS = ("lightsb", "dsbm", "alpha-dsbm", "sf2m", "dsb", "gaussian", "sinkhorn")
 POINTS = 5000  # rows of an end that the Sinkhorn solver holds
 MINIBATCH, ROUNDS, ITERATIONS, STEPS = 256, 4, 10, 2000
 Progress = Callable[[int, int], None]
@@ -65,6 +65,10 @@ def solve(
     refits = 0 if solver == "sf2m" or told_start else (ROUNDS if rounds is None else rounds)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
+        if solver == "alpha-dsbm":
+            return fit_online(
+                ends, reference, steps=2 * (steps or STEPS), generator=generator, progress=progress
+            )
         return fit_matching(
             ends,
             reference,
@@ -95,7 +99,8 @@ def rebuilt(
         made = ChainBridge(settings["dim"], reference, **own)
     elif solver in SOLVERS:
         own = {k: settings[k] for k in ("width", "depth", "told_start")}
-        made = NetworkBridge(settings["dim"], reference, **own)
+        shared = settings.get("shared", False)  # folders of the release before have none
+        made = NetworkBridge(settings["dim"], reference, **own, shared=shared)
     else:
         raise KeyError(f"no solver is called {solver!r}")
     made.load_state_dict(tensors)

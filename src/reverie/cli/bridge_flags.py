@@ -32,8 +32,8 @@ class Bridge:
     out: Path | None = None
     """The folder to create (default: bridge); with --from, the file to write."""
     solver: str | None = None
-    """lightsb (default up to 100 coordinates), dsbm (default above), sf2m, dsb, gaussian or
-    sinkhorn."""
+    """lightsb (default up to 100 coordinates), dsbm (default above), alpha-dsbm (one network, no
+    refits), sf2m, dsb, gaussian or sinkhorn."""
     sigma: float | None = None
     """Noise of the reference (default: the mean deviation of both ends' coordinates). Columns of a
     table are divided by their deviations first."""
