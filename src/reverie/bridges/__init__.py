@@ -4,6 +4,7 @@ from reverie.bridges.base import Bridge as Bridge
 from reverie.bridges.benchmark import EntropicPair as EntropicPair
 from reverie.bridges.benchmark import conditional_uvp as conditional_uvp
 from reverie.bridges.chain import ChainBridge as ChainBridge
+from reverie.bridges.conditional import ConditionalLight as ConditionalLight
 from reverie.bridges.constrained import Box as Box
 from reverie.bridges.constrained import DomainBridge as DomainBridge
 from reverie.bridges.constrained import Points as Points
@@ -21,6 +22,7 @@ from reverie.bridges.first_hitting import Ball as Ball
 from reverie.bridges.first_hitting import BooleanCube as BooleanCube
 from reverie.bridges.first_hitting import EnumeratedEnds as EnumeratedEnds
 from reverie.bridges.gaussian import GaussianBridge as GaussianBridge
+from reverie.bridges.gaussian import plan_covariance as plan_covariance
 from reverie.bridges.light import LightSB as LightSB
 from reverie.bridges.light import fit_light as fit_light
 from reverie.bridges.light_symbols import SymbolLight as SymbolLight
