@@ -26,6 +26,8 @@ from reverie.bridges.gaussian import plan_covariance as plan_covariance
 from reverie.bridges.light import LightSB as LightSB
 from reverie.bridges.light import fit_light as fit_light
 from reverie.bridges.light_symbols import SymbolLight as SymbolLight
+from reverie.bridges.manifolds import ManifoldBridge as ManifoldBridge
+from reverie.bridges.manifolds import ManifoldMotion as ManifoldMotion
 from reverie.bridges.matching import NetworkBridge as NetworkBridge
 from reverie.bridges.matching import fit_matching as fit_matching
 from reverie.bridges.matching import fit_online as fit_online

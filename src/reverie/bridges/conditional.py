@@ -67,7 +67,7 @@ class ConditionalLight(nn.Module):
         seen = (y.to(self.moments) - self.told_moments[0]) / self.told_moments[1]
         raw = self.body(seen, seen.new_zeros(len(seen))).reshape(len(y), self.components, -1)
         weight, centre, spread = raw.split([1, self.dim, self.dim], 2)
-        start = -math.log(self.epsilon) - 3.0  # components of deviation exp(-1.5)
+        start = -math.log(self.epsilon) - 5.0  # components of deviation exp(-2.5)
         log_spread = LEAST_SPREAD + nn.functional.softplus(spread + start - LEAST_SPREAD)
         return 10 * weight[..., 0], self.base + centre, log_spread
 

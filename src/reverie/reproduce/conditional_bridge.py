@@ -151,7 +151,7 @@ def demand_rows(seed: int, steps: int) -> list[Row]:
 
 def run(out: Path, seed: int = 0, full: bool = False) -> dict[str, Any]:
     """Write the figure and the table; `full` trains longer, and fits the chain too."""
-    steps = 4000 if full else 600
+    steps = 4000 if full else 1500
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         rows, drawn = toy_rows(seed, steps, chain=full)
