@@ -34,7 +34,17 @@ CLUSTERED = 4096  # rows whose clusters the centres start from
 class ConditionalLight(nn.Module):
     """From z ~ N(0, 1) to x given y, in units of x's moments; sigma: of the Brownian reference.
 
-    dim: coordinates of x; told: of y. `fit` trains one.
+    dim: coordinates of x; told: of y. `fit` trains one, on joint rows x (n, dim) and y (n, told).
+    Source: Shi et al. 2022, Proposition 1, with the potentials of Korotin et al. 2024.
+
+    >>> import torch
+    >>> from reverie.bridges import ConditionalLight
+    >>> noise = torch.Generator().manual_seed(0)
+    >>> y = torch.randn(500, 1, generator=noise)
+    >>> x = torch.cat([y, -y], 1)
+    >>> given = ConditionalLight.fit(x, y, steps=2, components=4, width=8, generator=noise)
+    >>> given.sample(y[:3], generator=noise).shape, given.path(y[:3], steps=5).shape
+    (torch.Size([3, 2]), torch.Size([6, 3, 2]))
     """
 
     moments: Tensor  # (2, dim): mean and deviation of x

@@ -56,7 +56,21 @@ class ProductPotential(nn.Module):
 
 
 class SymbolLight(SymbolBridge):
-    """A bridge of strings with a product potential for each direction; `fit` trains one."""
+    """A bridge of strings with a product potential for each direction; `fit` trains one.
+
+    Strings are (n, sites).
+    Source: Carrasco et al. 2025 (DLightSB).
+
+    >>> import torch
+    >>> from reverie.bridges import SiteReference, SymbolLight
+    >>> from reverie.processes import Uniform
+    >>> noise = torch.Generator().manual_seed(0)
+    >>> a, b = torch.randint(3, (2, 100, 4), generator=noise)
+    >>> reference = SiteReference.of_process(Uniform(3, 1), noise=1.0, steps=4)
+    >>> bridge = SymbolLight.fit(a, b, reference, components=3, steps=2, generator=noise)
+    >>> bridge.sample(a, generator=noise).shape, bridge.path(b, reverse=True).shape
+    (torch.Size([100, 4]), torch.Size([5, 100, 4]))
+    """
 
     def __init__(self, sites: int, reference: SiteReference, components: int = 50) -> None:
         super().__init__()

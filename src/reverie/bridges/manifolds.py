@@ -24,7 +24,17 @@ TOLERANCE, ITERATIONS = 1e-9, 10_000
 
 
 class ManifoldMotion:
-    """Brownian motion of duration tau on a space; what lies between two of its points."""
+    """Brownian motion of duration tau on a space; what lies between two of its points.
+
+    InputError unless tau > 0.
+
+    >>> import torch
+    >>> from reverie.bridges import ManifoldMotion
+    >>> from reverie.spaces import Torus
+    >>> start, end = torch.full((5, 1), 3.0).double(), torch.full((5, 1), -3.0).double()
+    >>> ManifoldMotion(Torus(1), 0.01).between(start, end, 0.5).abs().min() > 2.5  # the short way
+    tensor(True)
+    """
 
     def __init__(self, space: Manifold, tau: float = 1.0) -> None:
         if not 0 < tau < float("inf"):
@@ -81,6 +91,15 @@ class ManifoldBridge:
     """The exact bridge between points a (n, *shape) and b (m, *shape) of equal weights.
 
     plan (n, m): of total mass 1; error: by how much its first marginal is off.
+
+    >>> import torch
+    >>> from reverie.bridges import ManifoldBridge
+    >>> from reverie.spaces import Sphere
+    >>> noise = torch.Generator().manual_seed(0)
+    >>> a, b = (Sphere(2).uniform(n, generator=noise) for n in (5, 4))
+    >>> bridge = ManifoldBridge(a, b, Sphere(2), tau=2.0)
+    >>> bridge.plan.shape, bridge.path(a, steps=3, generator=noise).shape
+    (torch.Size([5, 4]), torch.Size([4, 5, 3]))
     """
 
     def __init__(self, a: Tensor, b: Tensor, space: Manifold, tau: float = 1.0) -> None:

@@ -35,8 +35,9 @@ PLACES = 33  # shares at which a network's error is kept
 
 
 class NetworkBridge(Bridge):
-    """Two networks, one a direction; shared: one that is told the direction. told_start: they see
-    where the path began (paired ends).
+    """Two networks, one a direction, or one that is told it.
+
+    shared: one for both. told_start: they see where the path began (paired ends).
 
     Points are (B, dim).
     Source: Tong et al. 2024 ([SF]2M); Shi, De Bortoli, Campbell & Doucet 2023 (DSBM).
@@ -227,7 +228,20 @@ def fit_online(
     generator: torch.Generator | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> NetworkBridge:
-    """alpha-DSBM: one network for both directions, without refits; see `alternating.online`."""
+    """alpha-DSBM: one network for both directions, without refits; see `alternating.online`.
+
+    coupling: of rows (n, dim). steps: in all, a quarter of them on the pairs of the coupling.
+    Source: De Bortoli, Korshunova, Mnih & Doucet 2024, reconstructed.
+
+    >>> import torch
+    >>> from reverie.bridges import BrownianMotion, Independent, fit_online
+    >>> noise = torch.Generator().manual_seed(0)
+    >>> a, b = torch.randn(200, 2, generator=noise), torch.randn(200, 2, generator=noise) + 3
+    >>> settings = {"steps": 4, "width": 8, "path_steps": 2, "generator": noise}
+    >>> bridge = fit_online(Independent(a, b), BrownianMotion(1.0), **settings)
+    >>> bridge.sample(b, reverse=True, steps=4, generator=noise).shape
+    torch.Size([200, 2])
+    """
     bridge = _fresh(coupling, reference, generator, width, depth, shared=True)
     return online(
         bridge, coupling, steps=steps, batch=batch, rate=rate, pool=pool, path_steps=path_steps,

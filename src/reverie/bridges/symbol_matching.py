@@ -20,7 +20,16 @@ from reverie.denoisers import ResidualMLP
 
 
 class SymbolNetwork(SymbolBridge):
-    """Two networks, one a direction; shared: one that is told the direction."""
+    """Two networks, one a direction; shared: one that is told the direction.
+
+    >>> import torch
+    >>> from reverie.bridges import SiteReference, SymbolNetwork
+    >>> from reverie.processes import Uniform
+    >>> reference = SiteReference.of_process(Uniform(3, 1), noise=1.0, steps=4)
+    >>> bridge = SymbolNetwork(2, reference, width=8)
+    >>> bridge.ends(torch.zeros(5, 2, dtype=torch.long), torch.zeros(5, dtype=torch.long)).shape
+    torch.Size([5, 2, 3])
+    """
 
     def __init__(
         self,
@@ -92,6 +101,17 @@ def fit_symbol_matching(
 
     rounds: refits of `steps` each; together: one network without refits, of `steps` steps in all.
     Returns the bridge with averaged weights. InputError on rows that are no such strings.
+    Source: Ksenofontov & Korotin 2025 (CSBM); Carrasco et al. 2025 (alpha-CSBM).
+
+    >>> import torch
+    >>> from reverie.bridges import Independent, SiteReference, fit_symbol_matching
+    >>> from reverie.processes import Uniform
+    >>> noise = torch.Generator().manual_seed(0)
+    >>> pairs = Independent(*torch.randint(3, (2, 100, 4), generator=noise))
+    >>> reference = SiteReference.of_process(Uniform(3, 1), noise=1.0, steps=4)
+    >>> settings = {"rounds": 1, "steps": 2, "width": 8, "generator": noise}
+    >>> fit_symbol_matching(pairs, reference, **settings).sample(pairs.a, generator=noise).shape
+    torch.Size([100, 4])
     """
     bridge = SymbolNetwork(
         coupling.a.shape[1], reference, width=width, depth=depth, shared=together

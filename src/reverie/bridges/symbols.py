@@ -27,6 +27,12 @@ class SiteReference:
     """The chain K (V, V) of one site, taken `steps` times; each row of K is a law.
 
     InputError on matrices that are none.
+
+    >>> from reverie.bridges import SiteReference
+    >>> from reverie.processes import Uniform
+    >>> reference = SiteReference.of_process(Uniform(3, 1), noise=1.0, steps=4)
+    >>> reference.powers.shape, reference.powers[-1].sum(1).round(decimals=6).tolist()
+    (torch.Size([5, 3, 3]), [1.0, 1.0, 1.0])
     """
 
     def __init__(self, kernel: Tensor, steps: int) -> None:
@@ -65,7 +71,21 @@ class SiteReference:
 
 
 class SymbolBridge(nn.Module, ABC):
-    """A bridge between laws of strings (n, sites) of whole numbers below `reference.symbols`."""
+    """A bridge between laws of strings (n, sites) of whole numbers below `reference.symbols`.
+
+    A solver of one's own gives `ends`, P(end of a site | state).
+
+    >>> import torch
+    >>> from reverie.bridges import SiteReference, SymbolBridge
+    >>> from reverie.processes import Uniform
+    >>> class Free(SymbolBridge):  # ends of the reference itself
+    ...     sites, reference = 2, SiteReference.of_process(Uniform(3, 1), noise=1.0, steps=4)
+    ...     def ends(self, x, gone, *, reverse=False):
+    ...         left = self.reference.toward(reverse)[self.reference.steps - gone]
+    ...         return left.gather(1, x[..., None].expand(-1, -1, 3))
+    >>> Free().path(torch.zeros(6, 2, dtype=torch.long)).shape
+    torch.Size([5, 6, 2])
+    """
 
     reference: SiteReference
     sites: int
