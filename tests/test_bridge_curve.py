@@ -42,6 +42,7 @@ def test_the_exact_curve_is_that_of_the_far_end_seen_through_noise(reverse: bool
     near, far = (SECOND, FIRST) if reverse else (FIRST, SECOND)
     v = far - PLAN**2 / near
     assert curve.process is not None
+    assert curve.stderr is not None
     assert curve.process.monotone
     assert (abs(curve.rate - 0.5 * v / (1 + curve.u * v)) <= 4 * curve.stderr + 1e-9).all()
     want = 0.5 * np.log1p(curve.u * v)
@@ -67,7 +68,9 @@ def test_the_excess_of_a_plan_is_the_path_kl_of_its_steps(method: str) -> None:
     process = BridgeProcess(BrownianMotion(EPSILON**0.5), 1, markov=True)
     v = SECOND - PLAN**2 / FIRST
     u = np.geomspace(1e-4, 500, 400)
-    curve = LossCurve(u, 0.5 * v / (1 + u * v), process=process, t=process.time(u).numpy())
+    curve = LossCurve(
+        u, 0.5 * v / (1 + u * v), process=process, t=process.time(torch.from_numpy(u)).numpy()
+    )
     plan = plan_steps(curve, 5, method)
     share = EPSILON * plan.u / (1 + EPSILON * plan.u)
     total, chain = 0.0, between(share[0], share[0])

@@ -98,15 +98,15 @@ def memoriser(run: BridgeRun, *, reverse: bool = False, seed: int = 0) -> Denois
     if run.paired:
         process = BridgeProcess(run.bridge.reference, run.bridge.dim, reverse=reverse)
         return Memoriser(process, pairs_for(first, second, reverse=reverse))
-    few = (some_rows(rows, HELD, seed) for rows in (first, second))
-    exact: Bridge = SinkhornBridge(*few, run.bridge.reference, tolerance=PRECISION)
+    first, second = (some_rows(rows, HELD, seed) for rows in (first, second))
+    exact: Bridge = SinkhornBridge(first, second, run.bridge.reference, tolerance=PRECISION)
     return exact.denoiser(reverse=reverse, markov=True)
 
 
 def linear_bridge(run: BridgeRun) -> GaussianBridge:
     """The bridge between the Gaussians of the training rows' moments."""
-    ends = (_points(run, "train", place) for place in (0, 1))
-    return GaussianBridge.fit(*ends, run.bridge.reference)
+    first, second = (_points(run, "train", place) for place in (0, 1))
+    return GaussianBridge.fit(first, second, run.bridge.reference)
 
 
 def _points(run: BridgeRun, split: str, place: int) -> Tensor:

@@ -231,14 +231,13 @@ class BridgeRun:
             bridge = rebuilt(told["solver"], told["settings"], tensors, reference)
             ends = [Scaler(**form) for form in told["ends"]]
             kept = told.get("rows") if rows else None
-            known = (
-                None
-                if kept is None
-                else tuple(
+            known = None
+            if kept is not None:
+                first, second = (
                     End.read(path, name, named, form)
                     for name, named, form in zip(ENDS, kept, ends, strict=True)
                 )
-            )
+                known = first, second
         except (KeyError, TypeError, OSError, RuntimeError, SafetensorError) as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"{path} is damaged: {reason}") from error
