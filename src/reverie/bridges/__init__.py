@@ -4,6 +4,7 @@ from reverie.bridges.base import Bridge as Bridge
 from reverie.bridges.benchmark import EntropicPair as EntropicPair
 from reverie.bridges.benchmark import conditional_uvp as conditional_uvp
 from reverie.bridges.chain import ChainBridge as ChainBridge
+from reverie.bridges.conditional import ConditionalLight as ConditionalLight
 from reverie.bridges.constrained import Box as Box
 from reverie.bridges.constrained import DomainBridge as DomainBridge
 from reverie.bridges.constrained import Points as Points
@@ -21,10 +22,15 @@ from reverie.bridges.first_hitting import Ball as Ball
 from reverie.bridges.first_hitting import BooleanCube as BooleanCube
 from reverie.bridges.first_hitting import EnumeratedEnds as EnumeratedEnds
 from reverie.bridges.gaussian import GaussianBridge as GaussianBridge
+from reverie.bridges.gaussian import plan_covariance as plan_covariance
 from reverie.bridges.light import LightSB as LightSB
 from reverie.bridges.light import fit_light as fit_light
+from reverie.bridges.light_symbols import SymbolLight as SymbolLight
+from reverie.bridges.manifolds import ManifoldBridge as ManifoldBridge
+from reverie.bridges.manifolds import ManifoldMotion as ManifoldMotion
 from reverie.bridges.matching import NetworkBridge as NetworkBridge
 from reverie.bridges.matching import fit_matching as fit_matching
+from reverie.bridges.matching import fit_online as fit_online
 from reverie.bridges.mean_matching import gaussian_mean_matching as gaussian_mean_matching
 from reverie.bridges.process import BridgeProcess as BridgeProcess
 from reverie.bridges.process import pairs_for as pairs_for
@@ -36,3 +42,7 @@ from reverie.bridges.reference import reference_named as reference_named
 from reverie.bridges.sinkhorn import SinkhornBridge as SinkhornBridge
 from reverie.bridges.sinkhorn import SinkhornPlan as SinkhornPlan
 from reverie.bridges.sinkhorn import sinkhorn as sinkhorn
+from reverie.bridges.symbol_matching import SymbolNetwork as SymbolNetwork
+from reverie.bridges.symbol_matching import fit_symbol_matching as fit_symbol_matching
+from reverie.bridges.symbols import SiteReference as SiteReference
+from reverie.bridges.symbols import SymbolBridge as SymbolBridge

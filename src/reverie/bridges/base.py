@@ -90,15 +90,18 @@ class Bridge(nn.Module, ABC):
         *,
         reverse: bool = False,
         steps: int = 20,
+        times: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Paths (steps + 1, B, dim) from x (B, dim), at times equally far apart, t rising.
+        """Paths (steps + 1, B, dim) from x (B, dim), t rising: a reverse path ends with x.
 
-        Of a reverse path the last row is x.
+        times: reference times (steps + 1,) from 0 to 1, by default equally far apart.
         """
         if steps < 1:
             raise InputError(f"a path of {steps} steps; it takes at least 1")
-        times = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+        if times is None:
+            times = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+        steps = len(times) - 1
         times = times.flip(0) if reverse else times
         shares, scales = self.reference.share(times), self.reference.scale(times)
         y, rows = self.to_brownian(x, float(times[0])), [x]
@@ -136,16 +139,21 @@ class Bridge(nn.Module, ABC):
         *,
         reverse: bool = False,
         steps: int = 100,
+        times: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """Far ends (B, dim) for near ends x, by simulating paths; exact steps take one."""
-        steps = 1 if self.exact_steps else steps
-        rows = self.path(x, reverse=reverse, steps=steps, generator=generator)
+        if self.exact_steps:
+            steps, times = 1, None
+        rows = self.path(x, reverse=reverse, steps=steps, times=times, generator=generator)
         return rows[0] if reverse else rows[-1]
 
-    def denoiser(self, *, reverse: bool = False) -> BridgeDenoiser:
-        """One of the two denoisers, to be measured, planned for and sampled like any other."""
-        process = BridgeProcess(self.reference, self.dim, reverse=reverse)
+    def denoiser(self, *, reverse: bool = False, markov: bool = False) -> BridgeDenoiser:
+        """One of the two denoisers, to be measured, planned for and sampled like any other.
+
+        markov: it will be measured on pairs that a Markov bridge made, or is told the start.
+        """
+        process = BridgeProcess(self.reference, self.dim, reverse=reverse, markov=markov)
 
         def guess(y: Tensor, share: Tensor, start: Tensor | None) -> Tensor:
             return self.guess(y, share, reverse=reverse, start=start)

@@ -119,9 +119,12 @@ class ChainBridge(Bridge):
         *,
         reverse: bool = False,
         steps: int = 0,
+        times: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """Paths at the chain's own `times`; the argument `steps` is not needed."""
+        if times is not None:
+            raise InputError("a chain of kernels walks at its own times: it takes no plan")
         start = self.to_brownian(x, 1.0 if reverse else 0.0)
         rows = self.roll(start, BACKWARD if reverse else FORWARD, generator)
         return (rows * self._scales()).to(x)
@@ -150,10 +153,10 @@ class ChainBridge(Bridge):
             far[rows] = torch.cat([now[:, : self.moving] + left * moved, now[:, self.moving :]], 1)
         return far.to(y)
 
-    def denoiser(self, *, reverse: bool = False) -> BridgeDenoiser:
+    def denoiser(self, *, reverse: bool = False, markov: bool = False) -> BridgeDenoiser:
         if self.frozen:
             raise InputError("a conditional chain has no loss curve yet")
-        return super().denoiser(reverse=reverse)
+        return super().denoiser(reverse=reverse, markov=markov)
 
     def regress(
         self, way: int, k: int, near: Tensor, goal: Tensor, learned: bool, generator: Any

@@ -20,7 +20,14 @@ from reverie.errors import InputError
 
 
 def plan_covariance(first: Tensor, second: Tensor, epsilon: float) -> Tensor:
-    """Cov(X0, X1) (d, d) of the entropic plan between covariances, cost |x - y|^2 / 2."""
+    """Cov(X0, X1) (d, d) of the entropic plan between covariances, cost |x - y|^2 / 2.
+
+    >>> import torch
+    >>> from reverie.bridges import plan_covariance
+    >>> one = torch.ones(1, 1, dtype=torch.float64)
+    >>> float(plan_covariance(0.36 * one, 1.69 * one, 0.64))  # doctest: +ELLIPSIS
+    0.52309...
+    """
     half = _root(first)
     inner = 4 * half @ second @ half
     values, vectors = torch.linalg.eigh(0.5 * (inner + inner.T))

@@ -70,13 +70,20 @@ class MixturePotential(nn.Module):
 
         Log weights (B, K), means and variances (B, K, dim) of a mixture; left = 1 is the plan.
         """
-        spread, left = self.log_spread.exp(), left.double().reshape(-1, 1, 1)
-        y = y.double()[:, None]
-        mixed = left + spread * (1 - left)
-        mean = (self.centre * left + y * spread) / mixed
-        pull = 2 * self.centre * y - self.centre.square() * (1 - left) - y.square() * (1 - spread)
-        log = (pull / mixed / self.epsilon - mixed.log()).sum(2) / 2
-        return (self.log_weight + log).log_softmax(1), mean, self.epsilon * spread * left / mixed
+        own = self.log_weight, self.centre, self.log_spread.exp()
+        return far_law(*own, self.epsilon, y.double(), left.double())
+
+
+def far_law(
+    log_weight: Tensor, centre: Tensor, spread: Tensor, epsilon: float, y: Tensor, left: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`MixturePotential.far` of potentials (K, dim), or (B, K, dim) where each row has its own."""
+    y, left = y[:, None], left.reshape(-1, 1, 1)
+    mixed = left + spread * (1 - left)
+    mean = (centre * left + y * spread) / mixed
+    pull = 2 * centre * y - centre.square() * (1 - left) - y.square() * (1 - spread)
+    log = (pull / mixed / epsilon - mixed.log()).sum(2) / 2
+    return (log_weight + log).log_softmax(1), mean, epsilon * spread * left / mixed
 
 
 class LightSB(Bridge):

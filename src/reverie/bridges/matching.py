@@ -11,29 +11,33 @@ the iterates of proportional fitting.
 The network F answers in units of what the closed form for Gaussian ends of the same moments
 leaves open, coordinate by coordinate: guess = m(s) + k(s) (y - m_s) + d(s) F(y, s). Before
 training the bridge is that Gaussian one; the loss is the squared error of F itself.
+
+Online (alpha-DSBM: De Bortoli, Korshunova, Mnih & Doucet 2024, reconstructed) one network that is
+told the direction meets pairs which its own average makes all along, without refits.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from reverie.bridges.alternating import alternate, online
 from reverie.bridges.base import Bridge
-from reverie.bridges.coupling import Coupling, Paired
+from reverie.bridges.coupling import Coupling
 from reverie.bridges.reference import Reference
 from reverie.denoisers import ResidualMLP
 
 CUT = 1e-3  # shares of the ends at which nothing is regressed
 PLACES = 33  # shares at which a network's error is kept
-SPAN = 0.05  # of a fit, over which its weights are averaged
 
 
 class NetworkBridge(Bridge):
-    """Two networks, one a direction. told_start: they see where the path began (paired ends).
+    """Two networks, one a direction, or one that is told it.
+
+    shared: one for both. told_start: they see where the path began (paired ends).
 
     Points are (B, dim).
     Source: Tong et al. 2024 ([SF]2M); Shi, De Bortoli, Campbell & Doucet 2023 (DSBM).
@@ -56,23 +60,25 @@ class NetworkBridge(Bridge):
         width: int = 128,
         depth: int = 2,
         told_start: bool = False,
+        shared: bool = False,
     ) -> None:
         super().__init__()
-        self.reference, self.dim = reference, dim
+        self.reference, self.dim, self.shared = reference, dim, shared
         self.width, self.depth, self.told_start = width, depth, told_start
         self.register_buffer("moments", torch.tensor([0.0, 1, 0, 1])[:, None].repeat(1, dim))
         self.register_buffer("residual", torch.ones(2, PLACES, dim))
-        seen = dim * (2 if told_start else 1)
+        seen = dim * (2 if told_start else 1) + shared
         self.forwards = ResidualMLP((seen,), width, depth, out=dim)
-        self.backwards = ResidualMLP((seen,), width, depth, out=dim)
+        if not shared:
+            self.backwards = ResidualMLP((seen,), width, depth, out=dim)
 
     def settings(self) -> dict[str, Any]:
         own = {"width": self.width, "depth": self.depth, "told_start": self.told_start}
-        return {**super().settings(), **own}
+        return {**super().settings(), **own, "shared": self.shared}
 
     def body(self, reverse: bool) -> nn.Module:
         """The network of one direction."""
-        return self.backwards if reverse else self.forwards
+        return self.backwards if reverse and not self.shared else self.forwards
 
     def gaussian(self, y: Tensor, share: Tensor, reverse: bool) -> tuple[Tensor, Tensor, Tensor]:
         """Of y (B, dim) at shares (B,): y in units of its deviation, and mean and deviation of the
@@ -99,6 +105,8 @@ class NetworkBridge(Bridge):
             begun = y if start is None else start
             at = torch.full_like(share, float(reverse))
             seen = torch.cat([seen, self.gaussian(begun.to(y), at, reverse)[0]], 1)
+        if self.shared:
+            seen = torch.cat([seen, torch.full_like(seen[:, :1], 1.0 if reverse else -1.0)], 1)
         raw = self.body(reverse)(seen, 2 * share.to(y) - 1)
         return raw.reshape(len(y), -1), mean, deviation
 
@@ -126,22 +134,22 @@ class NetworkBridge(Bridge):
         error = self.residual[int(reverse), place].sqrt() * noise
         return (mean + deviation * (raw + error)).to(y)
 
-    def take_residuals(
-        self, y0: Tensor, y1: Tensor, reverse: bool, generator: torch.Generator | None
+    def fitted(
+        self, x0: Tensor, x1: Tensor, reverse: bool, generator: torch.Generator | None
     ) -> None:
         """Mean squared errors of F at PLACES shares, of pairs (n, dim)."""
-        y0, y1 = y0.to(self.moments), y1.to(self.moments)
+        y0, y1 = x0.to(self.moments), (x1 / self.reference.last_scale).to(self.moments)
         with torch.no_grad():
             for place, s in enumerate(torch.linspace(CUT, 1 - CUT, PLACES)):
                 error = self.errors(y0, y1, s.expand(len(y0)), reverse, generator)
                 self.residual[int(reverse), place] = error.mean(0)
 
     def loss(
-        self, y0: Tensor, y1: Tensor, reverse: bool, generator: torch.Generator | None
+        self, x0: Tensor, x1: Tensor, reverse: bool, generator: torch.Generator | None
     ) -> Tensor:
-        """Mean squared error of F, of pairs (B, dim) in Brownian coordinates."""
-        share = CUT + (1 - 2 * CUT) * torch.rand(len(y0), generator=generator)
-        y0, y1 = y0.to(self.moments), y1.to(self.moments)
+        """Mean squared error of F, of pairs (B, dim)."""
+        share = CUT + (1 - 2 * CUT) * torch.rand(len(x0), generator=generator)
+        y0, y1 = x0.to(self.moments), (x1 / self.reference.last_scale).to(self.moments)
         return self.errors(y0, y1, share, reverse, generator).mean()
 
     def errors(
@@ -165,39 +173,6 @@ class NetworkBridge(Bridge):
         least = 1e-8 * max(float(rows[1].max()), float(rows[3].max()), 1e-12)
         self.moments.copy_(torch.stack(rows))
         self.moments[1::2] = self.moments[1::2].clamp(min=least)
-
-
-class Trainer:
-    """Adam and an average of weights for both directions of a bridge."""
-
-    def __init__(
-        self, bridge: NetworkBridge, batch: int, rate: float, generator: torch.Generator | None
-    ) -> None:
-        self.bridge, self.batch, self.generator = bridge, batch, generator
-        self.average = copy.deepcopy(bridge)
-        self.optimisers = [
-            torch.optim.Adam(bridge.body(r).parameters(), lr=rate) for r in (False, True)
-        ]
-        self.rate = rate
-
-    def fit(self, pairs: Coupling, reverse: bool, steps: int, tell: Callable[[], None]) -> None:
-        """`steps` steps of one direction; the learning rate falls linearly over the last half."""
-        optimiser, last = self.optimisers[reverse], self.bridge.reference.last_scale
-        averaged = list(self.average.body(reverse).parameters())
-        live = list(self.bridge.body(reverse).parameters())
-        for k in range(steps):
-            optimiser.param_groups[0]["lr"] = self.rate * min(1.0, 2 * (steps - k) / steps)
-            x0, x1 = pairs.sample(self.batch, generator=self.generator)
-            loss = self.bridge.loss(x0, x1 / last, reverse, self.generator)
-            optimiser.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(live, 1.0)
-            optimiser.step()
-            for mean, now in zip(averaged, live, strict=True):
-                mean.data.lerp_(now.data, max(1 / (SPAN * steps + 1), 1 / (k + 1)))
-            tell()
-        x0, x1 = pairs.sample(1024, generator=self.generator)
-        self.average.take_residuals(x0, x1 / last, reverse, self.generator)
 
 
 def fit_matching(
@@ -232,43 +207,58 @@ def fit_matching(
     >>> bridge.sample(a, steps=4, generator=noise).shape
     torch.Size([200, 2])
     """
-    x0, x1 = coupling.sample(4096, generator=generator)
-    bridge = NetworkBridge(x0.shape[1], reference, width=width, depth=depth, told_start=told_start)
-    bridge.take_moments(x0, x1 / reference.last_scale)
-    trainer, total = Trainer(bridge, batch, rate, generator), 2 * (rounds + 1) * steps
-    done = 0
-
-    def tell() -> None:
-        nonlocal done
-        done += 1
-        if progress is not None:
-            progress(done, total)
-
-    pairs: Coupling = coupling
-    for turn in range(rounds + 1):
-        for reverse in (True, False):
-            if turn or not reverse:
-                pairs = (
-                    coupling
-                    if turn == 0
-                    else simulated(
-                        trainer.average, coupling, not reverse, pool, path_steps, generator
-                    )
-                )
-            trainer.fit(pairs, reverse, steps, tell)
-    return trainer.average
+    bridge = _fresh(coupling, reference, generator, width, depth, told_start=told_start)
+    return alternate(
+        bridge, coupling, rounds=rounds, steps=steps, batch=batch, rate=rate, pool=pool,
+        path_steps=path_steps, generator=generator, progress=progress,
+    )  # fmt: skip
 
 
-def simulated(
-    bridge: NetworkBridge,
-    ends: Coupling,
-    reverse: bool,
-    pool: int,
-    steps: int,
+def fit_online(
+    coupling: Coupling,
+    reference: Reference,
+    *,
+    steps: int = 4000,
+    batch: int = 256,
+    rate: float = 2e-3,
+    width: int = 128,
+    depth: int = 2,
+    path_steps: int = 20,
+    pool: int = 4096,
+    generator: torch.Generator | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> NetworkBridge:
+    """alpha-DSBM: one network for both directions, without refits; see `alternating.online`.
+
+    coupling: of rows (n, dim). steps: in all, a quarter of them on the pairs of the coupling.
+    Source: De Bortoli, Korshunova, Mnih & Doucet 2024, reconstructed.
+
+    >>> import torch
+    >>> from reverie.bridges import BrownianMotion, Independent, fit_online
+    >>> noise = torch.Generator().manual_seed(0)
+    >>> a, b = torch.randn(200, 2, generator=noise), torch.randn(200, 2, generator=noise) + 3
+    >>> settings = {"steps": 4, "width": 8, "path_steps": 2, "generator": noise}
+    >>> bridge = fit_online(Independent(a, b), BrownianMotion(1.0), **settings)
+    >>> bridge.sample(b, reverse=True, steps=4, generator=noise).shape
+    torch.Size([200, 2])
+    """
+    bridge = _fresh(coupling, reference, generator, width, depth, shared=True)
+    return online(
+        bridge, coupling, steps=steps, batch=batch, rate=rate, pool=pool, path_steps=path_steps,
+        generator=generator, progress=progress,
+    )  # fmt: skip
+
+
+def _fresh(
+    coupling: Coupling,
+    reference: Reference,
     generator: torch.Generator | None,
-) -> Paired:
-    """Pairs that a bridge makes from rows of the end where it starts: b if reverse, else a."""
-    rows = ends.b if reverse else ends.a
-    start = rows[torch.randint(len(rows), (pool,), generator=generator)]
-    far = bridge.sample(start, reverse=reverse, steps=steps, generator=generator)
-    return Paired(far, start) if reverse else Paired(start, far)
+    width: int,
+    depth: int,
+    **kind: bool,
+) -> NetworkBridge:
+    """A network bridge that starts from the moments of both ends."""
+    x0, x1 = coupling.sample(4096, generator=generator)
+    bridge = NetworkBridge(x0.shape[1], reference, width=width, depth=depth, **kind)
+    bridge.take_moments(x0, x1 / reference.last_scale)
+    return bridge

@@ -10,10 +10,15 @@ since the KL of two drifts (far - y) / (1 - s) is half their squared distance / 
 du = ds / (epsilon (1 - s)^2) (Girsanov). u is the signal-to-noise ratio at which y, its start
 known, shows the clean end. A step that draws the Brownian bridge to a frozen guess costs
 (u' - u) rate exactly, so that curve, plan and staircase are those of Gaussian noise.
+
+A Markov bridge forgets its start at no cost, E[clean | y] = E[clean | y, start]. Its ideal curve
+is then that of the clean end seen through noise, given the start: it never rises, and its area is
+I(clean; y | start). Pairs whose mixture of bridges is no Markov process have neither.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Unpack
 
@@ -27,13 +32,15 @@ from reverie.processes.base import Draw, Process, State, float64
 from reverie.spaces import Euclidean
 
 CLEANEST = 1e-3  # process time at which the last guess is taken
+NOISIEST = 1e-4  # of the way gone at the first level of a curve: there a clock has a logarithm
 
 
 class BridgeProcess(Process):
     """The reference pinned at both ends; reverse: the clean end is that of the law a.
 
     Process time runs against the path: 1 at its start, 0 at its end. States are (B, d) in Brownian
-    coordinates. monotone: False, a bridge's rate need not fall (its start tells of its end).
+    coordinates. markov: the pairs that it is measured on are ends of a Markov process, or guesses
+    are told the start; without it a rate need not fall, and areas are no information.
 
     >>> import torch
     >>> from reverie.bridges import BridgeProcess, BrownianMotion, pairs_for
@@ -43,14 +50,15 @@ class BridgeProcess(Process):
     (torch.Size([5, 2]), False)
     """
 
-    monotone = False
-    has_kernel = False
-    clock_label = "signal-to-noise ratio of the far end"
+    clock_label = "far end's signal-to-noise ratio"
 
-    def __init__(self, reference: Reference, dim: int, *, reverse: bool = False) -> None:
+    def __init__(
+        self, reference: Reference, dim: int, *, reverse: bool = False, markov: bool = False
+    ) -> None:
         super().__init__()
         self.reference, self.dim, self.backwards = reference, dim, reverse
-        self.t_range = (CLEANEST, 1.0)
+        self.monotone = self.area_exact = markov
+        self.t_range = (CLEANEST, 1 - NOISIEST)
         self.space = Euclidean((2, dim))
 
     def share(self, t: Tensor | float) -> Tensor:
@@ -94,11 +102,35 @@ class BridgeProcess(Process):
 
         end: starting points that replace those of the pairs.
         """
-        clean, start = self.ends(x if end is None else torch.stack([x[:, 0], end], 1))
+        pairs = x if end is None else torch.stack([x[:, 0], end], 1)
+        middle, spread = self.kernel(pairs, t)
+        return middle + spread * _noise_like(middle, generator)
+
+    def corrupt_pair(
+        self, x: Tensor, t: Tensor | float, *, generator: torch.Generator | None = None
+    ) -> tuple[State, State]:
+        middle, spread = self.kernel(x, t)
+        noise = spread * _noise_like(middle, generator)
+        return middle + noise, middle - noise
+
+    def kernel(self, x: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor]:
+        """Mean (B, d) and deviation (B or 1, 1) of the Brownian bridge at t between pairs x."""
+        clean, start = self.ends(x)
         gone = self.share(t).to(x).reshape(-1, 1)
-        noise = torch.randn(clean.shape, generator=generator, dtype=x.dtype, device=x.device)
         spread = (self.reference.epsilon * gone * (1 - gone)).sqrt()
-        return (1 - gone) * start + gone * clean + spread * noise
+        return (1 - gone) * start + gone * clean, spread
+
+    def log_kernel(self, state: State, x: Tensor, t: Tensor | float) -> Tensor:
+        clean, start = (end.double() for end in self.ends(x))
+        gone = self.share(t).to(state.device).expand(len(state))
+        variance = (self.reference.epsilon * gone * (1 - gone))[:, None]
+        log = torch.empty(len(state), len(x), dtype=torch.float64, device=state.device)
+        for share in gone.unique():  # one matrix product a level
+            rows = gone == share
+            middle = (1 - share) * start + share * clean
+            log[rows] = -0.5 * torch.cdist(state[rows].double(), middle).square()
+        volume = 0.5 * self.dim * (2 * math.pi * variance).log()
+        return (log / variance - volume).to(state)
 
     def target(self, state: State, x: Tensor, t: Tensor | float) -> Tensor:
         return self.ends(x)[0]
@@ -121,9 +153,13 @@ class BridgeProcess(Process):
     ) -> State:
         before, after = (self.share(v).to(state).reshape(-1, 1) for v in (t, s))
         ratio = (after - before) / (1 - before)
-        noise = torch.randn(state.shape, generator=generator, dtype=state.dtype)
         spread = (self.reference.epsilon * ratio * (1 - after)).sqrt()
-        return state + ratio * (prediction - state) + spread * noise
+        return state + ratio * (prediction - state) + spread * _noise_like(state, generator)
+
+    def times_of(self, u: Tensor) -> Tensor:
+        """Reference times (L,), from the law a to b, at which clock values u (L,) are reached."""
+        t = self.time(u)
+        return t if self.backwards else 1 - t
 
 
 class BridgeDenoiser(Denoiser):
@@ -140,6 +176,10 @@ class BridgeDenoiser(Denoiser):
     def forward(self, state: Tensor, t: Tensor, condition: Any = None) -> Tensor:
         share = self.process.path_share(t).to(state.device).expand(len(state))
         return self.far(state, share, None if condition is None else self.process.start(condition))
+
+
+def _noise_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
+    return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
 
 
 def pairs_for(x0: Tensor, x1: Tensor, *, reverse: bool = False) -> Tensor:

@@ -6,8 +6,7 @@ A folder holds `bridge.json` (solver, reference, settings, the form of both ends
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,31 +17,22 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from reverie.bridges.base import Bridge
-from reverie.bridges.chain import ChainBridge
-from reverie.bridges.coupling import (
-    Coupling,
-    Independent,
-    MinibatchSinkhorn,
-    Paired,
-)
-from reverie.bridges.gaussian import GaussianBridge
-from reverie.bridges.light import LightSB
-from reverie.bridges.matching import NetworkBridge, fit_matching
+from reverie.bridges.coupling import Paired
 from reverie.bridges.process import pairs_for
-from reverie.bridges.reference import Reference, reference_named
-from reverie.bridges.sinkhorn import SinkhornBridge, sinkhorn
+from reverie.bridges.reference import reference_named
+from reverie.bridges.rows import End, split_ends
+from reverie.bridges.sinkhorn import sinkhorn
+from reverie.bridges.solvers import SOLVERS, Progress, coupling_for, rebuilt, solve
 from reverie.curve import LossCurve, measure
 from reverie.data import Dataset, Scaler
 from reverie.data import load as load_rows
 from reverie.errors import InputError
 from reverie.files import new_folder, read_json, write_bytes, write_json
+from reverie.plan import Plan, plan_steps
 
-SOLVERS = ("lightsb", "dsbm", "sf2m", "dsb", "gaussian", "sinkhorn")
 LIGHT_DIM = 100  # coordinates up to which LightSB is the default
-POINTS = 5000  # rows of an end that the Sinkhorn solver holds
-MINIBATCH, ROUNDS, ITERATIONS, STEPS = 256, 4, 10, 2000
 JSON, TENSORS = "bridge.json", "bridge.safetensors"
-Progress = Callable[[int, int], None]
+ENDS = ("first", "second")
 
 
 @dataclass(eq=False)
@@ -69,19 +59,38 @@ class BridgeRun:
     second: Scaler
     paired: bool = False
     units: list[float] | None = None
+    rows: tuple[End, End] | None = field(default=None, repr=False)
 
     def sample(
-        self, x: Any, *, reverse: bool = False, steps: int = 50, seed: int = 0
+        self,
+        x: Any,
+        *,
+        reverse: bool = False,
+        steps: int = 50,
+        plan: Plan | None = None,
+        seed: int = 0,
     ) -> np.ndarray:
         """Far ends of rows x of the first end, or of the second if `reverse`, in their type.
 
         steps: of the simulated path, for network solvers; the others draw from the exact plan.
+        plan: of this direction (`plan_steps` on its curve), instead of equal steps.
         """
         near, far = self._ends(reverse)
         draw = torch.Generator().manual_seed(seed)
         start = self._points(x, near)
-        found = self.bridge.sample(start, reverse=reverse, steps=steps, generator=draw)
+        times = None if plan is None else self.times(plan, reverse=reverse)
+        found = self.bridge.sample(
+            start, reverse=reverse, steps=steps, times=times, generator=draw
+        )
         return _rows(found * self._unit, far)
+
+    def times(self, plan: Plan, *, reverse: bool = False) -> Tensor:
+        """Reference times (K + 2,), 0 to 1, of a plan's K steps and the last guess after them."""
+        inner = torch.as_tensor(plan.u[1:], dtype=torch.float64)
+        process = self.bridge.denoiser(reverse=reverse).process
+        between = process.times_of(inner).sort().values
+        ends = torch.tensor([0.0, 1.0], dtype=torch.float64)
+        return torch.cat([ends[:1], between, ends[1:]])
 
     def path(self, x: Any, *, reverse: bool = False, steps: int = 50, seed: int = 0) -> np.ndarray:
         """Paths (steps + 1, n, *shape), float64, from the first end to the second."""
@@ -103,22 +112,59 @@ class BridgeRun:
     ) -> LossCurve:
         """The loss curve of one direction on pairs (a, b), row by row; rows of the first end.
 
-        b: None takes the ends that the bridge draws for a. Its rate is path KL in nats per unit of
-        the far end's signal-to-noise ratio, so that `plan_steps` reads it.
+        Either may be None: the bridge then draws it for the other. Its rate is path KL in nats per
+        unit of the far end's signal-to-noise ratio, so that `plan_steps` reads it.
         """
-        x0 = self._points(a, self.first)
-        if b is None:
-            x1 = self.bridge.sample(x0, generator=torch.Generator().manual_seed(seed))
-        else:
-            x1 = Paired(x0, self._points(b, self.second)).b
-        told = (x1 if reverse else x0) if self.paired else None
+        pairs, own = self.pairs(a, b, reverse=reverse, seed=seed)
         return measure(
-            self.bridge.denoiser(reverse=reverse),
-            pairs_for(x0, x1, reverse=reverse),
+            self.bridge.denoiser(reverse=reverse, markov=own or self.paired),
+            pairs,
             levels,
-            condition=told,
+            condition=pairs[:, 1] if self.paired else None,
             generator=torch.Generator().manual_seed(seed),
         )
+
+    def pairs(
+        self, a: Any, b: Any, *, reverse: bool = False, seed: int = 0
+    ) -> tuple[Tensor, bool]:
+        """Rows (n, 2, d) of `curve`, divided; and whether the bridge drew one end itself."""
+        if a is None and b is None:
+            raise InputError("a curve needs rows of one end at least")
+        draw = torch.Generator().manual_seed(seed)
+        x0, x1 = (
+            None if rows is None else self._points(rows, form)
+            for rows, form in ((a, self.first), (b, self.second))
+        )
+        if x0 is None:
+            assert x1 is not None
+            x0 = self.bridge.sample(x1, reverse=True, generator=draw)
+        elif x1 is None:
+            x1 = self.bridge.sample(x0, generator=draw)
+        return pairs_for(x0, Paired(x0, x1).b, reverse=reverse), a is None or b is None
+
+    def plan_steps(
+        self, steps: int = 10, method: str = "loss-adaptive", *, reverse: bool = False
+    ) -> Plan:
+        """The plan of a direction's `steps`, on its curve of held-out rows of the far end.
+
+        Without held-out rows it is that of training rows. InputError where the bridge has neither.
+        """
+        ends = self.known_rows()
+        near, far = ends[::-1] if reverse else ends
+        some = far.holdout if len(far.holdout_rows) > 1 else far.train
+        start = near.holdout if len(far.holdout_rows) > 1 else near.train
+        told = (start if self.paired else None, some)
+        a, b = told[::-1] if reverse else told
+        return plan_steps(self.curve(a, b, reverse=reverse), steps, method)
+
+    def known_rows(self) -> tuple[End, End]:
+        """The rows of both ends; InputError where a bridge of an older folder has none."""
+        if self.rows is None:
+            raise InputError(
+                "this bridge does not know the rows it was fitted on: fit it again with this "
+                "release"
+            )
+        return self.rows
 
     def transport_cost(self, a: Any, *, seed: int = 0) -> float:
         """Mean |x1 - x0|^2 / 2 of rows a and the ends that the bridge draws for them, divided by
@@ -131,6 +177,10 @@ class BridgeRun:
     @property
     def _unit(self) -> Tensor:
         return torch.as_tensor(self.units or [1.0], dtype=torch.float64)
+
+    def points(self, x: Any, *, reverse: bool = False) -> Tensor:
+        """Rows of the first end (the second if `reverse`) as vectors (n, d) divided by `units`."""
+        return self._points(x, self._ends(reverse)[0])
 
     def _points(self, x: Any, form: Scaler) -> Tensor:
         """Rows in the user's units as divided vectors (n, d), float64."""
@@ -146,7 +196,11 @@ class BridgeRun:
         tensors = {k: v.detach().clone().contiguous() for k, v in self.bridge.state_dict().items()}
         with new_folder(Path(path)) as folder:
             write_bytes(folder / TENSORS, lambda file: file.write(save(tensors)))
-            write_json(folder / JSON, self.to_json())
+            told = self.to_json()
+            if self.rows is not None:
+                names = zip(self.rows, ENDS, strict=True)
+                told["rows"] = [end.write(folder, name) for end, name in names]
+            write_json(folder / JSON, told)
         return Path(path)
 
     def to_json(self) -> dict[str, Any]:
@@ -162,8 +216,11 @@ class BridgeRun:
         }
 
     @classmethod
-    def load(cls, path: str | Path) -> BridgeRun:
-        """Read a folder that `save` wrote; InputError where it is damaged or no bridge."""
+    def load(cls, path: str | Path, *, rows: bool = False) -> BridgeRun:
+        """Read a folder that `save` wrote; InputError where it is damaged or no bridge.
+
+        rows: read the rows of both ends too, which `plan_steps` and an audit need.
+        """
         path = Path(path)
         if not (path / JSON).exists():
             raise InputError(f"{path} is not the folder of a bridge: it has no {JSON}")
@@ -171,8 +228,16 @@ class BridgeRun:
         try:
             tensors = load((path / TENSORS).read_bytes())
             reference = reference_named(told["reference"], told["sigma"])
-            bridge = _rebuilt(told["solver"], told["settings"], tensors, reference)
+            bridge = rebuilt(told["solver"], told["settings"], tensors, reference)
             ends = [Scaler(**form) for form in told["ends"]]
+            kept = told.get("rows") if rows else None
+            known = None
+            if kept is not None:
+                first, second = (
+                    End.read(path, name, named, form)
+                    for name, named, form in zip(ENDS, kept, ends, strict=True)
+                )
+                known = first, second
         except (KeyError, TypeError, OSError, RuntimeError, SafetensorError) as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"{path} is damaged: {reason}") from error
@@ -185,6 +250,7 @@ class BridgeRun:
             ends[1],
             paired=told["paired"],
             units=told.get("units"),
+            rows=known,
         )
 
 
@@ -199,6 +265,7 @@ def bridge(
     standardise: bool | None = None,
     steps: int | None = None,
     rounds: int | None = None,
+    holdout: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> BridgeRun:
@@ -207,17 +274,20 @@ def bridge(
     a, b: whatever `fit` takes; both ends have points of one shape, and rows come back in the
     user's units. standardise: divide every coordinate by its mean deviation within an end, so that
     none counts by its unit alone; None does so for tables of columns.
-    solver: lightsb (default up to 100 coordinates), dsbm (default above, and of pairs), sf2m, dsb
-    (mean matching by regression), gaussian, sinkhorn. sigma: of the reference (default: the mean
-    deviation of both ends' coordinates); reference: brownian, ou:pull=P, or a Gaussian process.
-    paired: row i of a belongs to row i of b, and paths are told where they began. steps: of a fit;
-    rounds: refits of dsbm, iterations of dsb. Raises InputError on ends that do not fit together.
+    solver: lightsb (default up to 100 coordinates), dsbm (default above, and of pairs), alpha-dsbm
+    (one network, no refits), sf2m, dsb (mean matching by regression), gaussian, sinkhorn. sigma:
+    of the reference (default: the mean deviation of both ends' coordinates); reference: brownian,
+    ou:pull=P, or a Gaussian process. paired: row i of a belongs to row i of b, and paths are told
+    where they began. steps: of a fit (of alpha-dsbm twice as many in all); rounds: refits of dsbm,
+    iterations of dsb. holdout: rows of each end that are not fitted, so
+    that the bridge can be audited (default a fifth; 0 fits all). Raises InputError on ends that do
+    not fit together.
 
     >>> import numpy as np
     >>> from reverie import bridge
     >>> rng = np.random.default_rng(0)
     >>> young, old = rng.normal(size=(200, 2)), rng.normal(size=(200, 2)) + 3
-    >>> run = bridge(young, old, solver="gaussian")
+    >>> run = bridge(young, old, solver="gaussian", holdout=0)
     >>> run.sample(young).mean(0).round(1), run.sample(old, reverse=True).mean(0).round(1)
     (array([2.9, 3. ]), array([-0.2,  0. ]))
     """
@@ -227,8 +297,9 @@ def bridge(
             f"the ends have points of shape {first.shape} and {second.shape}; a bridge needs the "
             "same"
         )
+    ends = split_ends(first, second, holdout, paired, seed)
     forms = Scaler.fit(first), Scaler.fit(second)
-    x0, x1 = (_points(rows, form) for rows, form in zip((first, second), forms, strict=True))
+    x0, x1 = (_points(end.train, form) for end, form in zip(ends, forms, strict=True))
     units = None
     if first.kind == "table" if standardise is None else standardise:
         spread = (0.5 * (x0.var(0) + x1.var(0))).sqrt()
@@ -242,84 +313,10 @@ def bridge(
     if sigma is None:
         sigma = float((0.5 * (x0.var(0).mean() + x1.var(0).mean())).sqrt()) or 1.0
     noise = reference_named(reference, sigma)
-    coupling = _coupling(name, x0, x1, noise, paired)
-    found = _solve(name, coupling, noise, steps, rounds, seed, progress)
+    coupling = coupling_for(name, x0, x1, noise, paired)
+    found = solve(name, coupling, noise, steps, rounds, seed, progress)
     own = None if units is None else units.tolist()
-    return BridgeRun(found, name, float(sigma), reference, *forms, paired, own)
-
-
-def _coupling(solver: str, x0: Tensor, x1: Tensor, reference: Reference, paired: bool) -> Coupling:
-    if paired:
-        return Paired(x0, x1)
-    if solver == "sf2m":
-        return MinibatchSinkhorn(x0, x1, reference, MINIBATCH)
-    return Independent(x0, x1)
-
-
-def _solve(
-    solver: str,
-    ends: Coupling,
-    reference: Reference,
-    steps: int | None,
-    rounds: int | None,
-    seed: int,
-    progress: Progress | None,
-) -> Bridge:
-    generator = torch.Generator().manual_seed(seed)
-    if solver == "gaussian":
-        return GaussianBridge.fit(ends.a, ends.b, reference)
-    if solver == "sinkhorn":
-        if max(len(ends.a), len(ends.b)) > POINTS:
-            raise InputError(f"the sinkhorn solver holds {POINTS:,} rows an end; choose another")
-        return SinkhornBridge(ends.a, ends.b, reference)
-    if solver == "lightsb":
-        return LightSB.fit(
-            ends, reference, steps=steps or STEPS, generator=generator, progress=progress
-        )
-    if solver == "dsb":
-        fits = ITERATIONS if rounds is None else max(rounds, 1)
-        return ChainBridge.fit(
-            ends, reference, iterations=fits, generator=generator, progress=progress
-        )
-    told_start = isinstance(ends, Paired)
-    refits = 0 if solver == "sf2m" or told_start else (ROUNDS if rounds is None else rounds)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return fit_matching(
-            ends,
-            reference,
-            rounds=refits,
-            steps=steps or STEPS,
-            told_start=told_start,
-            generator=generator,
-            progress=progress,
-        )
-
-
-def _rebuilt(
-    solver: str, settings: dict[str, Any], tensors: dict[str, Tensor], reference: Reference
-) -> Bridge:
-    """The bridge of a folder. KeyError, RuntimeError where its pieces do not fit."""
-    if solver == "gaussian":
-        m = reference.last_scale
-        mean, cov = tensors["mean1"] * m, tensors["cov1"] * m**2
-        return GaussianBridge(tensors["mean0"], tensors["cov0"], mean, cov, reference)
-    if solver == "sinkhorn":
-        return SinkhornBridge.of(tensors, reference, settings["error"])
-    if solver == "lightsb":
-        made: Bridge = LightSB(
-            settings["dim"], reference, settings["components"], settings["unit"]
-        )
-    elif solver == "dsb":
-        own = {k: settings[k] for k in ("steps", "radial", "frozen", "power")}
-        made = ChainBridge(settings["dim"], reference, **own)
-    elif solver in SOLVERS:
-        own = {k: settings[k] for k in ("width", "depth", "told_start")}
-        made = NetworkBridge(settings["dim"], reference, **own)
-    else:
-        raise KeyError(f"no solver is called {solver!r}")
-    made.load_state_dict(tensors)
-    return made.eval()
+    return BridgeRun(found, name, float(sigma), reference, *forms, paired, own, ends)
 
 
 def _points(x: Any, form: Scaler) -> Tensor:

@@ -14,6 +14,7 @@ from reverie.auditing.judging import Judging
 from reverie.auditing.model.cyclic import probe_cost
 from reverie.auditing.row import Row
 from reverie.cli import flags
+from reverie.cli.bridge_command import audit_bridge_folder, is_bridge
 from reverie.cli.console import Console, again, open_run
 from reverie.cli.describe import read_for, reading_of
 from reverie.data import Dataset, Scaler, Understanding, load, save
@@ -44,6 +45,8 @@ def audit(command: flags.Audit, console: Console) -> int:
             raise InputError(
                 "--group, --features and --space go with --train, --holdout and --samples"
             )
+        if is_bridge(command.run):
+            return audit_bridge_folder(command, console, _judging(command), fail_on)
         report, cleaning = _audit_run(command, console)
     elif command.train is None or command.holdout is None:
         raise InputError(

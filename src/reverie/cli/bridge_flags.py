@@ -18,7 +18,8 @@ class Bridge:
     """Fit a Schrodinger bridge between two sets of rows, or move rows over one.
 
     Writes a folder with the bridge and a page of its paths. With --from it moves rows of a file
-    over a bridge that was fitted, in the other end's units, header and type.
+    over a bridge that was fitted, in the other end's units, header and type. A fifth of the rows
+    of each end is held out, so that `reverie audit` and `reverie plan` can read the folder.
 
     Example: reverie bridge young.csv old.csv --out aged
     Example: reverie bridge aged --from some.csv --out moved.csv
@@ -31,8 +32,8 @@ class Bridge:
     out: Path | None = None
     """The folder to create (default: bridge); with --from, the file to write."""
     solver: str | None = None
-    """lightsb (default up to 100 coordinates), dsbm (default above), sf2m, dsb, gaussian or
-    sinkhorn."""
+    """lightsb (default up to 100 coordinates), dsbm (default above), alpha-dsbm (one network, no
+    refits), sf2m, dsb, gaussian or sinkhorn."""
     sigma: float | None = None
     """Noise of the reference (default: the mean deviation of both ends' coordinates). Columns of a
     table are divided by their deviations first."""
@@ -46,6 +47,10 @@ class Bridge:
     """Refits of dsbm to its own pairs (default 4), iterations of dsb (10)."""
     source: Annotated[str | None, tyro.conf.arg(name="from")] = None
     """Rows to move over a fitted bridge."""
+    plan: str | None = None
+    """With --from: where a path's steps lie, as loss-adaptive (default: equally far apart)."""
+    holdout: int | None = None
+    """Rows of each end that are not fitted (default: a fifth)."""
     reverse: bool = False
     """With --from: move rows of the second end to the first."""
     seed: int = 0

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from reverie.cli import flags
+from reverie.cli.bridge_command import is_bridge, plan_bridge
 from reverie.cli.console import Console, again, open_run
 from reverie.cli.demo import run_demo
 from reverie.cli.describe import read_for
@@ -99,6 +100,8 @@ def plan(command: flags.PlanSteps, console: Console) -> int:
         if name not in NAMES:
             raise InputError(f"no sampler is called {name!r}; choose {', '.join(NAMES)}")
     counts = _counts(command.steps)
+    if is_bridge(command.model):
+        return plan_bridge(command, counts, console)
     run = _run_of(command, console)
     facts, charges = None, None
     if run is None:
