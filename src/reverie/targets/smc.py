@@ -1,0 +1,151 @@
+"""Sequential Monte Carlo: annealed particles that are resampled, in independent islands.
+
+Each island's Z-hat is unbiased for any temperatures, steps and thresholds that were fixed before
+(Del Moral, Doucet & Jasra 2006): a pilot adapts them, and is thrown away. An island is the n = 1
+of the contract: `rollout(count)` returns a point and the log Z-hat of each.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from reverie.errors import InputError
+from reverie.targets.annealing import Annealing, Progress, resampled
+from reverie.targets.kernels import reversible
+from reverie.targets.pair import PathPair, Rollout, direction_is_forward
+from reverie.targets.target import Target
+
+THRESHOLD = 0.5  # effective share of an island below which it is resampled
+BLOCK = 1 << 18  # numbers of a state that are moved at once
+
+
+@dataclass(eq=False)
+class Islands:
+    """Particles x (R, n, dim) with log weights (R, n), of sum 1 in an island, and log Z (R,).
+
+    roots: (R,), how many particles of the start, in effect, an island descends from.
+    """
+
+    x: Tensor
+    log_weight: Tensor
+    log_z: Tensor
+    roots: Tensor
+    resamplings: int = 0
+
+    def drawn(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """n particles (n, dim) of equal weight, over all islands."""
+        logs = self.log_weight + self.log_z[:, None]
+        share = torch.softmax(logs.reshape(-1), 0)
+        rows = _spread(share, n, generator)
+        return self.x.reshape(-1, self.x.shape[2])[rows]
+
+    def effective(self) -> float:
+        """Effective particles of the final weights, islands weighed by their Z."""
+        share = torch.softmax((self.log_weight + self.log_z[:, None]).reshape(-1), 0)
+        return float(1 / share.square().sum())
+
+
+class SMC(PathPair):
+    """Islands of particles along a frozen annealing path.
+
+    size: particles of an island. moves: of the kernel at each temperature.
+    """
+
+    def __init__(
+        self, target: Target, annealing: Annealing, *, size: int = 256, moves: int = 1
+    ) -> None:
+        super().__init__()
+        if annealing.kernel == "ula":
+            raise InputError("SMC moves by kernels that are reversible: hmc, mala, random-walk")
+        self.target, self.annealing, self.size, self.moves = target, annealing, size, moves
+
+    def rollout(
+        self,
+        n: int,
+        *,
+        direction: str = "forward",
+        ends: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Rollout:
+        """n islands: a particle drawn from each, and its log Z-hat. There is no backward chain."""
+        if not direction_is_forward(direction, ends):
+            raise InputError("islands have no backward chain: their upper bound is not known")
+        found = self.islands(n, generator)
+        pick = torch.multinomial(found.log_weight.exp(), 1, generator=generator)
+        states = found.x.gather(1, pick[:, :, None].expand(-1, 1, found.x.shape[2]))[:, 0]
+        return Rollout(states, found.log_z, True)
+
+    @torch.no_grad()
+    def islands(
+        self,
+        count: int,
+        generator: torch.Generator | None = None,
+        progress: Progress | None = None,
+    ) -> Islands:
+        """`count` independent islands, as many at once as memory is kept bounded with."""
+        most = max(1, BLOCK // (self.size * self.target.dim))
+        parts, done = [], 0
+        while done < count:
+            some = min(most, count - done)
+            parts.append(self._together(some, generator, progress if some == count else None))
+            done += some
+            if progress is not None and some != count:
+                progress(done, count)
+        joined = [torch.cat([getattr(p, k) for p in parts]) for k in _TENSORS]
+        return Islands(*joined, resamplings=sum(p.resamplings for p in parts))
+
+    def _together(
+        self, count: int, generator: torch.Generator | None, progress: Progress | None
+    ) -> Islands:
+        path, n, start = self.annealing, self.size, self.annealing.start
+        point = self.target.at(start.sample(count * n, generator))
+        logs = torch.full((count, n), -math.log(n), dtype=point.x.dtype)
+        log_z = torch.zeros(count, dtype=point.x.dtype)
+        roots = torch.arange(n).expand(count, n).clone()
+        offset = (torch.arange(count) * n)[:, None]
+        times = 0
+        for k, bath in enumerate(path.baths):
+            delta = float(path.temperatures[k + 1] - path.temperatures[k])
+            gain = point.log_density - start.log_prob(point.x)
+            logs = logs + delta * gain.reshape(count, n)
+            total = torch.logsumexp(logs, 1, keepdim=True)
+            log_z = log_z + total[:, 0]
+            logs = torch.where(torch.isfinite(total), logs - total, logs)
+            dead = ~torch.isfinite(total)
+            share = torch.where(dead, torch.full_like(logs, 1 / n), logs.exp())
+            low = (1 / share.square().sum(1) < THRESHOLD * n) & ~dead[:, 0]
+            if bool(low.any()):
+                times += int(low.sum())
+                index = torch.arange(n).expand(count, n).clone()
+                index[low] = resampled(share[low], generator)
+                point = point.taken((index + offset).reshape(-1))
+                roots = roots.gather(1, index)
+                logs = torch.where(low[:, None], -math.log(n), logs)
+            for _ in range(self.moves):
+                point = reversible(path.kernel, bath, point, generator).point
+            if progress is not None:
+                progress(k + 1, path.steps)
+        x = point.x.reshape(count, n, -1)
+        return Islands(x, logs, log_z, _families(roots, logs.exp()), times)
+
+
+_TENSORS = ("x", "log_weight", "log_z", "roots")
+
+
+def _families(roots: Tensor, share: Tensor) -> Tensor:
+    """1 / sum of squared shares of families with one root, island by island."""
+    whole = torch.zeros_like(share).scatter_add_(1, roots, share)
+    return 1 / whole.square().sum(1).clamp(min=1e-300)
+
+
+def _spread(share: Tensor, n: int, generator: torch.Generator | None) -> Tensor:
+    """n systematic draws (n,) of shares (m,), in random order."""
+    shift = torch.rand(1, dtype=share.dtype, generator=generator)
+    law = torch.cumsum(share, 0)
+    places = (shift + torch.arange(n, dtype=share.dtype)) / n
+    rows = torch.searchsorted(law / law[-1], places).clamp(max=len(share) - 1)
+    return rows[torch.randperm(n, generator=generator)]
