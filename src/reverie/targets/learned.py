@@ -238,6 +238,11 @@ class Whitened(PathPair):
         self.target, self.frame = target, start
         self.inner = build(whitened(target, start))
 
+    @property
+    def steps(self) -> int:
+        """K, layers of the chain."""
+        return len(self.inner.layers)
+
     def rollout(
         self,
         n: int,
@@ -262,6 +267,7 @@ def whitened(target: Target, start: GaussianStart) -> Target:
 
     def log_density(y: Tensor) -> Tensor:
         target.evaluations += len(y)
+        target.gradients += len(y) * y.requires_grad
         return target.checked(start.mean + y @ start.scale.T) + volume
 
     def gradient(y: Tensor) -> Tensor:

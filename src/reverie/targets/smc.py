@@ -17,7 +17,7 @@ from reverie.errors import InputError
 from reverie.targets.annealing import Annealing, Progress, resampled
 from reverie.targets.kernels import reversible
 from reverie.targets.pair import PathPair, Rollout, direction_is_forward
-from reverie.targets.target import Target
+from reverie.targets.target import Point, Target
 
 THRESHOLD = 0.5  # effective share of an island below which it is resampled
 BLOCK = 1 << 18  # numbers of a state that are moved at once
@@ -101,36 +101,57 @@ class SMC(PathPair):
     def _together(
         self, count: int, generator: torch.Generator | None, progress: Progress | None
     ) -> Islands:
-        path, n, start = self.annealing, self.size, self.annealing.start
-        point = self.target.at(start.sample(count * n, generator))
-        logs = torch.full((count, n), -math.log(n), dtype=point.x.dtype)
-        log_z = torch.zeros(count, dtype=point.x.dtype)
-        roots = torch.arange(n).expand(count, n).clone()
-        offset = (torch.arange(count) * n)[:, None]
-        times = 0
+        path, start = self.annealing, self.annealing.start
+        crowd = Population(self.target.at(start.sample(count * self.size, generator)), count)
         for k, bath in enumerate(path.baths):
             delta = float(path.temperatures[k + 1] - path.temperatures[k])
-            gain = point.log_density - start.log_prob(point.x)
-            logs = logs + delta * gain.reshape(count, n)
-            total = torch.logsumexp(logs, 1, keepdim=True)
-            log_z = log_z + total[:, 0]
-            logs = torch.where(torch.isfinite(total), logs - total, logs)
-            dead = ~torch.isfinite(total)
-            share = torch.where(dead, torch.full_like(logs, 1 / n), logs.exp())
-            low = (1 / share.square().sum(1) < THRESHOLD * n) & ~dead[:, 0]
-            if bool(low.any()):
-                times += int(low.sum())
-                index = torch.arange(n).expand(count, n).clone()
-                index[low] = resampled(share[low], generator)
-                point = point.taken((index + offset).reshape(-1))
-                roots = roots.gather(1, index)
-                logs = torch.where(low[:, None], -math.log(n), logs)
+            crowd.weigh(delta * (crowd.point.log_density - start.log_prob(crowd.point.x)))
+            crowd.resample(generator)
             for _ in range(self.moves):
-                point = reversible(path.kernel, bath, point, generator).point
+                crowd.point = reversible(path.kernel, bath, crowd.point, generator).point
             if progress is not None:
                 progress(k + 1, path.steps)
-        x = point.x.reshape(count, n, -1)
-        return Islands(x, logs, log_z, _families(roots, logs.exp()), times)
+        return crowd.islands()
+
+
+class Population:
+    """Weighted particles of several islands on their way."""
+
+    def __init__(self, point: Point, count: int) -> None:
+        n = len(point) // count
+        self.point, self.count, self.size, self.resamplings = point, count, n, 0
+        self.logs = torch.full((count, n), -math.log(n), dtype=point.x.dtype)
+        self.log_z = torch.zeros(count, dtype=point.x.dtype)
+        self.roots = torch.arange(n).expand(count, n).clone()
+
+    def weigh(self, gain: Tensor) -> None:
+        """Add log weights (count * size,) and normalise them island by island."""
+        logs = self.logs + gain.reshape(self.count, self.size)
+        total = torch.logsumexp(logs, 1, keepdim=True)
+        self.log_z = self.log_z + total[:, 0]
+        # an island without weight keeps -inf, and its Z is 0
+        self.logs = torch.where(torch.isfinite(total), logs - total, logs)
+
+    def resample(self, generator: torch.Generator | None = None) -> None:
+        """Resample the islands whose effective share is below `THRESHOLD`."""
+        n, share = self.size, self.logs.exp()
+        alive = torch.isfinite(self.log_z)
+        low = (1 / share.square().sum(1).clamp(min=1e-300) < THRESHOLD * n) & alive
+        if not bool(low.any()):
+            return
+        self.resamplings += int(low.sum())
+        index = torch.arange(n).expand(self.count, n).clone()
+        index[low] = resampled(share[low], generator)
+        offset = (torch.arange(self.count) * n)[:, None]
+        self.point = self.point.taken((index + offset).reshape(-1))
+        self.roots = self.roots.gather(1, index)
+        self.logs = torch.where(low[:, None], -math.log(n), self.logs)
+
+    def islands(self) -> Islands:
+        """What they are now."""
+        x = self.point.x.reshape(self.count, self.size, -1)
+        families = _families(self.roots, self.logs.exp())
+        return Islands(x, self.logs, self.log_z, families, self.resamplings)
 
 
 _TENSORS = ("x", "log_weight", "log_z", "roots")

@@ -22,7 +22,8 @@ class Target:
     """The density exp(log_density(x)) on R^dim, unnormalised.
 
     log_density: (n, dim) -> (n,), nats, -inf outside the support. gradient: (n, dim) -> (n, dim),
-    by default autograd's. `.evaluations` and `.gradients` count points that were asked for.
+    by default autograd's. `.evaluations` and `.gradients` count points that were asked for, `.undefined`
+    those where it was not a number.
     Where it is not a number it counts as -inf: paths that overflow end there. InputError where
     what comes back has another shape, or is +inf.
     """
@@ -35,7 +36,7 @@ class Target:
         if isinstance(dim, bool) or not isinstance(dim, int) or dim < 1:
             raise InputError(f"dim is {dim!r}; it must be a whole number of at least 1")
         self.log_density, self.dim, self.given = log_density, dim, gradient
-        self.evaluations = self.gradients = 0
+        self.evaluations = self.gradients = self.undefined = 0
 
     def __call__(self, x: Tensor) -> Tensor:
         """Log density (n,) of points (n, dim); differentiable where x is."""
@@ -80,6 +81,7 @@ class Target:
                 f"the log density of points {tuple(x.shape)} must be a tensor ({len(x)},), "
                 f"not {found}"
             )
+        self.undefined += int(torch.isnan(value).sum())
         value = torch.nan_to_num(value, nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
         bad = value == torch.inf
         if bool(bad.any()):
