@@ -50,8 +50,10 @@ def main(arguments: list[str] | None = None) -> None:
         console,
         describe,
         doctor,
+        maxcut_command,
         rank_command,
         sample_command,
+        target_command,
     )
 
     run = {
@@ -66,6 +68,8 @@ def main(arguments: list[str] | None = None) -> None:
         flags.Describe: describe.describe,
         flags.Export: commands.export,
         flags.Bridge: bridge_command.bridge,
+        flags.TargetOf: target_command.target,
+        flags.MaxCut: maxcut_command.maxcut,
         flags.Demo: commands.demo,
         flags.Reproduce: commands.reproduce,
         flags.Doctor: doctor.doctor,

@@ -16,6 +16,8 @@ from reverie.cli.doctor_flags import Completion as Completion
 from reverie.cli.doctor_flags import Doctor as Doctor
 from reverie.cli.rank_flags import Rank as Rank
 from reverie.cli.reads import Reads
+from reverie.cli.target_flags import MaxCut as MaxCut
+from reverie.cli.target_flags import TargetOf as TargetOf
 from reverie.reproduce import RESULTS
 from reverie.runs.config import FitConfig
 
@@ -367,6 +369,8 @@ Command = (
     | _named(Sweep, "sweep")
     | _named(Export, "export")
     | _named(Bridge, "bridge")
+    | _named(TargetOf, "target")
+    | _named(MaxCut, "maxcut")
     | _named(Demo, "demo")
     | _named(Reproduce, "reproduce")
     | _named(Doctor, "doctor")
