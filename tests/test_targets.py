@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
+import shlex
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from reverie.cli import main
 from reverie.errors import InputError
 from reverie.targets import (
     SMC,
@@ -37,6 +43,7 @@ from reverie.targets.learned import LEARNED, AnnealedLayer, DampedLayer
 from reverie.targets.training import train
 from reverie.testing import BrokenLaw, check_pair
 
+DOCS = Path(__file__).resolve().parents[1] / "docs"
 TWO = Mixture([[-1.0, 0.0], [1.5, 1.0]], [0.8, 1.0], [1, 2])
 SHIFT = 2.5  # log Z of the shifted mixture
 
@@ -442,3 +449,50 @@ def test_forty_modes():
 def test_bad_input_gets_one_sentence(call, why):
     with pytest.raises(InputError, match=why):
         call()
+
+
+# --- the command line and the page of docs ---------------------------------------------------
+
+
+def test_the_page_of_targets_runs(tmp_path, monkeypatch, capsys):
+    """Word for word; log Z of a double well is 10.2935 by quadrature."""
+    text = (DOCS / "targets.md").read_text()
+    code, typed = re.findall(r"```(?:python|sh)\n(.*?)```", text, re.DOTALL)[:2]
+    (tmp_path / "double_well.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "double_well", raising=False)
+    with pytest.raises(SystemExit) as left:
+        main([*shlex.split(typed)[1:], "--quiet", "--json"])
+    assert left.value.code == 0
+    told = json.loads(capsys.readouterr().out)
+    assert abs(told["log_z"]["value"] - 10.29348) < 4 * told["log_z"]["stderr"]
+    assert np.load(tmp_path / "well" / "samples.npy").shape == (1024, 2)
+    assert "None of this sees a mode" in (tmp_path / "well" / "target.html").read_text()
+    sys.modules.pop("double_well")
+
+
+@pytest.mark.parametrize(
+    ("typed", "why"),
+    [
+        ("target mine:broken --dim 1", "broken fails on points"),
+        ("target mine:gone --dim 1", "no function"),
+        ("target mine:fine", "give dim"),
+        ("target mine:fine --dim 1 --start wide", "deviation"),
+        ("maxcut gone.txt", "cannot read"),
+        ("maxcut loop.txt", "no edges"),
+        ("maxcut odd.txt", "no number"),
+    ],
+)
+def test_the_commands_refuse_in_one_sentence(tmp_path, monkeypatch, capsys, typed, why):
+    (tmp_path / "mine.py").write_text(
+        "def broken(x):\n    raise KeyError('no')\ndef fine(x):\n    return -x.square().sum(1)\n"
+    )
+    (tmp_path / "loop.txt").write_text("a a\n")
+    (tmp_path / "odd.txt").write_text("a b heavy\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    with pytest.raises(SystemExit) as left:
+        main([*typed.split(), "--quiet"])
+    assert left.value.code == 2
+    assert why in capsys.readouterr().err
+    sys.modules.pop("mine", None)

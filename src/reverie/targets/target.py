@@ -52,11 +52,11 @@ class Target:
         self.gradients += len(x)
         again = torch.is_grad_enabled() and x.requires_grad
         if self.given is not None:
-            value, slope = self._checked(self.log_density(x), x), self._slope(self.given(x), x)
+            value, slope = self.checked(x), self._slope(self._asked(self.given, x), x)
             return (value, slope) if again else (value.detach(), slope.detach())
         with torch.enable_grad():
             place = x if again else x.detach().requires_grad_()
-            value = self._checked(self.log_density(place), place)
+            value = self.checked(place)
             if not value.requires_grad:
                 raise InputError(
                     "autograd cannot follow this log density: write it in torch operations, or "
@@ -68,11 +68,23 @@ class Target:
 
     def checked(self, x: Tensor) -> Tensor:
         """Log density (n,) as `__call__` gives it, uncounted."""
-        return self._checked(self.log_density(x), x)
+        return self._checked(self._asked(self.log_density, x), x)
 
     def at(self, x: Tensor, velocity: Tensor | None = None) -> Point:
         """The point that remembers its log density and gradient."""
         return Point(self, x, velocity)
+
+    @staticmethod
+    def _asked(function: LogDensity, x: Tensor) -> Any:
+        try:
+            return function(x)
+        except InputError:
+            raise
+        except Exception as error:  # a function of the user's own may raise what it likes
+            name = getattr(function, "__name__", type(function).__name__)
+            raise InputError(
+                f"{name} fails on points {tuple(x.shape)}: {type(error).__name__}: {error}"
+            ) from error
 
     def _checked(self, value: Any, x: Tensor) -> Tensor:
         if not isinstance(value, Tensor) or value.shape != (len(x),):
