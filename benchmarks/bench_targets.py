@@ -2,10 +2,10 @@
 
     python benchmarks/bench_targets.py [TARGET ...] [--runs 400] [--whole]
 
-By default each of the runs is `smc` of 16 islands of 64 particles with 8 moves a temperature, along
-one annealed path that a pilot planned: so 400 runs are one batch. --whole: every run is a whole
-`sample(f)` with a seed of its own, pilot and search for moves included (hours). A run without an
-interval says why; of those with one, 86% to 94% should cover.
+By default each of the runs is `smc` of 16 islands of 64 particles with 8 moves a temperature,
+along one annealed path that a pilot planned: so 400 runs are one batch. --whole: every run is a
+whole `sample(f)` with a seed of its own, pilot and search for moves included (hours). A run
+without an interval says why; of those with one, 86% to 94% should cover.
 """
 
 from __future__ import annotations

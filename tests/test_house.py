@@ -18,8 +18,8 @@ ROOT = Path(reverie.__file__).parent
 FLOORS = [
     "errors", "formerly", "files", "templates",
     "spaces", "data", "processes", "denoisers", "curve", "calibration", "diffusers", "objectives",
-    "information", "plan", "sampling", "bridges", "targets", "theory", "auditing", "runs", "cascade",
-    "inverse", "simulation", "forecast", "report", "reproduce", "testing", "cli",
+    "information", "plan", "sampling", "bridges", "targets", "theory", "auditing", "runs",
+    "cascade", "inverse", "simulation", "forecast", "report", "reproduce", "testing", "cli",
 ]  # fmt: skip
 PROCESSES = {
     "Process", "GaussianProcess", "JumpProcess", "LinearSDE", "Brownian", "WrightFisher",

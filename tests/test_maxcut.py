@@ -48,7 +48,9 @@ def test_no_cut_is_above_the_bound_and_small_ones_are_best(seed):
     assert graph.cut(found.sides) == pytest.approx(found.cut)
 
 
-@pytest.mark.parametrize("graph", [toroidal(6, 10), random_graph(80, 0.1)], ids=["torus", "random"])
+@pytest.mark.parametrize(
+    "graph", [toroidal(6, 10), random_graph(80, 0.1)], ids=["torus", "random"]
+)
 def test_generated_graphs_are_certified(graph):
     found = maxcut(graph, roundings=50)
     assert 0 <= found.gap <= 1e-4
@@ -89,7 +91,9 @@ def test_files_and_networkx_say_the_same(tmp_path, capsys):
     nodes = {n: k + 1 for k, n in enumerate(graph.nodes)}
     lines = [f"{nodes[a]} {nodes[b]} 1" for a, b in graph.edges]
     (tmp_path / "g.txt").write_text("\n".join(["10 15", *lines]) + "\n")
-    (tmp_path / "edges.csv").write_text("# a comment\n" + "\n".join(f"v{a},v{b}" for a, b in graph.edges))
+    (tmp_path / "edges.csv").write_text(
+        "# a comment\n" + "\n".join(f"v{a},v{b}" for a, b in graph.edges)
+    )
     networkx.write_graphml(graph, tmp_path / "g.graphml")
     for source in (graph, *(tmp_path / name for name in ("g.txt", "edges.csv", "g.graphml"))):
         read = graph_of(source)

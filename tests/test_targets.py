@@ -328,9 +328,7 @@ def test_intervals_of_lognormal_weights_cover():
 
 def test_intervals_of_islands_cover():
     rng = np.random.default_rng(1)
-    told = [
-        log_z_of_islands(0.4 * rng.normal(size=16) - 0.08, ess=1.0, n=16) for _ in range(400)
-    ]
+    told = [log_z_of_islands(0.4 * rng.normal(size=16) - 0.08, ess=1.0, n=16) for _ in range(400)]
     assert 344 <= sum(one.low <= 0 <= one.high for one in told) <= 376
 
 
@@ -373,10 +371,24 @@ def test_sample_finds_a_mixture():
 
 def test_annealing_by_ula_costs_one_gradient_a_step():
     run = sample(
-        shifted, 2, method="ais", kernel="ula", start=(0.3, 1.5), n=4096, steps=20, exact=exact(500)
+        shifted,
+        2,
+        method="ais",
+        kernel="ula",
+        start=(0.3, 1.5),
+        n=4096,
+        steps=20,
+        exact=exact(500),
     )
     pilot = sample(
-        shifted, 2, method="ais", kernel="ula", start=(0.3, 1.5), n=2048, steps=20, exact=exact(500)
+        shifted,
+        2,
+        method="ais",
+        kernel="ula",
+        start=(0.3, 1.5),
+        n=2048,
+        steps=20,
+        exact=exact(500),
     )
     # the difference is 2,048 paths of 20 steps: 21 gradients each
     assert run.gradients - pilot.gradients == 2048 * 21

@@ -1,11 +1,11 @@
 """Score-based annealed sampling (Doucet et al. 2022) and its kin, SMC beside every row.
 
-log Z of the funnel and of logistic regressions (ionosphere, sonar, german credit, breast cancer)
-by SMC, CMCD and DDS, beside the values that the DDS repository holds for DDS, PIS and SMC; those
-clip their noise, so that a value above the truth is no success. The reference of each row is the
-known value, or a longer SMC. Then modes: forty Gaussians and a many-well of 16 pairs by SMC, and by
-CMCD with either loss. The data are those of REVERIE_DATA/sampling_targets; without them those rows
-are left out. --full: longer training, more steps, and all posteriors.
+log Z of the funnel and of logistic regressions (ionosphere, sonar, german credit, breast cancer) by
+SMC, CMCD and DDS, beside the values that the DDS repository holds for DDS, PIS and SMC; those clip
+their noise, so that a value above the truth is no success. The reference of each row is the known
+value, or a longer SMC. Then modes: forty Gaussians and a many-well by SMC, and by CMCD with either
+loss. The data are those of REVERIE_DATA/sampling_targets; without them those rows are left out.
+full: longer training, more steps, and all posteriors.
 """
 
 from __future__ import annotations
@@ -73,7 +73,9 @@ def run(out: Path, seed: int = 0, full: bool = False) -> dict[str, Any]:
         for count, values in PUBLISHED.get(name, {}).items():
             for label, value in zip(("DDS", "PIS", "SMC"), values, strict=True):
                 quantity = f"{name}: published log Z, {label}, {count} steps"
-                rows.append(Row(quantity, truth, value, "V", note="ours: the reference of the row"))
+                rows.append(
+                    Row(quantity, truth, value, "V", note="ours: the reference of the row")
+                )
     left.set_ylabel("log Z less the reference, nats")
     left.legend(frameon=False, fontsize=7)
     rows += _modes(right, n, seed, full)
@@ -144,7 +146,8 @@ def _modes(axes: Any, n: int, seed: int, full: bool) -> list[Row]:
                 cover = [mode_coverage(s) for s in shares]
                 rows.append(Row(f"{name}: modes found, {label}, {kind}", some, best, "D",
                                 note=f"of {len(shares[0])}; reference: exact draws"))  # fmt: skip
-                rows.append(Row(f"{name}: entropy of shares, {label}, {kind}", *cover, "D"))
+                quantity = f"{name}: entropy of shares, {label}, {kind}"
+                rows.append(Row(quantity, cover[0], cover[1], "D"))
                 bars.append((f"{name}\n{label}\n{kind}", cover[0]))
             rows.append(_row(f"{name}: log Z, {label}", found, law.log_z))
     axes.barh([label for label, _ in bars], [value for _, value in bars])

@@ -53,7 +53,9 @@ def run(out: Path, seed: int = 0, full: bool = False) -> dict[str, Any]:
     rows += _programs(right, seed, full)
     save_figure(figure, out / "sphere_langevin.png")
     settings = dict(eta=ETA, chains=chains, steps=steps)
-    return write_table(out, "Langevin on products of spheres (Li & Erdogdu 2023)", rows, seed, settings)
+    return write_table(
+        out, "Langevin on products of spheres (Li & Erdogdu 2023)", rows, seed, settings
+    )
 
 
 def _programs(axes: Any, seed: int, full: bool) -> list[Row]:

@@ -153,8 +153,8 @@ def _pilot(
     gain = point.log_density - start.log_prob(point.x)
     if not bool(torch.isfinite(gain).any()):
         raise InputError(
-            "the log density is -inf at every draw of the start: give a start where the target has "
-            "mass"
+            "the log density is -inf at every draw of the start: give a start where the target "
+            "has mass"
         )
     log_step = math.log(0.5 if kernel == "random-walk" else 0.8) - 0.25 * math.log(target.dim)
     b = 0.0
@@ -219,4 +219,3 @@ def resampled(share: Tensor, generator: torch.Generator | None = None) -> Tensor
     places = (shift + torch.arange(n, dtype=share.dtype, device=share.device)) / n
     law = torch.cumsum(share, 1)
     return torch.searchsorted(law / law[:, -1:], places).clamp(max=n - 1)
-

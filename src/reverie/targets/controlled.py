@@ -30,7 +30,9 @@ class Resampled:
     def islands(self, count: int, generator: torch.Generator | None = None) -> Islands:
         """`count` independent islands, in the target's units."""
         chain, frame = self.pair.inner, self.pair.frame
-        crowd = Population(chain.target.at(chain.start.sample(count * self.size, generator)), count)
+        crowd = Population(
+            chain.target.at(chain.start.sample(count * self.size, generator)), count
+        )
         before = 0.0
         for layer in chain.layers:
             assert isinstance(layer, AnnealedLayer)

@@ -30,8 +30,8 @@ class LogZ:
     """log Z in nats with an interval, or without one and why.
 
     value: the estimate. low, high: ends of the interval at `level`, nan where `reason` says why
-    there is none. ess: effective independent draws, of n. shape: of the weights' Pareto tail, where
-    it was fitted.
+    there is none. ess: effective independent draws, of n. shape: of the weights' Pareto tail,
+    where it was fitted.
     """
 
     value: float

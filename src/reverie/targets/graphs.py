@@ -17,7 +17,7 @@ BY_NETWORKX = {".graphml": "read_graphml", ".gml": "read_gml", ".gexf": "read_ge
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """An undirected weighted graph: weights (n, n), symmetric, without a diagonal; nodes' names."""
+    """An undirected weighted graph: weights (n, n), symmetric, no diagonal; nodes' names."""
 
     weights: sparse.csr_array
     names: tuple[str, ...]
@@ -44,7 +44,7 @@ class Graph:
 
 
 def graph_of(source: Any) -> Graph:
-    """A graph from a file, a `Graph`, a NetworkX graph, or an iterable of (a, b) or (a, b, weight).
+    """A graph from a file, a `Graph`, a NetworkX graph, or pairs (a, b) or (a, b, weight).
 
     Weights of an edge that stands twice are added. InputError on what is no graph.
     """
@@ -105,12 +105,16 @@ def _built(edges: Iterable[Any], names: list[str] | None, where: str) -> Graph:
     for count, edge in enumerate(edges):
         words = list(edge)
         if len(words) not in (2, 3):
-            raise InputError(f"{where}, edge {count + 1}: {len(words)} words; give a, b and weight")
+            raise InputError(
+                f"{where}, edge {count + 1}: {len(words)} words; give a, b and weight"
+            )
         ends = [index.setdefault(str(word), len(index)) for word in words[:2]]
         try:
             weight = float(words[2]) if len(words) == 3 else 1.0
         except (TypeError, ValueError) as error:
-            raise InputError(f"{where}, edge {count + 1}: weight {words[2]!r} is no number") from error
+            raise InputError(
+                f"{where}, edge {count + 1}: weight {words[2]!r} is no number"
+            ) from error
         if not np.isfinite(weight):
             raise InputError(f"{where}, edge {count + 1}: the weight is {weight}")
         if ends[0] == ends[1]:

@@ -203,8 +203,10 @@ class GaussianLayer(Layer):
         return torch.linalg.solve_triangular(self.unit, off.T, upper=False).T
 
     def _ratio(self, there: Tensor, here: Tensor) -> Tensor:
-        kind = dict(dtype=here.dtype, device=here.device)
-        wide, wide_back = (torch.as_tensor(s, **kind) for s in (self.noise, self.noise_back))
+        wide, wide_back = (
+            torch.as_tensor(s, dtype=here.dtype, device=here.device)
+            for s in (self.noise, self.noise_back)
+        )
         volume = here.shape[1] * (wide.log() - wide_back.log())
         return 0.5 * (here.square().sum(1) - there.square().sum(1)) + volume
 

@@ -1,8 +1,8 @@
 """Pairs whose kernels are learned: MCD, UHA, CMCD, DDS, PIS, DIS, DBS.
 
 All of them move in the start's own units, where pi_0 = N(0, I), and are Gaussian kernels of K
-steps, so that E exp(log w) = Z for any network. With g_k = grad log gamma_k on the annealed path, h
-a step and u, v networks:
+steps, so that E exp(log w) = Z for any network. With g_k = grad log gamma_k on the annealed path,
+h a step and u, v networks:
 
 | name | forward mean | backward mean | source |
 |---|---|---|---|
@@ -233,7 +233,9 @@ class SpatialControl(Control):
 class Whitened(PathPair):
     """A pair that lives in the start's own units, seen from outside in the target's."""
 
-    def __init__(self, target: Target, start: GaussianStart, build: Callable[[Target], Chain]):
+    def __init__(
+        self, target: Target, start: GaussianStart, build: Callable[[Target], Chain]
+    ) -> None:
         super().__init__()
         self.target, self.frame = target, start
         self.inner = build(whitened(target, start))
@@ -355,9 +357,7 @@ def _annealed(method: str, target: Target, path: Annealing, width: int) -> Chain
         log_step = nn.Parameter(torch.tensor([0.5 * (v + math.log(2.0)) for v in ula]))
         keep = nn.Parameter(torch.tensor(math.log(FRICTION / (1 - FRICTION))))
         control = SpatialControl(dim, steps, width)
-        damped: list[Layer] = [
-            DampedLayer(k, b[k], log_step, keep, control) for k in range(steps)
-        ]
+        damped: list[Layer] = [DampedLayer(k, b[k], log_step, keep, control) for k in range(steps)]
         return Chain(target, start, damped, momentum=True)
     log_step = nn.Parameter(torch.tensor(ula))
     shared = Control(dim, steps, width)

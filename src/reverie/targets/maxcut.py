@@ -1,28 +1,28 @@
 """MaxCut by Langevin dynamics on a product of spheres (Li & Erdogdu 2023, arXiv 2010.11176).
 
 The semidefinite program max 1/4 <L, Z>, Z_ii = 1, Z >= 0 is written with rows x_i on the sphere
-S^{k-1}: F(X) = -1/4 <L, X X^T>, without spurious optima for almost every cost once k (k + 1) / 2 is
-more than n. Langevin moves by the exponential map,
+S^{k-1}: F(X) = -1/4 <L, X X^T>, without spurious optima for almost every cost once k (k + 1) / 2
+is more than n. Langevin moves by the exponential map,
 
     x_i <- exp_{x_i}(-eta grad_i F + sqrt(2 eta / beta) P_i xi_i)
 
 and samples exp(-beta F); near the optimum E F - F* is about d / (2 beta) for d directions that are
-not flat (Laplace). So beta is chosen from the gap wanted and eta from the curvature. What is left is
-taken by a quasi-Newton descent, and a dual certificate bounds the optimum from above whatever was
-done before: with y_i = 1/4 ((L X)_i, x_i) and S = diag(y) - L / 4, it is at most
+not flat (Laplace). So beta is chosen from the gap wanted and eta from the curvature. What is left
+is taken by a quasi-Newton descent, and a dual certificate bounds the optimum from above whatever
+was done before: with y_i = 1/4 ((L X)_i, x_i) and S = diag(y) - L / 4, it is at most
 sum y - n min(0, lambda_min(S)).
 """
 
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from scipy import sparse
-from scipy.optimize import minimize
 from scipy.sparse.linalg import ArpackError, eigsh
 
 from reverie.errors import InputError
@@ -31,7 +31,8 @@ from reverie.targets.graphs import Graph, graph_of
 CURVATURE = 0.2  # eta times the largest curvature
 COOLING = 300  # Langevin steps, over which beta rises to its last value
 ROUNDS, ITERATIONS = 6, 2000
-DENSE = 400  # nodes up to which eigenvalues are computed in full
+MEMORY, SHORTEST = 10, 1e-12  # of the descent
+DENSE = 2000  # nodes up to which all eigenvalues are computed, beyond by Lanczos
 SWEEPS = 100
 SLACK = 1e-10  # of the eigenvalue, relative
 
@@ -208,21 +209,57 @@ def rounded(
 
 
 def _descended(laplacian: sparse.csr_array, x: np.ndarray, tolerance: float) -> np.ndarray:
-    """L-BFGS on free vectors v with x = v / |v|."""
-    shape = x.shape
+    """L-BFGS on free vectors v with x = v / |v|, by halving steps until F falls."""
 
-    def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        v = flat.reshape(shape)
+    def loss(v: np.ndarray) -> tuple[float, np.ndarray]:
         length = np.linalg.norm(v, axis=1, keepdims=True)
         unit = v / length
         pull = -0.5 * (laplacian @ unit)
         slope = (pull - (pull * unit).sum(1, keepdims=True) * unit) / length
-        return 0.5 * float((pull * unit).sum()), slope.ravel()
+        return 0.5 * float((pull * unit).sum()), slope
 
-    scale = max(1.0, abs(loss(x.ravel())[0]))
-    options = dict(maxiter=ITERATIONS, maxcor=30, ftol=1e-16, gtol=tolerance * scale)
-    found = minimize(loss, x.ravel(), jac=True, method="L-BFGS-B", options=options)
-    return _unit(found.x.reshape(shape))
+    pairs: deque[tuple[np.ndarray, np.ndarray, float]] = deque(maxlen=MEMORY)
+    v, (value, slope) = x, loss(x)
+    enough, first = tolerance * max(1.0, abs(value)), 1 / _curvature(laplacian)
+    for _ in range(ITERATIONS):
+        if float(np.abs(slope).max()) <= enough:
+            break
+        move = -_newton(slope, pairs, first)
+        fall, step = float((move * slope).sum()), 1.0
+        while step > SHORTEST:
+            new, (lower, turned) = v + step * move, loss(v + step * move)
+            if lower <= value + 1e-4 * step * fall:
+                break
+            step *= 0.5
+        else:
+            if not pairs:
+                break
+            pairs.clear()  # start again from the steepest descent
+            continue
+        bend = float(((new - v) * (turned - slope)).sum())
+        if bend > 0:
+            pairs.append((new - v, turned - slope, bend))
+        v, value, slope = new, lower, turned
+    return _unit(v)
+
+
+def _newton(
+    slope: np.ndarray, pairs: deque[tuple[np.ndarray, np.ndarray, float]], first: float
+) -> np.ndarray:
+    """The inverse Hessian of the pairs (moves, changes of slope, products), on a slope."""
+    result, shares = slope.copy(), []
+    for moved, turned, bend in reversed(pairs):
+        share = float((moved * result).sum()) / bend
+        result -= share * turned
+        shares.append(share)
+    scale = first
+    if pairs:
+        _, turned, bend = pairs[-1]
+        scale = bend / float((turned * turned).sum())
+    result *= scale
+    for (moved, turned, bend), share in zip(pairs, reversed(shares), strict=True):
+        result += (share - float((turned * result).sum()) / bend) * moved
+    return result
 
 
 def _least(matrix: sparse.csr_array) -> float:
@@ -234,12 +271,14 @@ def _least(matrix: sparse.csr_array) -> float:
     norm = float(abs(matrix).sum(1).max())
     shifted = sparse.csr_array(sparse.eye_array(n) * norm - matrix)
     try:
-        value, vector = eigsh(shifted, k=1, which="LM", tol=1e-10, maxiter=100 * n, ncv=60)
+        options: Any = dict(which="LM", tol=1e-10, maxiter=100 * n, ncv=60)
+        found: Any = eigsh(shifted, k=1, **options)
     except ArpackError:
         return float(np.linalg.eigvalsh(matrix.toarray())[0]) - SLACK * norm
     # an eigenvalue lies within the residual of the Rayleigh quotient
-    off = float(np.linalg.norm(shifted @ vector[:, 0] - value[0] * vector[:, 0]))
-    return norm - float(value[0]) - off - SLACK * norm
+    value, vector = float(found[0][0]), found[1][:, 0]
+    off = float(np.linalg.norm(shifted @ vector - value * vector))
+    return norm - value - off - SLACK * norm
 
 
 def _curvature(laplacian: sparse.csr_array) -> float:

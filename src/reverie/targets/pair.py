@@ -116,6 +116,7 @@ class Chain(PathPair):
         first = point = self.target.at(x, speed)
         total = torch.zeros(len(x), dtype=x.dtype, device=x.device)
         for layer in layers:
+            assert isinstance(layer, Layer)
             step = layer.ahead if forward else layer.back
             point, ratio = step(point, generator, detach)
             total = total + ratio
@@ -123,7 +124,7 @@ class Chain(PathPair):
         total = total + tail.log_density - self.start.log_prob(head.x)
         if self.momentum:
             total = total + 0.5 * (_square(head.velocity) - _square(tail.velocity))
-        valid = all(layer.valid for layer in layers)  # type: ignore[union-attr]
+        valid = all(bool(layer.valid) for layer in layers)
         return Rollout(point.x, total, valid)
 
 

@@ -1,4 +1,4 @@
-"""`sample`: draws of an unnormalised density, its normalising constant, and what they are worth."""
+"""`sample`: draws of an unnormalised density, its constant, and what they are worth."""
 
 from __future__ import annotations
 
@@ -81,8 +81,8 @@ class TargetRun:
         lines.append(f"{self.ess:,.0f} of {len(self.log_weight):,} draws count (effective size).")
         if self.roots is not None:
             lines.append(
-                f"An island of {self.settings['size']} particles descends from {self.roots:.3g} of "
-                "its start, in effect."
+                f"An island of {self.settings['size']} particles descends from {self.roots:.3g} "
+                "of its start, in effect."
             )
         if self.modes is not None:
             empty = int((self.modes == 0).sum())

@@ -22,8 +22,8 @@ class Target:
     """The density exp(log_density(x)) on R^dim, unnormalised.
 
     log_density: (n, dim) -> (n,), nats, -inf outside the support. gradient: (n, dim) -> (n, dim),
-    by default autograd's. `.evaluations` and `.gradients` count points that were asked for, `.undefined`
-    those where it was not a number.
+    by default autograd's. `.evaluations` and `.gradients` count points that were asked for,
+    `.undefined` those where it was not a number.
     Where it is not a number it counts as -inf: paths that overflow end there. InputError where
     what comes back has another shape, or is +inf.
     """

@@ -45,7 +45,9 @@ def train(
     for step in range(steps):
         share = step / max(steps - 1, 1)
         warm = min(1.0, (step + 1) / WARMUP)
-        optimiser.param_groups[0]["lr"] = rate * warm * 0.5 * (1 + math.cos(0.95 * math.pi * share))
+        optimiser.param_groups[0]["lr"] = (
+            rate * warm * 0.5 * (1 + math.cos(0.95 * math.pi * share))
+        )
         value = _loss(pair, loss, batch, generator)
         history.append(float(value.detach()))
         optimiser.zero_grad()

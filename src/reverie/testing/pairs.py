@@ -20,9 +20,9 @@ def check_pair(
     """Check that a pair's log weights are normalised: E exp(log w) = Z, whatever its parameters.
 
     log_z: of its target, nats. exact: draws of the target (m, dim); with them also the backward
-    chain, E exp(-log w) = 1 / Z, and that the bounds stand on their sides. n: forward paths. A mean
-    must lie within `ERRORS` standard errors, so that a right pair fails one time in 370 a law; give
-    parameters whose weights have a variance. Raises BrokenLaw.
+    chain, E exp(-log w) = 1 / Z, and that the bounds stand on their sides. n: forward paths. A
+    mean must lie within `ERRORS` standard errors, so that a right pair fails one time in 370 a
+    law; give parameters whose weights have a variance. Raises BrokenLaw.
 
     Example: check_pair(SMC(target, anneal(target)), log_z=0.0, n=64)
     """
