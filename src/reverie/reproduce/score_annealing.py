@@ -4,7 +4,7 @@ log Z of the funnel and of logistic regressions (ionosphere, sonar, german credi
 by SMC, CMCD and DDS, beside the values that the DDS repository holds for DDS, PIS and SMC; those
 clip their noise, so that a value above the truth is no success.
 The reference of each row is the known value, or a longer SMC. Then modes: forty Gaussians and a
-many-well by SMC, and by CMCD with either loss. The data are those of REVERIE_DATA/sampling_targets;
+many-well by SMC, and by CMCD with either loss. Data are those of REVERIE_DATA/sampling_targets;
 without them those rows are left out.
 full: longer training, more steps, and all posteriors.
 """

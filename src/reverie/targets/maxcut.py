@@ -264,11 +264,11 @@ def _newton(
 
 def _least(matrix: sparse.csr_array) -> float:
     """A lower bound of the least eigenvalue: computed, less its possible error."""
-    n = matrix.shape[0]
+    n = len(matrix.indptr) - 1  # rows
     if n <= DENSE:
         values = np.linalg.eigvalsh(matrix.toarray())
         return float(values[0]) - SLACK * float(np.abs(values).max())
-    norm = float(abs(matrix).sum(1).max())
+    norm = float(np.max(np.asarray(abs(matrix).sum(1))))
     shifted = sparse.csr_array(sparse.eye_array(n) * norm - matrix)
     try:
         options: Any = dict(which="LM", tol=1e-10, maxiter=100 * n, ncv=60)
