@@ -76,8 +76,8 @@ def main(arguments: list[str] | None = None) -> None:
     }[type(command)]
     console.TYPED[:] = ["reverie", *typed]
     try:
-        if getattr(command, "seed", 0) < 0:
-            raise InputError(f"--seed is {command.seed}; it must not be negative")
+        if (seed := getattr(command, "seed", 0)) < 0:
+            raise InputError(f"--seed is {seed}; it must not be negative")
         code = run(command, console.Console(command.common.quiet or command.common.json))
     except InputError as error:
         print(f"reverie: {error}", file=sys.stderr)
