@@ -368,7 +368,7 @@ def test_faults_of_the_program_are_not_findings(run, monkeypatch, capsys):
     def fail(*_, **__):
         raise ZeroDivisionError("boom")
 
-    monkeypatch.setattr(sample_command, "draw", fail)
+    monkeypatch.setattr(sample_command, "draw_told", fail)
     assert call("sample", run, "--quiet") == 3
     assert "boom" in capsys.readouterr().err
     assert call("fit", "digits", "--seed", "-1", "--quiet") == 2

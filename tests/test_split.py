@@ -186,9 +186,9 @@ def test_a_run_that_only_copies_stops_with_a_sentence(run, monkeypatch):
 
     def memoriser(run, n, *_, seed=0, **__):
         pick = np.random.default_rng(seed).integers(len(run.train), size=n)
-        return run.train.values[pick], None
+        return run.train.values[pick], None, None
 
-    monkeypatch.setattr(rejection, "draw", memoriser)
+    monkeypatch.setattr(rejection, "draw_told", memoriser)
     with pytest.raises(InputError, match="200 of 200 samples are near-copies"):
         draw_without_copies(run, 200)
 

@@ -26,11 +26,10 @@ EXCEL = ".xlsx"
 
 
 def save(path: str | Path, values: np.ndarray, scaler: Scaler) -> Path:
-    """Write rows in the user's own format: `.npy`, `.npz`, `.csv`, `.parquet`, `.xlsx`, `.txt` or
-    PNGs.
+    """Write rows in the user's own format, which the ending of `path` names.
 
-    A path without an ending is a folder of PNGs (images only). Returns the path written. Files are
-    replaced atomically. Raises InputError on an unknown ending or an unwritable place.
+    Endings: `.npy`, `.npz`, `.csv`, `.parquet`, `.xlsx`, `.txt`. A path without one is a folder of
+    PNGs (images only). Returns the path written. Files are replaced atomically. Raises InputError on an unknown ending or an unwritable place.
     values: (n, *shape), in the user's units.
 
     >>> import tempfile
