@@ -356,6 +356,7 @@ def test_islands_that_differ_tell_nothing():
 # --- the verb --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_sample_finds_a_mixture():
     run = sample(shifted, 2, start=(0.3, 2.0), n=1024, modes=TWO.means)
     assert run.log_z.told
@@ -395,6 +396,7 @@ def test_annealing_by_ula_costs_one_gradient_a_step():
     assert run.elbo - 3 * run.elbo_stderr < SHIFT < run.eubo + 3 * run.eubo_stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["reverse-kl", "log-variance"])
 def test_training_tightens_both_bounds(loss):
     pair = learned_pair("cmcd", Target(shifted, 2), GaussianStart.of(2, 0.3, 1.5), steps=4)
@@ -412,6 +414,7 @@ def test_training_tightens_both_bounds(loss):
     assert gap() < 0.7 * before
 
 
+@pytest.mark.slow
 def test_a_posterior_agrees_with_quadrature():
     """Two coefficients: the evidence on a grid."""
     rng = np.random.default_rng(0)
