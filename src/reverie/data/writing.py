@@ -29,8 +29,9 @@ def save(path: str | Path, values: np.ndarray, scaler: Scaler) -> Path:
     """Write rows in the user's own format, which the ending of `path` names.
 
     Endings: `.npy`, `.npz`, `.csv`, `.parquet`, `.xlsx`, `.txt`. A path without one is a folder of
-    PNGs (images only). Returns the path written. Files are replaced atomically. Raises InputError on an unknown ending or an unwritable place.
-    values: (n, *shape), in the user's units.
+    PNGs (images only). Returns the path written. Files are replaced atomically. Raises
+    InputError on an unknown ending or an unwritable place. values: (n, *shape), in the user's
+    units.
 
     >>> import tempfile
     >>> import numpy as np
