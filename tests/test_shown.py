@@ -66,7 +66,7 @@ def test_text_is_short_and_the_card_is_whole(shown, name):
 
 def test_figures_of_a_card_are_those_of_the_result(shown):
     assert f"{shown['curve'].area():.4g} nats" in repr(shown["curve"])
-    assert f"{shown['plan'].excess:.3g} in nats" in repr(shown["plan"])
+    assert f"{shown['plan'].excess:.4g} nats" in repr(shown["plan"])
     assert repr(shown["verdict"]).startswith("copies: ")
     assert "150 of 150 samples" in repr(shown["verdict"])
 

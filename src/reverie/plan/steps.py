@@ -92,7 +92,12 @@ class PlannedSteps(Shown):
         places = [int(k) for k in range(self.steps + 1)]
         if len(places) > LISTED:
             places = [*places[: LISTED // 2], -1, *places[-LISTED // 2 :]]
-        amount = ", ".join(f"{value:.3g} in {clock}" for clock, value in self.excesses.items())
+        others = [
+            f" ({value:.3g} in the {clock} clock)"
+            for clock, value in self.excesses.items()
+            if clock != "nats"
+        ]
+        amount = f"{self.excess:.4g} nats{''.join(others)}"
         answer = f"Plan of {self.steps} steps, {self.name}: its steps add {amount}."
         rows = [self._listed(k) if k >= 0 else ("...",) * 3 for k in places]
         if self.warning:
