@@ -14,6 +14,7 @@ forward chain alone, the upper bound (EUBO) draws of the target. Hagemann, Hertr
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -129,7 +130,7 @@ class Chain(PathPair):
     """
 
     def __init__(
-        self, target: Target, start: Start, layers: list[Layer], *, momentum: bool = False
+        self, target: Target, start: Start, layers: Sequence[Layer], *, momentum: bool = False
     ) -> None:
         super().__init__()
         self.target, self.start, self.momentum = target, start, momentum
