@@ -14,6 +14,7 @@ import pkgutil
 import re
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -46,15 +47,21 @@ def public() -> dict[str, Any]:
     for name in reverie.__all__:
         if name != "__version__":
             add(f"reverie.{name}", getattr(reverie, name))
-    for room in pkgutil.iter_modules(reverie.__path__):
-        if not room.ispkg:
-            continue
-        module = importlib.import_module(f"reverie.{room.name}")
-        for name in sorted({*dir(module), *getattr(module, "__all__", ())}):
+    for room, module in rooms().items():
+        for name in sorted(shown(module)):
             one = getattr(module, name)
             if not name.startswith("_") and (inspect.isclass(one) or inspect.isfunction(one)):
-                add(f"reverie.{room.name}.{name}", one)
+                add(f"reverie.{room}.{name}", one)
     return dict(found.values())
+
+
+def rooms() -> dict[str, ModuleType]:
+    names = [room.name for room in pkgutil.iter_modules(reverie.__path__) if room.ispkg]
+    return {name: importlib.import_module(f"reverie.{name}") for name in names}
+
+
+def shown(module: ModuleType) -> set[str]:
+    return {*dir(module), *getattr(module, "__all__", ())}
 
 
 @cache
@@ -108,6 +115,18 @@ def lacks(one: Any) -> list[str]:
     if raises_input_error(one) and "InputError" not in body:
         found.append("when it raises InputError")
     return found
+
+
+def test_rooms_show_what_they_load_late() -> None:
+    """A name that `lazily` finds and `dir` does not would escape the checks below."""
+    late = 0
+    for room, module in rooms().items():
+        find = vars(module).get("__getattr__")
+        if find is not None:
+            homes = inspect.getclosurevars(find).nonlocals["homes"]
+            assert sorted({*homes} - shown(module)) == [], f"hidden names of {room}"
+            late += len(homes)
+    assert late > 0
 
 
 def test_every_public_name_says_what_it_is() -> None:

@@ -1,9 +1,9 @@
 """The command line."""
 
-from reverie import lazily
+from reverie import lazily as _lazily
 from reverie.cli.entry import main as main
 
-__getattr__ = lazily(
+__getattr__ = _lazily(
     __name__,
     {},
     {

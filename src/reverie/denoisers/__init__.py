@@ -1,6 +1,6 @@
 """Who guesses: exact optima, trained networks, and wrappers of other people's models."""
 
-from reverie import lazily
+from reverie import lazily as _lazily
 from reverie.denoisers.base import Denoiser as Denoiser
 from reverie.denoisers.base import evaluating as evaluating
 from reverie.denoisers.conversions import PREDICTIONS as PREDICTIONS
@@ -47,7 +47,7 @@ from reverie.denoisers.networks.tokens import TokenMLP as TokenMLP
 from reverie.denoisers.networks.tokens import TokenTransformer as TokenTransformer
 from reverie.denoisers.wrap import as_denoiser as as_denoiser
 
-__getattr__ = lazily(
+__getattr__ = _lazily(
     __name__,
     {},
     {

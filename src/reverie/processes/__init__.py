@@ -1,6 +1,6 @@
 """How noise enters: forward Markov processes with a kernel and a reverse step."""
 
-from reverie import lazily
+from reverie import lazily as _lazily
 from reverie.processes.base import Draw as Draw
 from reverie.processes.base import Process as Process
 from reverie.processes.chains import Ordinal as Ordinal
@@ -43,7 +43,7 @@ from reverie.processes.schedules import SubVP as SubVP
 from reverie.processes.tabulated import Tabulated as Tabulated
 from reverie.processes.wright_fisher import WrightFisher as WrightFisher
 
-__getattr__ = lazily(
+__getattr__ = _lazily(
     __name__,
     {},
     {

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from reverie import lazily
+from reverie import lazily as _lazily
 
 _HOMES = {
     "FitConfig": "reverie.runs.config",
@@ -25,7 +25,7 @@ _FOLDER = (  # what of the module `runs` is now `runs.folder`
     "CONDITIONS", "build_denoiser", "conditions_of", "start", "open_data",
     "whole_data", "split_rows", "save_tensors", "load_tensors", "load_weights",
 )  # fmt: skip
-__getattr__ = lazily(__name__, _HOMES, {name: f"reverie.runs.folder:{name}" for name in _FOLDER})
+__getattr__ = _lazily(__name__, _HOMES, {name: f"reverie.runs.folder:{name}" for name in _FOLDER})
 
 if TYPE_CHECKING:
     from reverie.runs.config import FitConfig as FitConfig

@@ -4,7 +4,7 @@ The last denoise at the cleanest level is appended here, so that K steps take K 
 (2K + 1 for heun and dpm++2s).
 """
 
-from reverie import lazily
+from reverie import lazily as _lazily
 from reverie.sampling.run import Options as Options
 from reverie.sampling.run import Sampling as Sampling
 from reverie.sampling.run import sample as sample
@@ -15,7 +15,7 @@ from reverie.sampling.samplers import samplers_of as samplers_of
 from reverie.sampling.scales import Visit as Visit
 from reverie.sampling.two_stage import Churn as Churn
 
-__getattr__ = lazily(
+__getattr__ = _lazily(
     __name__,
     {},
     {

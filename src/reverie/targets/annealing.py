@@ -72,7 +72,15 @@ class Pilot:
 
 @dataclass(eq=False)
 class Annealing:
-    """A frozen path: temperatures (K + 1,) from 0 to 1, a bath for each step, where it is from."""
+    """A frozen path: temperatures (K + 1,) from 0 to 1, a bath for each step, where it is from.
+
+    >>> import torch
+    >>> from reverie.targets import Annealing, Gaussian, Target, anneal
+    >>> near = Target(Gaussian([1.0], [[0.25]]), 1)
+    >>> path = anneal(near, steps=4, n=256, generator=torch.Generator().manual_seed(0))
+    >>> isinstance(path, Annealing), path.steps, path.temperatures.round(1).tolist()
+    (True, 4, [0.0, 0.3, 0.5, 0.7, 1.0])
+    """
 
     start: GaussianStart
     kernel: str
@@ -101,6 +109,13 @@ def anneal(
     start: pi_0; None takes N(0, I), runs a pilot from there, and starts again from a Gaussian
     somewhat wider than what it found. steps: K, by default so many that a step costs `STEP_NATS`.
     Raises InputError on an unknown kernel, or a start that the target gives no mass.
+
+    >>> import torch
+    >>> from reverie.targets import Funnel, GaussianStart, Target, anneal
+    >>> funnel, wide = Target(Funnel(2), 2), GaussianStart.of(2, deviation=4.0)
+    >>> path = anneal(funnel, start=wide, n=256, generator=torch.Generator().manual_seed(0))
+    >>> path.steps, round(path.plan.excess, 1)  # nats that the steps lose, if kernels mix
+    (15, 0.7)
     """
     if kernel not in KERNELS:
         raise InputError(f"no kernel is called {kernel!r}; choose one of {', '.join(KERNELS)}")

@@ -32,6 +32,13 @@ class LogZ:
     value: the estimate. low, high: ends of the interval at `level`, nan where `reason` says why
     there is none. ess: effective independent draws, of n. shape: of the weights' Pareto tail,
     where it was fitted.
+
+    >>> from math import nan
+    >>> from reverie.targets import LogZ
+    >>> print(LogZ(1.0, 0.9, 1.1, level=0.9, ess=400.0, n=1000, stderr=0.06))
+    log Z = 1 nats [0.9, 1.1] (90% interval)
+    >>> LogZ(1.0, nan, nan, 0.9, 3.0, 1000, nan, reason="only 3 of 1,000 draws count").told
+    False
     """
 
     value: float
@@ -73,7 +80,13 @@ def log_z_of_weights(log_weight: Any, *, valid: bool = True, level: float = 0.9)
     valid: as `Rollout.valid`. No interval where weights are invalid, fewer than `FEW` count, or
     the Pareto shape of the largest is above `SHAPE`.
 
-    Example: log_z_of_weights(np.random.default_rng(0).normal(size=5000) - 0.5)
+    >>> import numpy as np
+    >>> from reverie.targets import log_z_of_weights
+    >>> logs = np.random.default_rng(0).normal(-0.5, 1.0, 5000)  # E exp(log w) = 1
+    >>> print(log_z_of_weights(logs))
+    log Z = -0.012 nats [-0.041, 0.016] (90% interval)
+    >>> log_z_of_weights(5 * logs).reason
+    'only 11 of 5,000 draws count'
     """
     logs = np.asarray(log_weight, dtype=np.float64)
     n, top = len(logs), float(np.max(logs, initial=-np.inf))
@@ -106,6 +119,14 @@ def log_z_of_islands(log_z: Any, *, ess: float, n: int, level: float = 0.9) -> L
 
     ess, n: of the draws they are made of, which are passed on. No interval from fewer than
     `LEAST_ISLANDS`, or where they spread by more than `SPREAD` nats.
+
+    >>> import numpy as np
+    >>> from reverie.targets import log_z_of_islands
+    >>> logs = np.random.default_rng(0).normal(-0.02, 0.2, 16)  # E exp(log Z_r) = 1
+    >>> print(log_z_of_islands(logs, ess=3000.0, n=4096))
+    log Z = -0.057 nats [-0.137, 0.024] (90% interval)
+    >>> log_z_of_islands(logs[:3], ess=600.0, n=768).reason
+    '3 islands are too few'
     """
     logs = np.asarray(log_z, dtype=np.float64)
     count = len(logs)

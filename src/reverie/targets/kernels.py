@@ -126,7 +126,17 @@ def _normal(like: Tensor, generator: torch.Generator | None) -> Tensor:
 
 
 class ReversibleLayer(Layer):
-    """A move that leaves gamma_b as it is, the same both ways: AIS with MALA or HMC."""
+    """A move that leaves gamma_b as it is, the same both ways: AIS with MALA or HMC.
+
+    >>> import torch
+    >>> from reverie.targets import Gaussian, ReversibleLayer, Target, anneal
+    >>> target, noise = Target(Gaussian([1.0], [[0.25]]), 1), torch.Generator().manual_seed(0)
+    >>> layer = ReversibleLayer("hmc", anneal(target, steps=4, n=256, generator=noise).baths[-1])
+    >>> x = torch.zeros(5, 1).double()
+    >>> moved, ratio = layer.ahead(target.at(x), noise)
+    >>> torch.allclose(ratio, target(x) - target(moved.x))  # gamma_1 is the target
+    True
+    """
 
     def __init__(self, kernel: str, bath: Bath) -> None:
         super().__init__()
@@ -215,6 +225,14 @@ class ULALayer(GaussianLayer):
     """x' = x + h A A^T grad log gamma_b(x) + sqrt(2 h) A xi, and the same kernel back.
 
     h is the bath's step. One gradient a step: the point remembers its own.
+
+    >>> import torch
+    >>> from reverie.targets import Gaussian, GaussianStart, Target, ULALayer
+    >>> from reverie.targets.kernels import Bath
+    >>> layer = ULALayer(Bath(GaussianStart.of(1), b=1.0, step=0.1, scale=torch.eye(1).double()))
+    >>> point = Target(Gaussian([0.0], [[1.0]]), 1).at(torch.ones(1, 1).double())
+    >>> round(float(layer.mean_ahead(point)), 6), round(layer.noise**2, 6)  # 1 - h, 2 h
+    (0.9, 0.2)
     """
 
     def __init__(self, bath: Bath, clip: float | None = None) -> None:

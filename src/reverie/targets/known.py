@@ -23,7 +23,18 @@ LOG_2PI = math.log(2 * math.pi)
 
 
 class Known(ABC):
-    """A target with what is known of it."""
+    """A target with what is known of it.
+
+    >>> import math
+    >>> import torch
+    >>> from reverie.targets import Known
+    >>> class Laplace(Known):
+    ...     dim, log_z = 1, math.log(2)
+    ...     def __call__(self, x):
+    ...         return -x.abs().sum(1)
+    >>> Laplace()(torch.tensor([[0.5], [-2.0]])), round(Laplace().log_z, 4)
+    (tensor([-0.5000, -2.0000]), 0.6931)
+    """
 
     dim: int
     log_z: float | None = 0.0
@@ -46,6 +57,13 @@ class Mixture(Known):
     """sum_m w_m N(mean_m, deviation_m^2 I), normalised: log Z = 0.
 
     means (M, dim); deviations and weights: a number, or M of them.
+
+    >>> import torch
+    >>> from reverie.targets import Mixture, mode_shares
+    >>> pair = Mixture([[-3.0], [3.0]], deviations=0.5, weights=[1, 4])
+    >>> x = pair.sample(4000, torch.Generator().manual_seed(0))
+    >>> mode_shares(x, pair.modes).round(1).tolist(), pair.log_z
+    ([0.2, 0.8], 0.0)
     """
 
     def __init__(self, means: Any, deviations: Any = 1.0, weights: Any = None) -> None:
@@ -67,7 +85,16 @@ class Mixture(Known):
 
 
 class Gaussian(Known):
-    """N(mean, cov), normalised: log Z = 0."""
+    """N(mean, cov), normalised: log Z = 0.
+
+    mean (dim,), cov (dim, dim), positive definite.
+
+    >>> import torch
+    >>> from reverie.targets import Gaussian
+    >>> law = Gaussian([0.0, 1.0], [[2.0, 1.0], [1.0, 2.0]])
+    >>> round(float(law(torch.tensor([[0.0, 1.0]]))), 4)  # -log 2 pi - 1/2 log 3
+    -2.3872
+    """
 
     def __init__(self, mean: Any, cov: Any) -> None:
         self.mean = torch.as_tensor(mean, dtype=torch.float64)
@@ -84,7 +111,13 @@ class Gaussian(Known):
 
 
 class Funnel(Known):
-    """Neal's funnel: x_1 ~ N(0, 3^2), the others N(0, e^{x_1}); normalised, nothing is clipped."""
+    """Neal's funnel: x_1 ~ N(0, 3^2), the others N(0, e^{x_1}); normalised, nothing is clipped.
+
+    >>> import torch
+    >>> from reverie.targets import Funnel
+    >>> round(float(Funnel(3)(torch.zeros(1, 3))), 4)  # -log 3 - 3/2 log 2 pi
+    -3.8554
+    """
 
     def __init__(self, dim: int = 10) -> None:
         self.dim = dim
@@ -105,7 +138,13 @@ class Funnel(Known):
 class ManyWell(Known):
     """dim / 2 double wells: log density 1/2 a + 6 a^2 - a^4 - b^2 / 2 of each pair (a, b).
 
-    Unnormalised; log Z is 10.29348 a well, by quadrature. 2^(dim / 2) modes.
+    Unnormalised; log Z is 10.29348 a well, by quadrature. 2^(dim / 2) modes. InputError on an
+    odd dim.
+
+    >>> from reverie.targets import ManyWell
+    >>> wells = ManyWell(4)
+    >>> round(wells.log_z, 4), round(wells.right(), 3)
+    (20.587, 0.844)
     """
 
     def __init__(self, dim: int = 32) -> None:
@@ -148,6 +187,11 @@ class StudentMixture(Known):
     """A mixture of products of Student laws, normalised: log Z = 0.
 
     means (M, dim); dof: degrees of freedom (2: no coordinate has a variance).
+
+    >>> import torch
+    >>> from reverie.targets import StudentMixture
+    >>> round(float(StudentMixture([[0.0]])(torch.zeros(1, 1))), 4)  # -log sqrt(8)
+    -1.0397
     """
 
     def __init__(self, means: Any, dof: float = 2.0) -> None:
@@ -177,6 +221,14 @@ class LogisticRegression(Known):
 
     rows (n, p), whose columns are standardised and joined by an intercept; labels (n,) of 0 and 1;
     prior N(0, deviation^2 I). dim = p + 1, the intercept first.
+
+    >>> import numpy as np
+    >>> import torch
+    >>> from reverie.targets import LogisticRegression
+    >>> rows = np.random.default_rng(0).normal(size=(50, 2))
+    >>> posterior = LogisticRegression(rows, rows[:, 0] > 0)
+    >>> posterior.dim, round(float(posterior(torch.zeros(1, 3).double())), 3)
+    (3, -37.414)
     """
 
     log_z = None
@@ -197,19 +249,39 @@ class LogisticRegression(Known):
 
 
 def forty_gaussians(seed: int = 0, width: float = 40.0) -> Mixture:
-    """Forty Gaussians of deviation 1 in the plane, means uniform on [-width, width]^2."""
+    """Forty Gaussians of deviation 1 in the plane, means uniform on [-width, width]^2.
+
+    >>> import torch
+    >>> from reverie.targets import forty_gaussians, mode_shares
+    >>> target = forty_gaussians()
+    >>> shares = mode_shares(target.sample(4000, torch.Generator().manual_seed(0)), target.modes)
+    >>> len(shares), int((shares > 0).sum())
+    (40, 40)
+    """
     rng = np.random.default_rng(seed)
     return Mixture(rng.uniform(-width, width, (40, 2)))
 
 
 def mode_shares(x: Tensor, modes: Tensor | Sequence[Sequence[float]]) -> np.ndarray:
-    """The share of points (n, dim) that lie nearest to each of the modes (M, dim)."""
+    """The share of points (n, dim) that lie nearest to each of the modes (M, dim).
+
+    >>> import torch
+    >>> from reverie.targets import mode_shares
+    >>> mode_shares(torch.tensor([[-1.0], [2.0], [3.0], [9.0]]), [[-2.0], [2.0]]).tolist()
+    [0.25, 0.75]
+    """
     places = torch.as_tensor(modes, dtype=x.dtype)
     near = torch.cdist(x, places).argmin(1)
     return np.bincount(near.numpy(), minlength=len(places)) / len(x)
 
 
 def mode_coverage(shares: np.ndarray) -> float:
-    """Entropy of the shares over that of equal ones: 1 where all modes are alike, 0 at one."""
+    """Entropy of the shares (M,) over that of equal ones: 1 where all are alike, 0 at one.
+
+    >>> import numpy as np
+    >>> from reverie.targets import mode_coverage
+    >>> mode_coverage(np.array([0.5, 0.5, 0.0, 0.0])), mode_coverage(np.full(4, 0.25))
+    (0.5, 1.0)
+    """
     p = shares[shares > 0]
     return float(-(p * np.log(p)).sum() / math.log(len(shares)))

@@ -69,7 +69,18 @@ class Control(nn.Module):
 
 
 class AnnealedLayer(GaussianLayer):
-    """MCD, CMCD and DBS: ULA on gamma_b, with what is learned ahead and back (None: nothing)."""
+    """MCD, CMCD and DBS: ULA on gamma_b, with what is learned ahead and back (None: nothing).
+
+    log_step: log h (K,), shared by the layers of a pair.
+
+    >>> import torch
+    >>> from reverie.targets import AnnealedLayer, Gaussian, Target
+    >>> log_step = torch.nn.Parameter(torch.tensor([0.1]).log())
+    >>> layer = AnnealedLayer(0, 1.0, log_step, ahead=None, back=None)
+    >>> point = Target(Gaussian([0.0], [[1.0]]), 1).at(torch.ones(1, 1).double())
+    >>> round(float(layer.mean_ahead(point).detach()), 6)  # x + h g, with g = -x
+    0.9
+    """
 
     def __init__(
         self,
@@ -293,6 +304,14 @@ def learned_pair(
 
     MCD, CMCD, DBS and UHA anneal: a pilot plans their temperatures and first steps. InputError on
     other names.
+
+    >>> import torch
+    >>> from reverie.targets import GaussianStart, Mixture, Target, learned_pair
+    >>> target = Target(Mixture([[-1.0], [1.0]], 0.5), 1)
+    >>> pair = learned_pair("dds", target, GaussianStart.of(1), steps=8, width=16)
+    >>> weight = pair.rollout(4000, generator=torch.Generator().manual_seed(0)).log_weight.exp()
+    >>> round(float(weight.mean().detach()), 1)  # Z = 1, untrained as it is
+    1.0
     """
     if method not in LEARNED:
         raise InputError(f"no learned pair is called {method!r}; choose {', '.join(LEARNED)}")

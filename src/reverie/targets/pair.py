@@ -14,6 +14,7 @@ forward chain alone, the upper bound (EUBO) draws of the target. Hagemann, Hertr
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -29,6 +30,13 @@ class Rollout(NamedTuple):
     states: (n, dim), where they end: of the forward chain x_K, of the backward chain x_0.
     log_weight: (n,), nats. valid: False where the weights are not normalised, because noise was
     clipped: then E exp(log_weight) is not Z and no interval may be read off them.
+
+    >>> import torch
+    >>> from reverie.targets import Chain, GaussianStart, Rollout, Target
+    >>> target = Target(lambda x: -0.5 * x.square().sum(1), 1)
+    >>> found = Chain(target, GaussianStart.of(1), []).rollout(3)
+    >>> isinstance(found, Rollout), found.log_weight, found.valid  # log Z = log sqrt(2 pi)
+    (True, tensor([0.9189, 0.9189, 0.9189], dtype=torch.float64), True)
     """
 
     states: Tensor
@@ -44,7 +52,18 @@ class Start(Protocol):
 
 
 class PathPair(nn.Module, ABC):
-    """A forward and a backward chain over one target."""
+    """A forward and a backward chain over one target.
+
+    >>> from reverie.targets import GaussianStart, PathPair, Rollout, Target
+    >>> start = GaussianStart.of(1)
+    >>> class Importance(PathPair):  # no steps
+    ...     target = Target(lambda x: -0.5 * x.square().sum(1), 1)
+    ...     def rollout(self, n, *, direction="forward", ends=None, generator=None):
+    ...         x = start.sample(n, generator)
+    ...         return Rollout(x, self.target(x) - start.log_prob(x), True)
+    >>> Importance().rollout(2).log_weight  # log Z = log sqrt(2 pi)
+    tensor([0.9189, 0.9189], dtype=torch.float64)
+    """
 
     target: Target
 
@@ -65,6 +84,17 @@ class Layer(nn.Module, ABC):
 
     Both methods return the moved point and log B(x | x') - log F(x' | x), (n,), in nats; of a
     deterministic step x' = T(x) that is log|det DT(x)|. detach: gradients do not follow the path.
+
+    >>> import torch
+    >>> from reverie.targets import Chain, Gaussian, GaussianStart, Layer, Target
+    >>> class Scaled(Layer):  # x' = e^-1 x, of one coordinate
+    ...     def ahead(self, point, generator=None, detach=False):
+    ...         return point.target.at(point.x / torch.e), -torch.ones(len(point))
+    ...     def back(self, point, generator=None, detach=False):
+    ...         return point.target.at(point.x * torch.e), -torch.ones(len(point))
+    >>> pair = Chain(Target(Gaussian([0.0], [[torch.e**-2]]), 1), GaussianStart.of(1), [Scaled()])
+    >>> bool(pair.rollout(5).log_weight.abs().max() < 1e-9)  # exact: every weight is 1
+    True
     """
 
     valid: bool = True
@@ -87,10 +117,20 @@ class Chain(PathPair):
 
     start: pi_0. layers: from the start to the target. momentum: the states carry a velocity, drawn
     from N(0, I) at both ends.
+
+    >>> import torch
+    >>> from reverie.targets import Chain, GaussianStart, Target, ULALayer, anneal
+    >>> target = Target(lambda x: -0.5 * x.square().sum(1), 1)
+    >>> noise = torch.Generator().manual_seed(0)
+    >>> path = anneal(target, start=GaussianStart.of(1, 1.0), kernel="ula", n=256, generator=noise)
+    >>> chain = Chain(target, path.start, [ULALayer(bath) for bath in path.baths])
+    >>> weight = chain.rollout(4000, generator=noise).log_weight.exp()
+    >>> round(float(weight.mean()), 1)  # sqrt(2 pi)
+    2.5
     """
 
     def __init__(
-        self, target: Target, start: Start, layers: list[Layer], *, momentum: bool = False
+        self, target: Target, start: Start, layers: Sequence[Layer], *, momentum: bool = False
     ) -> None:
         super().__init__()
         self.target, self.start, self.momentum = target, start, momentum

@@ -28,6 +28,13 @@ class Islands:
     """Particles x (R, n, dim) with log weights (R, n), of sum 1 in an island, and log Z (R,).
 
     roots: (R,), how many particles of the start, in effect, an island descends from.
+
+    >>> import torch
+    >>> from reverie.targets import SMC, Gaussian, Islands, Target, anneal
+    >>> target, noise = Target(Gaussian([1.0], [[0.25]]), 1), torch.Generator().manual_seed(0)
+    >>> found = SMC(target, anneal(target, n=256, generator=noise), size=64).islands(8, noise)
+    >>> isinstance(found, Islands), found.x.shape, found.log_z.shape, found.drawn(100, noise).shape
+    (True, torch.Size([8, 64, 1]), torch.Size([8]), torch.Size([100, 1]))
     """
 
     x: Tensor
@@ -52,7 +59,17 @@ class Islands:
 class SMC(PathPair):
     """Islands of particles along a frozen annealing path.
 
-    size: particles of an island. moves: of the kernel at each temperature.
+    size: particles of an island. moves: of the kernel at each temperature. InputError on a
+    path of ULA, which is not reversible.
+
+    >>> import torch
+    >>> from reverie.targets import SMC, Target, anneal
+    >>> target = Target(lambda x: -0.5 * x.square().sum(1), 1)
+    >>> noise = torch.Generator().manual_seed(0)
+    >>> pair = SMC(target, anneal(target, n=256, generator=noise), size=64)
+    >>> z = pair.rollout(32, generator=noise).log_weight.exp()  # one of each island
+    >>> round(float(z.mean()), 1)  # sqrt(2 pi)
+    2.5
     """
 
     def __init__(

@@ -15,7 +15,10 @@ from reverie.errors import InputError
 class GaussianStart(nn.Module):
     """N(mean, scale scale^T), mean (dim,), scale (dim, dim) lower triangular; both may be learned.
 
-    Example: GaussianStart.of(2, mean=[0.0, 1.0], deviation=3.0).sample(5).shape
+    >>> from reverie.targets import GaussianStart
+    >>> start = GaussianStart.of(2, mean=[0.0, 1.0], deviation=3.0)
+    >>> start.sample(5).shape, round(float(start.log_prob(start.mean[None])), 4)  # -log 18 pi
+    (torch.Size([5, 2]), -4.0351)
     """
 
     mean: Tensor

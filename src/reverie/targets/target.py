@@ -26,6 +26,14 @@ class Target:
     `.undefined` those where it was not a number.
     Where it is not a number it counts as -inf: paths that overflow end there. InputError where
     what comes back has another shape, or is +inf.
+
+    >>> import torch
+    >>> from reverie.targets import Target
+    >>> target = Target(lambda x: -x.square().sum(1), 2)
+    >>> target.with_gradient(torch.tensor([[1.0, 2.0]]))
+    (tensor([-5.]), tensor([[-2., -4.]]))
+    >>> target.evaluations, target.gradients, target.undefined
+    (1, 1, 0)
     """
 
     def __init__(
@@ -112,7 +120,15 @@ class Target:
 
 
 class Point:
-    """Points x (n, dim), perhaps with a velocity, that remember what the target said of them."""
+    """Points x (n, dim), perhaps with a velocity, that remember what the target said of them.
+
+    >>> import torch
+    >>> from reverie.targets import Point, Target
+    >>> target = Target(lambda x: -x.square().sum(1), 1)
+    >>> point = Point(target, torch.ones(3, 1))
+    >>> point.gradient.tolist(), point.log_density.tolist(), target.evaluations  # once each
+    ([[-2.0], [-2.0], [-2.0]], [-1.0, -1.0, -1.0], 3)
+    """
 
     def __init__(
         self,

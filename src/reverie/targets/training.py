@@ -35,6 +35,14 @@ def train(
 
     A batch without a finite loss changes nothing. InputError on an unknown loss, or where no batch
     was finite.
+
+    >>> import torch
+    >>> from reverie.targets import GaussianStart, Mixture, Target, learned_pair, train
+    >>> target = Target(Mixture([[-1.0], [1.0]], 0.5), 1)
+    >>> pair = learned_pair("dds", target, GaussianStart.of(1), steps=4, width=16)
+    >>> losses = train(pair, steps=60, batch=64, generator=torch.Generator().manual_seed(0))
+    >>> len(losses), sum(losses[-10:]) < sum(losses[:10])  # variances of log weights
+    (60, True)
     """
     if loss not in LOSSES:
         raise InputError(f"no loss is called {loss!r}; choose {' or '.join(LOSSES)}")

@@ -24,7 +24,15 @@ def check_pair(
     mean must lie within `ERRORS` standard errors, so that a right pair fails one time in 370 a
     law; give parameters whose weights have a variance. Raises BrokenLaw.
 
-    Example: check_pair(SMC(target, anneal(target)), log_z=0.0, n=64)
+    >>> import torch
+    >>> from reverie.targets import Chain, Gaussian, GaussianStart, Target
+    >>> from reverie.testing import check_pair
+    >>> pair = Chain(Target(Gaussian([0.5], [[0.5]]), 1), GaussianStart.of(1), [])
+    >>> check_pair(pair, log_z=0.0, n=4000)  # silent: its weights are normalised
+    >>> check_pair(pair, log_z=0.2, n=4000)
+    Traceback (most recent call last):
+        ...
+    reverie.testing.broken.BrokenLaw: Chain: E exp(log w) / Z of forward paths is 0.8... not 1
     """
     generator = torch.Generator().manual_seed(seed)
     broken: list[str] = []

@@ -1,6 +1,6 @@
 """Closed forms: linear diffusion models and what they say about data, before any training."""
 
-from reverie import lazily
+from reverie import lazily as _lazily
 from reverie.theory.bounds import Certificate as Certificate
 from reverie.theory.bounds import Facts as Facts
 from reverie.theory.bounds import certificates as certificates
@@ -29,7 +29,7 @@ from reverie.theory.wishart import expected_kl as expected_kl
 from reverie.theory.wishart import gaussian_kl as gaussian_kl
 from reverie.theory.wishart import limit_kl_per_dim as limit_kl_per_dim
 
-__getattr__ = lazily(
+__getattr__ = _lazily(
     __name__,
     {},
     {

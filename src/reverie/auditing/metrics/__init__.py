@@ -1,8 +1,8 @@
 """Published metrics, each beside its value for held-out rows."""
 
-from reverie import lazily
+from reverie import lazily as _lazily
 
-__getattr__ = lazily(
+__getattr__ = _lazily(
     __name__,
     {},
     {
