@@ -82,6 +82,7 @@ def test_fewest_copies_visible(members, others, fewest):
     assert fewest_visible(members, others) == fewest
 
 
+@pytest.mark.slow
 def test_type_one_error_of_tail_and_share():
     """Perfect generator, 400 replications at n = 200 + 200, m = 400, d = 4: the tail test is never
     above 5% by more than 2 s.e.; the share test within 3 s.e. (its null is a normal limit)."""

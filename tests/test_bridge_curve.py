@@ -177,6 +177,7 @@ def call(*words: object) -> int:
     return int(stop.value.code or 0)
 
 
+@pytest.mark.slow
 def test_the_commands_read_the_folder_of_a_bridge(tmp_path: Path, capsys, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name, rows in zip("ab", sets(100), strict=True):

@@ -264,6 +264,7 @@ def test_principal_coordinates_of_wide_rows():
     assert np.allclose(few @ few.T, (u[:, :5] * s[:5] ** 2) @ u[:, :5].T)
 
 
+@pytest.mark.slow
 def test_wide_rows_need_memory_by_rows():
     """25 rows a side of 15,000 columns: a matrix (d, d) would be 1.8 GB; 40 copies are 360 MB."""
     sets = list(np.random.default_rng(0).standard_normal((3, 25, 15_000)))

@@ -301,6 +301,7 @@ def test_the_default_plan_of_a_run_on_the_sphere_reaches_the_data() -> None:
     assert float(far.quantile(0.9)) < 0.1  # radians; the centres are 15 degrees wide
 
 
+@pytest.mark.slow
 def test_a_space_without_a_kernel_has_no_memoriser_and_fits() -> None:
     generator = torch.Generator().manual_seed(0)
     rows = Rotations(5).uniform(80, generator=generator).numpy()
