@@ -3,7 +3,9 @@
 A sample counts at its least k only, where the columns that agree are two or more and exactly one
 row of the pool agrees: a value that several rows share, or a sample that resembles several rows,
 gives nobody away. So a training row with one cell changed counts even where cells agree often,
-while fresh rows fall to training and held-out rows in proportion to their numbers.
+while fresh rows fall to training and held-out rows in proportion to their numbers. Tables hold
+pairs of such rows by themselves (a car, and the same car a year later): real rows that agree so
+are a yardstick, and by one row alone nobody is sure.
 
 Every set of columns is hashed (`row_keys`), so time grows with rows times C(d, k).
 """

@@ -151,7 +151,9 @@ class Repeated:
     n: int
     m: int
 
-    def explains(self, rows: int, held_rows: int, samples: int, least: int, rare: bool) -> bool:
+    def explains(
+        self, rows: int, held_rows: int, samples: int, least: int = 1, rare: bool = False
+    ) -> bool:
         """May `rows` training rows, met by so many samples, be repeats of the source?
 
         Compared with the pairs that hold a held-out row, and with all pairs of real rows (training

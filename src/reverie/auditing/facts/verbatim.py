@@ -2,8 +2,10 @@
 
 A row counts whose value occurs on one side only, once or oftener. Whether equality is then a
 copy is a question of entropy (`expected_matches`): where a generator that knows the law but no row
-would make less than one such match in 10,000 audits, one is sure. Where it would make more (few
-columns of few values, or columns recombined), the count is compared with its yardsticks, and on a
+would make less than one such match in a million audits, and no real row repeats another, one is
+sure. Where real rows repeat one another, as tables hold records twice, or might (`Repeated`), the
+count has to be too high for that too. Where chance would make more (few columns of few values, or
+columns recombined), the count is compared with its yardsticks, and on a
 table of few cells equality tells nothing: there the count test of the cells speaks.
 """
 
@@ -15,6 +17,7 @@ from functools import partial
 
 import numpy as np
 
+from reverie.auditing.facts.crowds import AGAIN
 from reverie.auditing.facts.expected_matches import expected_matches
 from reverie.auditing.facts.fact import (
     RARE,
@@ -121,7 +124,10 @@ def judged(
     )
     again = repeats() if sure and repeats is not None else None
     if again is not None:
-        sure = not again.explains(len(given), held, total, least, expected < RARE)
+        often = _often(rows, row)
+        sure = not again.explains(len(given), held, total, least, expected < RARE) or (
+            often[0] > 0 and not again.explains(often[0], held, often[1])
+        )
     return Fact(
         kind, change, len(sample), len(row), len(given), owners, held, held_total,
         sure=sure,
@@ -134,7 +140,18 @@ def judged(
     )  # fmt: skip
 
 
+def _often(rows: Rows, row: np.ndarray) -> tuple[int, int]:
+    """Training rows given away by a value that AGAIN samples have, and how many such values.
+
+    A generator that repeats itself has as many chances to meet a row as it has such values.
+    """
+    _, value, count = np.unique(rows.drawn_keys, return_inverse=True, return_counts=True)
+    ours = (row >= 0) & (row < len(rows.train)) & (count[value] >= AGAIN)
+    return len(np.unique(row[ours])), int((count >= AGAIN).sum())
+
+
 def _repeats(rows: Rows) -> Repeated:
+    """Pool rows that equal one other pool row, and no more."""
     met = repeated(rows.keys, [()])[1]
     n = len(rows.train)
     return Repeated(int(met[:n].sum()), int(met[n:].sum()), n, len(rows.held))
