@@ -3,7 +3,9 @@
 A sample counts at its least k only, where the columns that agree are two or more and exactly one
 row of the pool agrees: a value that several rows share, or a sample that resembles several rows,
 gives nobody away. So a training row with one cell changed counts even where cells agree often,
-while fresh rows fall to training and held-out rows in proportion to their numbers.
+while fresh rows fall to training and held-out rows in proportion to their numbers. Tables hold
+pairs of such rows by themselves (a car, and the same car a year later): real rows that agree so
+are a yardstick, and by one row alone nobody is sure.
 
 Every set of columns is hashed (`row_keys`), so time grows with rows times C(d, k).
 """
@@ -11,16 +13,18 @@ Every set of columns is hashed (`row_keys`), so time grows with rows times C(d, 
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 
 import numpy as np
 
 from reverie.auditing.facts.expected_matches import expected_matches
-from reverie.auditing.facts.fact import Fact, Match, listed
-from reverie.auditing.facts.row_keys import Keys, agreeing, subsets
+from reverie.auditing.facts.fact import Fact, Match, Repeated, listed
+from reverie.auditing.facts.row_keys import Keys, agreeing, repeated, subsets
 from reverie.auditing.facts.rows_of import Rows
 from reverie.auditing.facts.verbatim import Agreement, agreement, judged
 
 MOST = 2  # columns left out
+LEAST = 2  # rows: one pair of records that differ in a cell is found in many a table
 TELLING = 0.5  # matches that chance makes in all sets of columns that tell by themselves
 WIDEST = 64  # columns of a table; vectors and pictures beyond are a matter of distance
 WORK = 4e8  # rows times sets of columns
@@ -73,6 +77,7 @@ def all_but_k(rows: Rows, equal: Agreement, total: int) -> list[Fact]:
                 judged(
                     rows, "all but k", _changed(records, k), some, hits, tried,
                     float(expected[group].sum()), records, *probes,
+                    repeats=partial(_repeats, pool, n, k, group), total=total, least=LEAST,
                 )
             )  # fmt: skip
     return facts
@@ -132,6 +137,16 @@ def _held_probes(rows: Rows, pool: Keys, k: int) -> tuple[int, int]:
     )
     probes = rows.held[:: max(1, -(-len(rows.held) // PROBES))]
     return int((agreeing(train, probes, k)[0] >= 0).sum()), len(probes)
+
+
+def _repeats(pool: Keys, n: int, k: int, group: np.ndarray) -> Repeated:
+    """Pool rows that agree with one other pool row in all but k columns, of the sets in `group`,
+    and in no more."""
+    width, some = pool.rows.shape[1], np.flatnonzero(group)
+    sets = subsets(width, k)
+    alone = repeated(pool, [sets[i] for i in some])[1]
+    alone &= ~repeated(pool, subsets(width, k - 1))[0]
+    return Repeated(int(alone[:n].sum()), int(alone[n:].sum()), n, len(alone) - n)
 
 
 def _changed(records: list[Match], k: int) -> str:

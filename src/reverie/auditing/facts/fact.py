@@ -1,12 +1,16 @@
 """What one kind of copying counts, and when a count is beyond its yardsticks.
 
-A count of training rows has three yardsticks, none of which is a null hypothesis to be rejected:
+A count of training rows has four yardsticks, none of which is a null hypothesis to be rejected:
 
     held-out    the same count for held-out rows, which the generator has not seen
     expected    the rows that a generator that knows the law, but no row, would hit
     recombined  the same count for rows that nobody owns: training rows with one cell moved to a
                 neighbouring value of its column. Generators that draw columns from the training
                 columns (a copula with empirical margins) hit these as often as training rows
+    repeats     real rows that agree so with another real row. Tables hold a record twice, or a
+                car and the same car a year later, which no law of columns expects. Were samples
+                of the same source, given all pairs that agree, those of a sample and a training
+                row would be binomial among them
 
 Honest fits lean towards their training rows. Under epsilon-differential privacy a row is hit at
 most exp(epsilon) times as often as a row outside (Dwork et al. 2006); so a count is `beyond` only
@@ -27,6 +31,8 @@ LEANING = 3.0  # times the rate of held-out rows that an honest generator may sh
 LEVEL = 0.002  # of the exact comparison with held-out rows
 SAFETY = 10.0  # times the expected number, for what its estimate does not know
 SURE = 0.001  # chance that as many rows are hit, were ten times the expected number true
+REPEATS = 0.005  # of each of two exact comparisons with real rows that agree with one another
+RARE = 1e-6  # expected matches below which rows are told by a table of which none repeats
 LISTED = 200  # records kept in JSON
 
 
@@ -46,7 +52,8 @@ class Fact:
 
     kind: verbatim, all but k, near, changed picture or spike. change: what was changed, in words.
     samples: how many reproduce a training row. rows, held_rows: distinct training and held-out
-    rows so reproduced, of train_total and held_total. probes: held-out rows that would count, were
+    rows so reproduced, of train_total and held_total. repeats: real rows that agree so with
+    another (None where not asked). probes: held-out rows that would count, were
     they samples (of probe_total; None where not measured). expected, recombined: see the module,
     both in training rows. sure: no chance explains the count; beyond: sure, or beyond what the
     yardsticks show. train_rows (rows,), sample_rows (samples,): indices.
@@ -69,6 +76,7 @@ class Fact:
     recombined: float | None = None
     probes: int | None = None
     probe_total: int | None = None
+    repeats: int | None = None
 
     @property
     def rate(self) -> float:
@@ -132,6 +140,39 @@ def beyond_recombined(rows: int, total: int, hits: int, tried: float) -> bool:
         return rows > 0
     share = 1.5 * total / (1.5 * total + tried)
     return bool(stats.binom.sf(rows - 1, rows + hits, share) <= LEVEL)
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """Real rows that agree with an earlier one: `train` of n, and `held` of m more, with any."""
+
+    train: int
+    held: int
+    n: int
+    m: int
+
+    def explains(
+        self, rows: int, held_rows: int, samples: int, least: int = 1, rare: bool = False
+    ) -> bool:
+        """May `rows` training rows, met by so many samples, be repeats of the source?
+
+        Compared with the pairs that hold a held-out row, and with all pairs of real rows (training
+        rows may be given twice, or repeated on purpose). rare: chance makes no such match; where
+        no real row repeats another, `least` rows then suffice.
+        """
+        others = held_rows + self.held
+        if rare and others + self.train == 0 and rows >= least:
+            return False
+        ours = float(samples) * self.n
+        pairs = samples * self.m + self.m * (self.n + (self.m - 1) / 2)
+        p = [
+            stats.binom.sf(rows - 1, rows + count, ours / (ours + total))
+            for count, total in (
+                (others, pairs),
+                (others + self.train, pairs + self.n * (self.n - 1) / 2),
+            )
+        ]
+        return bool(min(p) > REPEATS)
 
 
 def listed(names: Sequence[Any], most: int = 8) -> str:

@@ -109,6 +109,10 @@ class Pool:
         """Distances (N, OUTWARDS) from every row to the nearest rows, itself the first."""
         return nearest(self.points, self.points, OUTWARDS)[0]
 
+    def units(self, rows: np.ndarray) -> int:
+        """How many units some rows (R,), or a mask (N,) of them, belong to."""
+        return len(np.unique(self.group[rows]))
+
     def spacing(self, rows: np.ndarray, without: np.ndarray | None = None) -> np.ndarray:
         """Distance (R,) from each row to the nearest of another group, and not of `without`."""
         spare = SPARE if self.grouped else 2
@@ -162,7 +166,10 @@ def near(space: CommonSpace, pool: Pool, closest: Closest, total: int) -> Fact:
             chances *= expected[1.0] / max(total, 1)
             if _too_many(*found, chances, n, m):
                 sure, met[1.0], expected[1.0] = [1.0], found, chances
-    outnumber = beyond_held(len(met[1.0][0]), n, len(met[1.0][1]), m)
+    outnumber = beyond_held(
+        *(pool.units(rows) for rows in (met[1.0][0], pool.train & ~pool.held)),
+        *(pool.units(rows) for rows in (met[1.0][1], pool.held & ~pool.train)),
+    )  # the rows of one unit are met together
     q = sure[0] if sure and not outnumber else 1.0  # what is shown is what was found
     rows, held = met[q]
     ours = np.flatnonzero((ratio < SHARE) & np.isin(place, rows))

@@ -116,6 +116,24 @@ def agreeing(pool: Keys, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.nd
     return found, alone & (found >= 0), skipped
 
 
+def repeated(rows: Keys, sets: list[tuple[int, ...]]) -> tuple[np.ndarray, np.ndarray]:
+    """Rows (n,) that agree with an earlier row in all columns but those of one of the sets.
+
+    Returns met (n,), whether any earlier row agrees, and alone (n,), whether the two are the only
+    rows that agree so.
+    """
+    met, alone = np.zeros((2, len(rows.total)), bool)
+    for columns in sets:
+        key = rows.without(columns)
+        order = np.argsort(key, kind="stable")
+        later = key[order][1:] == key[order][:-1]
+        start = np.flatnonzero(np.concatenate([[True], ~later]))
+        met[order[1:][later]] = True
+        two = np.diff(np.append(start, len(order))) == 2
+        alone[order[start[two] + 1]] = True
+    return met, alone
+
+
 def subsets(width: int, k: int) -> list[tuple[int, ...]]:
     """Every choice of k columns."""
     return list(combinations(range(width), k))

@@ -72,6 +72,8 @@ def _cells(fact: Fact) -> str:
 
 def _beside(fact: Fact) -> str:
     told = f"{fact.held_rows:,} of {fact.held_total:,} held-out rows are met so"
-    if fact.expected is not None and fact.expected < 0.5:
+    if fact.repeats:
+        told += f", and {fact.repeats:,} real rows repeat another real row so"
+    if fact.beyond and fact.expected is not None and fact.expected < 0.5:
         told += ", and chance explains none"
     return told

@@ -2,6 +2,8 @@
 
 All tests together reject at most `alpha` of exchangeable sets: their p-values are corrected by
 Holm, with one place kept for the search for twins, which counts and has no p-value (see `twins`).
+Subjects whose rows stand on both sides are told by their column (`subjects`), at a level beside
+which this one is large.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from reverie.auditing.fairness.exchangeability import (
 )
 from reverie.auditing.fairness.reasons import Found, Reason, reasons_of
 from reverie.auditing.fairness.relabelling import Relabellings
+from reverie.auditing.fairness.subjects import find_subjects
 from reverie.auditing.fairness.twins import find_bursts
 from reverie.auditing.fairness.units import check_units
 from reverie.auditing.fairness.views import NARROW, columns_of, narrow
@@ -110,10 +113,11 @@ def fair_comparison(
     found = _run(pool, _closeness(space, arrays, close), alpha, seed)
     tabular = compared[0].kind != "images"
     bursts = find_bursts(arrays[0], arrays[1], seed, tabular=tabular)
+    subjects = find_subjects(*space.sets[:2]) if space.group_ids is None else None
     family = [*found.raw.values(), 1.0]  # the search for twins has its share of alpha too
     p_values = dict(zip(found.raw, holm(family), strict=False))
     return Fairness(
-        reasons_of(found, p_values, bursts, compared, alpha),
+        reasons_of(found, p_values, bursts, compared, alpha, subjects),
         p_values, alpha, apart, _notes(compared, projected),
     )  # fmt: skip
 

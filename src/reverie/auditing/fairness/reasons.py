@@ -12,12 +12,13 @@ from reverie.auditing.fairness.exchangeability import (
     Order,
     Swapped,
 )
+from reverie.auditing.fairness.subjects import Subjects
 from reverie.auditing.fairness.twins import BURSTS, CHANCE, SHARES, Bursts
 from reverie.data import Dataset
 from reverie.data.dates import times_of
 from reverie.data.identifiers import is_key_name
 
-KINDS = ("twins", "swapped", "time", "order", "not-alike")
+KINDS = ("units", "twins", "swapped", "time", "order", "not-alike")
 SHARE = SHARES[CHANCE]
 AGREE, BY_CHANCE = 0.9, 0.5  # pairs of twins, and of any rows, that agree in a column of groups
 
@@ -52,12 +53,19 @@ class Reason:
 
 
 def reasons_of(
-    found: Found, p_values: dict[str, float], bursts: Bursts, sets: list[Dataset], alpha: float
+    found: Found,
+    p_values: dict[str, float],
+    bursts: Bursts,
+    sets: list[Dataset],
+    alpha: float,
+    subjects: Subjects | None = None,
 ) -> list[Reason]:
     """The reasons, of which there are none in a fair comparison; the clearest stand first."""
     files = _files(sets)
     rejected = {name for name, p in p_values.items() if p <= alpha}
     reasons = []
+    if subjects is not None and subjects.unfair:
+        reasons.append(_subjects(subjects, files))
     if bursts.unfair:
         reasons.append(_twins(bursts, sets, files))
     if "samples" in rejected and found.swapped is not None:
@@ -111,6 +119,23 @@ SPLIT = (
     "that were drawn as the training rows were."
 )
 FIT = "reverie fit JOINED --out RUN"
+
+
+def _subjects(found: Subjects, files: _Files) -> Reason:
+    more = f" and {len(found.constant) - 3} more" if len(found.constant) > 3 else ""
+    told = ", ".join(found.constant[:3]) + more
+    sentence = (
+        f"{found.held:,} of {found.looked:,} held-out rows are of a {found.column!r} that is "
+        f"among the training rows too ({found.straddling:,} of {found.subjects:,} stand on both "
+        f"sides), and all rows of one agree in {told}: a model that has seen one has seen it "
+        "in all."
+    )
+    advice = (
+        f"Split by {found.column!r}, so that all its rows stand on one side, and audit with "
+        f"--group {_quoted(found.column)}."
+    )
+    remedy = files.audit(f"--group {_quoted(found.column)}")
+    return Reason("units", sentence, remedy, advice, count=found.held)
 
 
 def _twins(bursts: Bursts, sets: list[Dataset], files: _Files) -> Reason:
