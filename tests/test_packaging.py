@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import time
 import tomllib
+import venv
 import zipfile
 from pathlib import Path
 
@@ -57,3 +59,20 @@ def test_the_wheel_holds_every_module_and_template(tmp_path):
     kinds = ("*.py", "*.html", "*.css", "py.typed")
     needed = {p.relative_to(source).as_posix() for kind in kinds for p in source.rglob(kind)}
     assert needed <= held
+
+
+@pytest.mark.slow
+def test_ten_minutes_from_a_clone_to_three_answers(tmp_path):
+    """A fresh environment, the README word for word; with the network, about two minutes."""
+    began = time.monotonic()
+    venv.create(tmp_path / "env", with_pip=True)
+    python, work = tmp_path / "env/bin/python", tmp_path / "work"
+    work.mkdir()
+    install = [python, "-m", "pip", "install", "--quiet", "-c", ROOT / "constraints.txt"]
+    subprocess.run([*install, "torch"], check=True)
+    subprocess.run([*install, ROOT], check=True)
+    page = [python, ROOT / "tests/run_pages.py", ROOT / "README.md"]
+    said = subprocess.run(page, cwd=work, check=True, capture_output=True, text=True).stdout
+    assert "copies" in said
+    assert {"audit", "forecast"} <= {path.name for path in work.iterdir()}
+    assert time.monotonic() - began < 600
