@@ -281,6 +281,7 @@ def test_copies_are_found_among_tight_clusters():
     assert audit(pool[:500], pool[500:], samples).finding == "copies"
 
 
+@pytest.mark.slow
 def test_honest_generators_on_integer_tables_are_cleared():
     """Rows shared by the two splits do not turn an honest generator into a copying one: at most
     5% + 3 s.e. of 20 audits find anything."""

@@ -137,6 +137,7 @@ def test_demo_tells_the_three_models_apart(tmp_path):
     assert findings[2] in ("leans", "none")
 
 
+@pytest.mark.slow
 def test_a_small_demo_reproduces_itself(tmp_path, monkeypatch):
     """Two of its models, the first and the one that stops; the latter once more, by itself and
     without figures."""
