@@ -50,7 +50,7 @@ docs: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	OMP_NUM_THREADS=1 $(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 	$(PYTEST) --doctest-modules src/reverie
-	$(PYTEST) -m slow tests/test_guides.py
+	$(PYTEST) -m slow tests/test_guides.py tests/test_report.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -394,6 +394,7 @@ def check_power(copies, share, n, m, audits, plantings):
     return caught
 
 
+@pytest.mark.slow
 def test_half_a_percent_of_copies_is_caught():
     """n = 1000, m = 2000, d = 8, noise .05: ten copies, as stated and in 6 fresh plantings."""
     rng = np.random.default_rng(3)

@@ -174,6 +174,7 @@ def test_an_honest_generator_is_cleared():
     assert "noise of 0.05 deviations a column at 0.00" in verdict.headline
 
 
+@pytest.mark.slow
 def test_an_honest_gaussian_fit_is_never_called_copies():
     """Fitted on n = 200, d = 8: it may depend on its data, but it copies nothing (spec 7 C)."""
     rng = np.random.default_rng(0)

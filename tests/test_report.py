@@ -184,6 +184,7 @@ def serious(browse, path, tmp_path):
     return [f for f in violations(browse, path, tmp_path) if f[0] in ("serious", "critical")]
 
 
+@pytest.mark.slow
 def test_a_report_has_no_serious_fault_of_access(page, browse, tmp_path):
     assert serious(browse, page / "report.html", tmp_path) == []
     assert (page / "report.html").stat().st_size < 1_500_000

@@ -346,6 +346,7 @@ def run_cli(*arguments: str) -> int:
     return int(exit_.value.code or 0)
 
 
+@pytest.mark.slow
 def test_the_command_line_on_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, out = tmp_path / "names.txt", tmp_path / "run"
     path.write_text("\n".join(NAMES))
