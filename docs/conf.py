@@ -48,8 +48,8 @@ ROOMS = [
 def public(room: str) -> list[str]:
     """Classes and functions of ours that `reverie.ROOM` offers, in the order of the alphabet."""
     module = importlib.import_module(f"reverie.{room}".rstrip("."))
-    names = [name for name in dir(module) if not name.startswith("_")]
-    found = [(name, getattr(module, name)) for name in names]
+    names = {*dir(module), *getattr(module, "__all__", ())}
+    found = [(name, getattr(module, name)) for name in sorted(names) if not name.startswith("_")]
     return [
         name
         for name, item in found

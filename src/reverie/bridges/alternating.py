@@ -99,13 +99,9 @@ def alternate(
     pairs: Coupling = coupling
     for turn in range(rounds + 1):
         for reverse in (True, False):
-            if turn or not reverse:
-                pairs = (
-                    coupling
-                    if turn == 0
-                    else simulated(
-                        trainer.average, coupling, not reverse, pool, path_steps, generator
-                    )
+            if turn:
+                pairs = simulated(
+                    trainer.average, coupling, not reverse, pool, path_steps, generator
                 )
             trainer.fit(pairs, reverse, steps, tell)
     return trainer.average
