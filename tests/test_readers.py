@@ -743,3 +743,26 @@ def test_an_image_in_memory_needs_no_file():
     file = io.BytesIO(b"x")
     with pytest.raises(InputError, match="give an array, tensor, DataFrame or path"):
         load(file)
+
+
+def test_zeros_in_front_are_sought_in_every_byte_of_a_file(tmp_path, monkeypatch):
+    """Against a pattern, in random files of few letters read a few bytes at a time."""
+    import re
+
+    from reverie.data import fast_tables
+    from reverie.data.dataset import TableForm
+
+    monkeypatch.setattr(fast_tables, "SEARCHED", 5)
+    monkeypatch.setattr(fast_tables, "CACHED", 3)
+    rng, path, seen = np.random.default_rng(0), tmp_path / "x.csv", set()
+    for _ in range(300):
+        content = "".join(rng.choice(list('01,x".\n'), int(rng.integers(1, 30))))
+        path.write_text(content)
+        for first, quoted in ((False, False), (True, False), (True, True)):
+            marks = "," + ("\n" if first else "") + ('"' if quoted else "")
+            wanted = re.search(f"[{marks}]0[0-9]", ("\n" if first else "") + content) is not None
+            found = fast_tables._holds_zeros(path, TableForm(), first, quoted)
+            assert found == wanted, (content, first, quoted)
+            seen.add(found)
+        assert fast_tables._holds_quote(path) == ('"' in content)
+    assert seen == {True, False}
