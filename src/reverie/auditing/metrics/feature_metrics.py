@@ -13,7 +13,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import logsumexp
 
 from reverie.errors import InputError
 
@@ -131,11 +130,9 @@ class _Mixture:
         self.variance = self.variance.clip(LEAST_VARIANCE)
         last = np.inf
         for _ in range(STEPS):
-            joint = self._joint(square)
-            total = np.asarray(logsumexp(joint, axis=1, keepdims=True))
-            part = np.exp(joint - total)
+            part, total = _shares(self._joint(square))
             mass = part.sum(0)
-            fitted = (part * square).sum(0) / (self.dim * np.maximum(mass, 1e-300))
+            fitted = np.einsum("nm,nm->m", part, square) / (self.dim * np.maximum(mass, 1e-300))
             self.variance = np.where(mass > 1e-12, fitted, self.variance).clip(LEAST_VARIANCE)
             now = -float(total.mean()) / self.dim
             if last - now < SETTLED:
@@ -144,7 +141,7 @@ class _Mixture:
 
     def nll(self, rows: np.ndarray) -> np.ndarray:
         """Negative log-likelihood per dimension of each row, in nats."""
-        return -np.asarray(logsumexp(self._joint(self._square(rows)), axis=1)) / self.dim
+        return -_shares(self._joint(self._square(rows)))[1] / self.dim
 
     def _square(self, rows: np.ndarray) -> np.ndarray:
         norms = (rows**2).sum(1)[:, None] + (self.centres**2).sum(1)
@@ -153,4 +150,16 @@ class _Mixture:
     def _joint(self, square: np.ndarray) -> np.ndarray:
         """Log of weight times density, (rows, M + 1)."""
         scale = self.dim / 2 * np.log(2 * math.pi * self.variance)
-        return self.log_weight - scale - square / (2 * self.variance)
+        joint = square * (-0.5 / self.variance)
+        joint += self.log_weight - scale
+        return joint
+
+
+def _shares(joint: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each centre's share of each row, in the room of `joint` (n, M), and log of the sum (n,)."""
+    most = joint.max(1)
+    joint -= most[:, None]
+    np.exp(joint, out=joint)
+    total = joint.sum(1)
+    joint /= total[:, None]
+    return joint, most + np.log(total)

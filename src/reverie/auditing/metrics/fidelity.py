@@ -27,7 +27,7 @@ from reverie.errors import InputError
 ROWS = 4000  # rows a side that the tests look at,
 MANY = 10  # and so many times those of the other side: more tell no more
 PERMUTATIONS = 199
-BLOCK = 2048
+BLOCK = 512
 LEAST = 20
 COLUMNS = 256  # up to which a classifier looks at the rows themselves
 PRINCIPAL = 64  # else at so many principal coordinates of both sides together
@@ -70,17 +70,21 @@ def _energies(x: np.ndarray, y: np.ndarray, orders: np.ndarray) -> np.ndarray:
     norms = (pool**2).sum(1)
     label = np.zeros(orders.shape)
     np.put_along_axis(label, orders[:n], 1.0, axis=0)
-    within, reach, everything = np.zeros(orders.shape[1]), np.zeros(orders.shape[1]), 0.0
+    within, from_row = np.zeros(orders.shape[1]), np.zeros(n + m)
     for i in range(0, n + m, BLOCK):
-        rows = slice(i, i + BLOCK)
-        square = norms[rows, None] + norms - 2 * pool[rows] @ pool.T
-        distance = np.sqrt(square.clip(0))
-        near = np.arange(len(distance))
-        distance[near, near + i] = 0.0  # not the root of a rounding error
-        sums = distance @ label
-        within += (label[rows] * sums).sum(0)
-        reach += sums.sum(0)
-        everything += distance.sum()
+        rows, rest = slice(i, i + BLOCK), slice(i, None)  # a pair once, whatever its order
+        distance = pool[rows] @ (-2 * pool[rest]).T
+        distance += norms[rows, None]
+        distance += norms[rest]
+        np.sqrt(distance.clip(0, out=distance), out=distance)
+        np.fill_diagonal(distance, 0.0)  # not the root of a rounding error
+        size = len(distance)
+        from_row[rows] += distance.sum(1)
+        from_row[i + size :] += distance[:, size:].sum(0)
+        sums = 2 * (distance[:, size:] @ label[i + size :])
+        sums += distance[:, :size] @ label[rows]
+        within += np.einsum("ir,ir->r", label[rows], sums)
+    reach, everything = from_row @ label, from_row.sum()
     across, other = reach - within, everything - 2 * reach + within
     return 2 * across / (n * m) - within / (n * (n - 1)) - other / (m * (m - 1))
 
