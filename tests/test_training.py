@@ -217,6 +217,9 @@ def test_changed_data_are_noticed(tmp_path):
         (points(), dict(network="perceptron"), "choose one of"),
         (points(), dict(network="transformer"), "is not for vectors and images"),
         (points(), dict(steps=0), "steps is 0"),
+        (points(), dict(holdout=0.3), "holdout is 0.3; it must be a number of rows"),
+        (points(), dict(batch_size=32.0), "batch_size is 32.0; it must be a whole number"),
+        (points(), dict(lr="fast"), "lr is 'fast'; it must be a number"),
         (points(), dict(lr=-1.0), "lr"),
         (points(), dict(augment="rotate"), "augment"),
         (points(), dict(augment="flip"), "images"),
@@ -231,6 +234,12 @@ def test_bad_fits_say_why_and_write_nothing(tmp_path, data, settings, words):
     with pytest.raises(InputError, match=words):
         fit(data, out=tmp_path / "run", **(SMALL | settings))
     assert not (tmp_path / "run").exists()
+
+
+def test_settings_may_be_numbers_of_numpy(tmp_path):
+    numbers = {k: np.int64(v) for k, v in SMALL.items()}
+    run = fit(points(), out=tmp_path / "run", lr=np.float32(0.25), **numbers)
+    assert Run.load(tmp_path / "run").config.lr == 0.25 and run.step == SMALL["steps"]
 
 
 def test_custom_processes_fit_and_are_named_by_their_class():

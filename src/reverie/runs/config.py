@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, fields
+from numbers import Integral, Real
 from typing import Any
 
 from reverie.errors import InputError
@@ -119,6 +120,7 @@ class FitConfig:
 
     def check(self) -> FitConfig:
         """Return self, or raise InputError that names the first bad setting."""
+        self._check_kinds()
         least = dict(
             steps=1, width=1, depth=1, batch_size=1, accumulate=1, check_every=1, patience=1
         )
@@ -149,6 +151,19 @@ class FitConfig:
         if self.device != "cpu" and not _has(self.device):
             raise InputError(f"device {self.device!r} is not available here: use cpu")
         return self
+
+    def _check_kinds(self) -> None:
+        """Numbers are numbers, and whole where they count something."""
+        for name, kind in ((f.name, str(f.type).split()[0]) for f in fields(self)):
+            value = getattr(self, name)
+            if value is None or kind not in ("int", "float"):
+                continue
+            number = isinstance(value, Real) and not isinstance(value, bool)
+            if not number or math.isnan(value):
+                raise InputError(f"{name} is {value!r}; it must be a number")
+            if kind == "int" and not isinstance(value, Integral):
+                what = "a number of rows" if name in ("n", "holdout") else "a whole number"
+                raise InputError(f"{name} is {value!r}; it must be {what}")
 
     def to_json(self) -> dict[str, Any]:
         values = asdict(self)

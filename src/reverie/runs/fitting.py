@@ -143,6 +143,7 @@ def _configure(
         settings["process"] = own_name(process)
     if network is not None:
         settings["network"] = network if isinstance(network, str) else "custom"
+    settings = {k: v.item() if isinstance(v, np.generic) else v for k, v in settings.items()}
     return replace(config or FitConfig(), **settings)
 
 
