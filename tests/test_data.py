@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from reverie import data, files
+from reverie import data, files, fit, predict
 from reverie.data import Dataset, Scaler, load, save, shared_rows, split
 from reverie.errors import InputError
+from reverie.runs import Run
 
 
 def table(n=30, seed=0):
@@ -272,3 +273,28 @@ def test_a_matlab_file_of_one_array_is_read(tmp_path):
     (tmp_path / "bad.mat").write_bytes(b"not a file of matlab's at all" * 9)
     with pytest.raises(InputError, match="not a MATLAB 5 file"):
         load(tmp_path / "bad.mat")
+
+
+def test_columns_of_one_value_are_set_apart_and_come_back(tmp_path):
+    rng = np.random.default_rng(0)
+    moving = rng.normal(size=(80, 2))
+    values = np.stack([moving[:, 0], np.full(80, 7.0), moving[:, 1], np.zeros(80)], 1)
+    run = fit(values, out=tmp_path / "run", steps=4, width=8, depth=1)
+    alone = fit(moving, steps=4, width=8, depth=1)
+    assert run.scaler.point_shape == (2,)
+    assert run.curves is not None
+    assert torch.equal(run.scaler.to_model(run.train.values),
+                       alone.scaler.to_model(alone.train.values))  # fmt: skip
+    drawn = Run.load(tmp_path / "run").sample(5, seed=1)
+    assert np.array_equal(drawn[:, [0, 2]], alone.sample(5, seed=1))
+    assert (drawn[:, 1] == 7).all()
+    assert (drawn[:, 3] == 0).all()
+    back = run.scaler.to_user(run.scaler.to_model(values[:9]))
+    assert np.allclose(back, values[:9], atol=1e-5)
+    other = values[:3].copy()
+    other[2, 1] = 8
+    with pytest.raises(InputError, match="row 2, column 1 is 8; this run was fitted where it is"):
+        run.scaler.to_model(other)
+    assert predict(values).to_json() == predict(moving).to_json()
+    with pytest.raises(InputError, match="is constant"):
+        fit(np.ones((50, 2)), steps=2)

@@ -239,7 +239,8 @@ def test_bad_fits_say_why_and_write_nothing(tmp_path, data, settings, words):
 def test_settings_may_be_numbers_of_numpy(tmp_path):
     numbers = {k: np.int64(v) for k, v in SMALL.items()}
     run = fit(points(), out=tmp_path / "run", lr=np.float32(0.25), **numbers)
-    assert Run.load(tmp_path / "run").config.lr == 0.25 and run.step == SMALL["steps"]
+    assert Run.load(tmp_path / "run").config.lr == 0.25
+    assert run.step == SMALL["steps"]
 
 
 def test_custom_processes_fit_and_are_named_by_their_class():

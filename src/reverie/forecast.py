@@ -225,7 +225,7 @@ def predict(
     """
     if not budget > 0 or not ridge >= 0:
         raise InputError(f"budget is {budget} and ridge {ridge}; need budget > 0 and ridge >= 0")
-    dataset = load(data).check(rows=4)
+    dataset = load(data).moving().check(rows=4)
     if dataset.kind == "text":
         raise InputError(f"{dataset.source} is text: a forecast is of numbers")
     train, held, _ = split(dataset, n, None, seed)

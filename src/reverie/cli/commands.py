@@ -226,7 +226,9 @@ def compare(command: flags.Compare, console: Console) -> int:
     levels = np.geomspace(low, high, 48)
     curves = []
     for run in runs:  # each in its own units, at the same noise in the user's
-        factor = float(np.mean(np.square(run.scaler.std)) / np.mean(np.square(runs[0].scaler.std)))
+        factor = float(
+            np.mean(np.square(run.scaler.scales)) / np.mean(np.square(runs[0].scaler.scales))
+        )
         generator = torch.Generator().manual_seed(command.seed)
         curve = measure(run.denoiser, run.holdout_points(), levels * factor,
                         generator=generator, keep_samples=True)  # fmt: skip

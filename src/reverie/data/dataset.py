@@ -210,7 +210,7 @@ class Dataset:
     def check(self, rows: int = 2, *, constants: bool = False) -> Dataset:
         """Return self, or raise InputError: too few rows, not finite, or a constant column.
 
-        constants: a constant column is no mistake, as the corner of a picture.
+        constants: a constant column is no mistake beside others, as the corner of a picture.
         """
         self.check_rows(rows)
         flat = self.values.reshape(len(self), -1)
@@ -236,6 +236,18 @@ class Dataset:
                 "over all rows; drop it"
             )
         return self
+
+    def still_columns(self) -> np.ndarray:
+        """Columns of rows of numbers (n, d) that have one value in all of them."""
+        if self.values.ndim != 2 or self.kind not in ("table", "vectors"):
+            return np.empty(0, dtype=np.int64)
+        return np.flatnonzero((self.values == self.values[0]).all(0))
+
+    def moving(self) -> Dataset:
+        """The same rows without such columns, unless there are no others."""
+        order = np.setdiff1d(np.arange(self.values.shape[1]), self.still_columns())
+        whole = self.values.ndim != 2 or len(order) in (0, self.values.shape[1])
+        return self if whole else self.with_columns(order.tolist())
 
     def check_rows(self, least: int) -> Dataset:
         """Return self, or raise InputError on fewer rows; cells may be missing."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,9 @@ from reverie.spaces import Euclidean, Space
 class Scaler:
     """Affine map between the user's units and model space, with what is needed to write back.
 
-    mean, std: of each column (d,), or of all of an image. `to_model` raises InputError on rows of
-    another shape.
+    mean, std: of each column (d,), or of all of an image. still: the columns whose value never
+    changes: they are no part of the model's points, and stand in every row that comes back.
+    `to_model` raises InputError on rows of another shape, or with another value in such a column.
 
     >>> import numpy as np
     >>> from reverie.data import Scaler, load
@@ -47,6 +48,7 @@ class Scaler:
     categories: list[list[str]] | None = None  # of the columns; empty for a column of numbers
     fields: list[dict[str, Any]] | None = None  # the columns of a table in full
     table: dict[str, Any] | None = None  # the form of a table of text
+    still: list[int] | None = None
 
     @classmethod
     def fit(cls, data: Dataset) -> Scaler:
@@ -61,12 +63,25 @@ class Scaler:
     @property
     def space(self) -> Space:
         """Where the model's points lie."""
-        return Euclidean(tuple(self.shape))
+        return Euclidean(self.point_shape)
 
     @property
     def point_shape(self) -> tuple[int, ...]:
         """Shape of one point in model space."""
-        return tuple(self.shape)
+        return (len(self._moving),) if self.still else tuple(self.shape)
+
+    @property
+    def scales(self) -> np.ndarray:
+        """User units to one of the model's: (d,) of its columns, or (1,) of an image."""
+        return np.asarray(self.std)[self._moving] if self.still else np.asarray(self.std)
+
+    def without(self, still: Sequence[int]) -> Scaler:
+        """The same map with columns of one value set apart, if there are such."""
+        return replace(self, still=[int(j) for j in still]) if len(still) else self
+
+    @property
+    def _moving(self) -> np.ndarray:
+        return np.setdiff1d(np.arange(self.shape[0]), self.still or [])
 
     def _row(self, values: Sequence[float]) -> np.ndarray:
         row = np.asarray(values, dtype=np.float64)
@@ -76,12 +91,32 @@ class Scaler:
         """Standardise rows (n, *shape); InputError if the shape differs from the fitted one."""
         self._check_shape(values, source)
         scaled = (values - self._row(self.mean)) / self._row(self.std)
+        if self.still:
+            self._check_still(values, source)
+            scaled = scaled[:, self._moving]
         return torch.from_numpy(scaled.astype(np.float32))
 
     def to_user(self, points: Tensor) -> np.ndarray:
         """Back to the data's units and type: integer columns are rounded, kept in their range."""
-        raw = points.detach().cpu().double().numpy() * self._row(self.std) + self._row(self.mean)
+        scaled = points.detach().cpu().double().numpy()
+        if self.still:
+            moved, scaled = scaled, np.zeros((len(scaled), self.shape[0]))
+            scaled[:, self._moving] = moved
+        raw = scaled * self._row(self.std) + self._row(self.mean)
+        if self.still:
+            raw[:, self.still] = np.asarray(self.low)[self.still]
         return self._as_given(raw)
+
+    def _check_still(self, values: np.ndarray, source: str) -> None:
+        for j in self.still or []:
+            other = values[:, j] != self.low[j]
+            if other.any():
+                name = repr(self.columns[j]) if self.columns else j
+                found = values[other.argmax(), j]
+                raise InputError(
+                    f"{source}: row {other.argmax()}, column {name} is {found:g}; "
+                    f"this run was fitted where it is always {self.low[j]:g}"
+                )
 
     def _check_shape(self, values: np.ndarray, source: str) -> None:
         if list(values.shape[1:]) != self.shape:

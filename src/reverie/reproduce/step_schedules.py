@@ -81,7 +81,7 @@ class Bench:
         held, generator = self.run.holdout_points(), torch.Generator().manual_seed(seed)
         self.held = held[torch.randperm(len(held), generator=generator)[: data.rows]]
         self.curve = measure(self.run.denoiser, self.held, 96, generator=generator)
-        self.shape = tuple(self.run.scaler.shape)
+        self.shape = self.run.scaler.point_shape
         self.features: Callable[[Tensor], np.ndarray] | None = None
         if self.run.scaler.kind == "images":
             network = train_features(self.run.train_points(), seed)

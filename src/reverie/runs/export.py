@@ -66,7 +66,7 @@ def export(run: Fitted, folder: Path, license: str = "unknown") -> Path:
 
 def model_card(run: Fitted, plan: Plan, handed: Handover, name: str, license: str) -> str:
     """The card: header, verdict, use, plan and training data, as Markdown."""
-    shape = ", ".join(map(str, run.scaler.shape))
+    shape = ", ".join(map(str, run.scaler.point_shape))
     use = USE.format(
         folder=name, timesteps=handed.timesteps, shape=shape, std=run.scaler.std[0],
         mean=run.scaler.mean[0],
@@ -82,7 +82,7 @@ def model_card(run: Fitted, plan: Plan, handed: Handover, name: str, license: st
 
 
 def _about(run: Fitted) -> str:
-    shape = " x ".join(map(str, run.scaler.shape))
+    shape = " x ".join(map(str, run.scaler.point_shape))
     return (
         f"A diffusion model of {shape} images (U-Net, v-prediction), fitted on {_source(run)} "
         "with reverie."

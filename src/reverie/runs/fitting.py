@@ -173,6 +173,7 @@ def _begin(
     fitted_on = train if space == EUCLIDEAN and len(train) > 1 else dataset
     if own.process is None:
         scaler = TableCoder.fit(dataset, train) if space == TABLE else coder_for(space, fitted_on)
+        scaler = scaler.without(dataset.still_columns()) if space == EUCLIDEAN else scaler
         named = config.process or default_process(scaler.space)
         config = replace(config, space=space, process=named)
         if named == FROM_ROWS:
@@ -244,7 +245,7 @@ def _loaded(config: FitConfig, data: Any, conditions: Any, space: str) -> tuple[
         dataset = dataset if space == TABLE else numbers_only(dataset)
     if space == TABLE:
         return dataset.check_rows(2), space
-    return dataset.check(rows=2, constants=space == SYMBOLS), space
+    return dataset.check(rows=2, constants=space in (SYMBOLS, EUCLIDEAN)), space
 
 
 def _of_columns(table: Dataset) -> bool:

@@ -125,7 +125,7 @@ def retrain(
     config = (config or FitConfig()).check()
     if count < 2:
         raise InputError(f"{count} retraining(s): at least two models are compared")
-    training, held = _partition(dataset.check(), count, config, holdout)
+    training, held = _partition(dataset.check(constants=True), count, config, holdout)
     config = replace(config, n=len(training[0]), holdout=len(held))
     _claim(path, dataset, config, count)
     runs = []
@@ -201,7 +201,7 @@ def _drawn(runs: list[Run], samples: int) -> Retrainings:
 
 
 def _points(run: Run, denoiser: Denoiser, samples: int, seed: int) -> np.ndarray:
-    shape = tuple(run.scaler.shape)
+    shape = run.scaler.point_shape
     return run.scaler.to_user(draw_paired(denoiser, shape, samples, seed=seed))
 
 

@@ -125,7 +125,7 @@ def sweep(
     >>> [(row["n"], row["samples"]) for row in table.rows]
     [(20, 20), (40, 20)]
     """
-    dataset, path = load(data).check(), Path(out)
+    dataset, path = load(data).check(constants=True), Path(out)
     base = (config or FitConfig()).check()
     if samples < 1:
         raise InputError(f"samples is {samples}; it must be at least 1")
