@@ -92,16 +92,28 @@ def is_sharded(optimiser: torch.optim.Optimizer) -> bool:
 
 
 class _Mean(nn.Module):
-    """The mean loss of this process's rows of a minibatch."""
+    """The mean loss of a minibatch, scaled so that its gradients average to those of the batch.
+
+    seen: the mean loss of this process's rows.
+    """
+
+    seen: Tensor
 
     def __init__(self, network: nn.Module, objective: Objective, ranks: Ranks) -> None:
         super().__init__()
         self.network, self.objective, self.ranks = network, objective, ranks
 
     def forward(self, rows: Tensor, x: Tensor, generator: torch.Generator) -> Tensor:
-        with shared(self.network, self.ranks):
+        with shared(self.network, self.ranks) as calls:
             each = self.objective.losses(rows, x, generator)
-        return each.mean() if self.ranks.count == 1 else each[self.ranks.part(len(each))].mean()
+        if self.ranks.count == 1:
+            return each.mean()
+        own = each[self.ranks.part(len(each))].mean()
+        self.seen = own.detach()
+        if calls.shared and calls.alone:
+            raise InputError("this objective asks its network in ways that cannot be shared")
+        # where nothing was shared, all of them have worked out every loss
+        return each.mean() * self.ranks.count if calls.shared else own
 
 
 class Lowering:
@@ -142,6 +154,8 @@ class Lowering:
                 loss = self.call(rows, x, generator)
             loss = loss / self.config.accumulate
             (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+        if self.ranks.count > 1:
+            return float(self.mean.seen) / self.config.accumulate
         return float(loss.detach())
 
     def _averaging(self, rows: Tensor, x: Tensor, generator: torch.Generator) -> nn.Module:

@@ -4,8 +4,8 @@ Inside `shared(network, ranks)` every process asks the network the same question
 (B, *shape) of a whole batch. The network sees this process's rows alone, and what it says of them
 is put together with what the others say, before it is returned: whatever is worked out from the
 answers (a loss, the running law of noise levels, a curve, a sample) is the same in every process
-and the same as in one. Gradients flow through a process's own rows; over the mean of its own
-losses they add up, over processes, to that of the batch.
+and the same as in one. Gradients flow through a process's own answers: those of one loss of the
+whole batch add up, over processes, to its gradient, however the answers are used.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from reverie.runs.ranks import Ranks
 NAMES = ("state", "t", "condition")  # of a denoiser's arguments
 
 
-class _Calls:
-    """What is being asked: the rows of each question, or 0 where it is not shared."""
+class Calls:
+    """What was asked: how many questions were shared, and how many each process answered alone."""
 
     def __init__(self, ranks: Ranks) -> None:
-        self.ranks, self.asked = ranks, []
+        self.ranks, self.asked, self.shared, self.alone = ranks, [], 0, 0
 
     def take(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         given = dict(zip(NAMES, args, strict=False)) | kwargs
@@ -48,7 +48,11 @@ class _Calls:
 
     def join(self, _: nn.Module, __: Any, ___: Any, answer: Any) -> Any:
         rows = self.asked.pop()
-        return self.ranks.whole(answer, rows) if rows else None
+        if not rows:
+            self.alone += 1
+            return None
+        self.shared += 1
+        return self.ranks.whole(answer, rows)
 
 
 def _length(value: Tensor) -> int:
@@ -56,21 +60,21 @@ def _length(value: Tensor) -> int:
 
 
 @contextmanager
-def shared(network: nn.Module, ranks: Ranks) -> Iterator[None]:
+def shared(network: nn.Module, ranks: Ranks) -> Iterator[Calls]:
     """Share the calls of `network` inside the block, which all processes must enter alike.
 
     network: `(state, t, condition)`; nothing changes where there is one process.
     """
+    calls = Calls(ranks)
     if ranks.count == 1:
-        yield
+        yield calls
         return
-    calls = _Calls(ranks)
     hooks = [
         network.register_forward_pre_hook(calls.take, with_kwargs=True),
         network.register_forward_hook(calls.join, with_kwargs=True),
     ]
     try:
-        yield
+        yield calls
     finally:
         for hook in hooks:
             hook.remove()
