@@ -301,7 +301,7 @@ def test_a_process_that_dies_is_named(tmp_path):
 
 
 def test_what_cannot_be_shared_is_said_before_anything_is_written(tmp_path):
-    with pytest.raises(InputError, match="batch_size 10 does not divide over 4 .* multiple of 4"):
+    with pytest.raises(InputError, match=r"batch_size 10 does not divide over 4 .* multiple of 4"):
         fit(points(), out=tmp_path / "run", devices=4, batch_size=10)
     with pytest.raises(InputError, match=r"3 processes and 2 parts each: .* multiple of 6"):
         fit(points(), out=tmp_path / "run", devices=3, batch_size=10, accumulate=2)

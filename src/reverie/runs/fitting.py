@@ -48,6 +48,7 @@ from reverie.runs.folder import (
     split_rows,
     start,
 )
+from reverie.runs.lowering import layout_of
 from reverie.runs.ranks import ALONE, Ranks, answered, joined
 from reverie.runs.run import Run
 from reverie.runs.runtime import Runtime
@@ -117,7 +118,7 @@ def fit(
         (resuming,) = ranks.any(resuming and ranks.first)
         opened = ranks.agreed(lambda: _opened(begin, path if resuming else None, own))
         check_alike(ranks, opened.config, (opened.train, opened.holdout), runtime)
-        asked = ranks.agreed(lambda: trackers_of(runtime.track if ranks.first else None))
+        asked = ranks.agreed(lambda: _asked(opened, runtime, ranks))
         if ranks.first and path is not None and not resuming:
             start(path, opened.config, opened.dataset, opened.scaler, opened.rows)
         trainer = _trainer(opened, path, ranks, runtime)
@@ -155,6 +156,12 @@ def _runtime(runtime: Runtime | None, settings: dict[str, Any]) -> tuple[Runtime
     return replace(runtime or Runtime(), **given).check(), left
 
 
+def _asked(opened: _Opened, runtime: Runtime, ranks: Ranks) -> list[Any]:
+    """The trackers of the first process; InputError where what is asked for cannot be had."""
+    layout_of(opened.scaler.point_shape, runtime)
+    return trackers_of(runtime.track if ranks.first else None)
+
+
 def _on_devices(
     begin: Callable[[], _Opened],
     config: FitConfig,
@@ -177,6 +184,7 @@ def _on_devices(
         folder = Path(spare) / "run" if path is None else path
         if not resuming:
             opened = begin()
+            _asked(opened, runtime, ALONE)
             start(folder, opened.config, opened.dataset, opened.scaler, opened.rows)
         alone = replace(runtime, devices=1)
         words = {

@@ -47,13 +47,13 @@ def in_type(rows: Tensor, kind: torch.dtype) -> Tensor:
     return rows.to(kind) if wide else rows
 
 
-def layout_of(rows: Tensor, runtime: Runtime) -> torch.memory_format | None:
-    """The memory layout that the flags ask for; InputError where rows are no pictures."""
+def layout_of(shape: tuple[int, ...], runtime: Runtime) -> torch.memory_format | None:
+    """The memory layout that is asked for, of points of that shape; InputError on no pictures."""
     if not runtime.channels_last:
         return None
-    if rows.ndim not in LAYOUTS:
+    if len(shape) + 1 not in LAYOUTS:
         raise InputError("channels_last is for pictures and volumes: leave it out")
-    return LAYOUTS[rows.ndim]
+    return LAYOUTS[len(shape) + 1]
 
 
 def optimiser_for(

@@ -103,7 +103,8 @@ class Trainer:
         runtime: Runtime = Runtime(),  # noqa: B008 - frozen
     ) -> None:
         self.config, device, kind = config, torch.device(config.device), kind_of_weights(config)
-        self.ranks, self.runtime, self.layout = ranks, runtime, layout_of(train, runtime)
+        self.layout = layout_of(tuple(train.shape[1:]), runtime)
+        self.ranks, self.runtime = ranks, runtime
         self.network = network.to(device).train()
         if kind == torch.float64:
             network.to(kind)
