@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -36,7 +37,8 @@ def _type(line: str) -> None:
     if not words:
         return
     if words[0] != "reverie":
-        subprocess.run(line, shell=True, check=True)
+        beside = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        subprocess.run(line, shell=True, check=True, env=os.environ | {"PATH": beside})
         return
     code = 0
     try:

@@ -12,7 +12,7 @@ from run_pages import BLOCK, run_page
 
 ROOT = Path(__file__).resolve().parents[1]
 GUIDES = sorted((ROOT / "docs").glob("guides/*.md")) + sorted((ROOT / "docs").glob("ideas/*.md"))
-PAGES = [ROOT / "docs/start.md", *GUIDES]
+PAGES = [ROOT / "docs/start.md", ROOT / "docs/clusters.md", *GUIDES]
 
 
 @pytest.mark.slow

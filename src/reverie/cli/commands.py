@@ -14,7 +14,7 @@ from torch import Tensor
 
 from reverie.cli import flags
 from reverie.cli.bridge_command import is_bridge, plan_bridge
-from reverie.cli.console import Console, again, open_run
+from reverie.cli.console import TYPED, Console, again, open_run
 from reverie.cli.demo import run_demo
 from reverie.cli.describe import read_for
 from reverie.cli.sample_command import sample as sample
@@ -28,12 +28,14 @@ from reverie.plan import StepCharges
 from reverie.processes import process_typed
 from reverie.report import report_plans, write_forecast, write_plans, write_sweep
 from reverie.reproduce import reproduce as make_again
-from reverie.runs.config import FitConfig
+from reverie.runs.alike import check_parts
+from reverie.runs.crew import crew
 from reverie.runs.export import SCALER
 from reverie.runs.fitting import FROM_ROWS
 from reverie.runs.fitting import fit as fit_run
-from reverie.runs.folder import conditions_of, weights_digest
+from reverie.runs.folder import conditions_of, saved_config, weights_digest
 from reverie.runs.given import told_sentence
+from reverie.runs.ranks import Ranks, answered, joined, launched
 from reverie.runs.readings import (
     COSTLY_ROWS,
     path_kl,
@@ -50,28 +52,46 @@ from reverie.theory.bounds import Facts
 
 
 def fit(command: flags.Fit, console: Console) -> int:
+    """Fit alone, or with the processes that a launcher started, or as many as --devices says."""
+    devices, wait = command.runtime.check().devices, command.runtime.wait
+    resuming = command.resume and (command.out / "config.json").exists()
+    config = saved_config(command.out) if resuming else command.config
+    if devices == 1 or launched()[1] > 1:
+        ranks = joined(config.device, wait)
+        with answered(ranks):
+            return _fit(command, console, ranks)
+    check_parts(config.check(), devices)
+    with crew(["-m", *TYPED], devices, config.device, wait) as ranks, answered(ranks):
+        return _fit(command, console, ranks)
+
+
+def _fit(command: flags.Fit, console: Console, ranks: Ranks) -> int:
     out, config = command.out, command.config
-    started = (out / "config.json").exists()
+    (started,) = ranks.any(ranks.first and (out / "config.json").exists())
     process = None if config.process is None else process_typed(config.process)
     if command.resume and started:
-        config = FitConfig.from_json(read_json(out / "config.json"))
+        config = ranks.agreed(lambda: saved_config(out))
         console.say(f"continuing {out} with its own data and settings; other flags are ignored")
     elif command.data is None:
         raise InputError("fit needs DATA: a file, a folder of images or a built-in name")
     source, made = command.data, None
     if source is not None and not (command.resume and started):
-        source, made = read_for(source, command.reads, console)
+        given = source
+        source, made = ranks.agreed(lambda: read_for(given, command.reads, console))
     bar = console.training("fit", config)
     try:
         run = fit_run(
             source, config=config, out=out, resume=command.resume, on_event=bar,
-            process=process, conditions=command.condition,
+            process=process, conditions=command.condition, runtime=command.runtime,
         )  # fmt: skip
     except KeyboardInterrupt:
-        print(f"reverie: stopped and saved; continue with: reverie fit --out {out} --resume",
-              file=sys.stderr)  # fmt: skip
+        if ranks.first:
+            print(f"reverie: stopped and saved; continue with: reverie fit --out {out} --resume",
+                  file=sys.stderr)  # fmt: skip
         return 130
-    standard_curves(run, progress=console.ticker("curves"))
+    standard_curves(run, progress=console.ticker("curves"), ranks=ranks)
+    if not ranks.first:
+        return 0
     held = run.curves.get("holdout")
     leak = run.curves["train"].leak(held) if held is not None else None
     shared = int(shared_rows(run.holdout.values, run.train.values).sum())

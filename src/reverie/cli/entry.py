@@ -55,6 +55,7 @@ def main(arguments: list[str] | None = None) -> None:
         sample_command,
         target_command,
     )
+    from reverie.runs.ranks import SaidElsewhereError, launched
 
     run = {
         flags.Fit: commands.fit,
@@ -78,7 +79,10 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         if (seed := getattr(command, "seed", 0)) < 0:
             raise InputError(f"--seed is {seed}; it must not be negative")
-        code = run(command, console.Console(command.common.quiet or command.common.json))
+        quiet = command.common.quiet or command.common.json or launched()[0] > 0
+        code = run(command, console.Console(quiet))
+    except SaidElsewhereError:
+        code = 2
     except InputError as error:
         print(f"reverie: {error}", file=sys.stderr)
         code = 2

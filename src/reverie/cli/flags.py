@@ -20,6 +20,7 @@ from reverie.cli.target_flags import MaxCut as MaxCut
 from reverie.cli.target_flags import TargetOf as TargetOf
 from reverie.reproduce import RESULTS
 from reverie.runs.config import FitConfig
+from reverie.runs.runtime import Runtime
 
 Positional = tyro.conf.Positional
 
@@ -44,9 +45,12 @@ class Fit:
     """What the model is told about each row: a column, which is taken out of the rows, or a file
     with a row for each (.npy, .csv, .txt). Categories, and few whole numbers, are labels."""
     resume: bool = False
-    """Continue the run in --out, with the settings it was started with."""
+    """Continue the run in --out, with the settings it was started with. Processes, compilation
+    and trackers are those of this command."""
     config: tyro.conf.OmitArgPrefixes[FitConfig] = field(default_factory=FitConfig)
     """Settings; they are saved in the run's config.json."""
+    runtime: tyro.conf.OmitArgPrefixes[Runtime] = field(default_factory=Runtime)
+    """How it runs; a run resumes with other ones."""
     reads: tyro.conf.OmitArgPrefixes[Reads] = field(default_factory=Reads)
     common: tyro.conf.OmitArgPrefixes[Common] = field(default_factory=Common)
 

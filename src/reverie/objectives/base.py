@@ -163,7 +163,8 @@ class Denoising:
         t, weight, bins = self.law.draw(len(x), generator)
         drawn = self.noising.draw(rows, x, t, generator)
         guess = self.network(drawn.state, t.to(x.device), drawn.condition)
-        each = drawn.loss(guess.float(), self._scale(t, x))
+        wide = torch.promote_types(guess.dtype, torch.float32)
+        each = drawn.loss(guess.to(wide), self._scale(t, x))
         self.law.learn(bins, each.detach().cpu())
         return each * weight.to(each)
 

@@ -11,6 +11,7 @@ from reverie.errors import InputError
 
 NETWORKS = ("mlp", "convolutional", "unet", "fno", "transformer", "kernel")
 BUDGETS = ("leak_budget", "bias_budget")
+PRECISIONS = ("auto", "float32", "bf16", "fp16", "float64")
 OBJECTIVES = ("standard", "gap", "gap-fixed")
 
 
@@ -57,7 +58,7 @@ class FitConfig:
     depth: int = 3
     """Residual blocks of the MLP; a level of the convolutional network has a third as many."""
     batch_size: int = 128
-    """Rows per optimiser step, over all accumulated parts."""
+    """Rows per optimiser step, over all accumulated parts and all processes."""
     lr: float = 1e-3
     """Peak learning rate, after warm-up and before the cosine decay."""
     warmup: int = 200
@@ -100,6 +101,10 @@ class FitConfig:
     """Seed of the split, the weights and the noise."""
     device: str = "cpu"
     """cpu, cuda or mps."""
+    precision: str = "auto"
+    """What a step of training multiplies in: float32, bf16 or fp16 (the weights stay in float32),
+    float64 (all of it), or auto: bf16 on cuda, float32 elsewhere. Curves are measured in float32
+    or better whatever this is."""
     init: str | None = None
     """A run whose weights to start from (fine-tuning)."""
 
@@ -146,6 +151,12 @@ class FitConfig:
             raise InputError("gap-fixed keeps one noisy version of every row: use augment none")
         if set(self.augment.split(",")) - {"none", "flip", "shift"}:
             raise InputError(f"augment {self.augment!r}: choose none, flip, shift, or flip,shift")
+        if self.precision not in PRECISIONS:
+            raise InputError(
+                f"precision {self.precision!r}: choose one of {', '.join(PRECISIONS)}"
+            )
+        if self.precision == "float64" and self.device == "mps":
+            raise InputError("mps has no float64: use device cpu, or another precision")
         if self.batch_size % self.accumulate:
             raise InputError("batch_size must be a multiple of accumulate")
         if self.device != "cpu" and not _has(self.device):

@@ -10,6 +10,8 @@ from reverie.curve import LossCurve, measure
 from reverie.data import some_rows
 from reverie.denoisers import Denoiser, Memoriser, linear_of
 from reverie.runs.folder import Fitted, conditions_of
+from reverie.runs.ranks import ALONE, Ranks
+from reverie.runs.sharing import shared
 
 Ticker = Callable[[int, int], None]
 CURVE_ROWS = 2000
@@ -19,14 +21,19 @@ PAIRS, LEAST_PAIRED = 1_000_000, 16  # of the memoriser on a manifold: a heat ke
 
 
 def standard_curves(
-    run: Fitted, levels: int = 64, rows: int | None = None, progress: Ticker | None = None
+    run: Fitted,
+    levels: int = 64,
+    rows: int | None = None,
+    progress: Ticker | None = None,
+    ranks: Ranks = ALONE,
 ) -> dict[str, LossCurve]:
     """Measure and keep the curves of a run: the model on `train` and `holdout` with common noise,
     the memoriser (where the kernel is known) and, for Gaussian noise, the linear optimum on
     `holdout`, and the memoriser on `train`.
 
     rows: at most so many of each split, at random (default 2,000; 400 for a U-Net, and where the
-    noise is not Gaussian, since pairs of rows cost more there).
+    noise is not Gaussian, since pairs of rows cost more there). ranks: processes that all make
+    this call and share it.
     """
     if rows is None:
         costly = run.config.network in COSTLY or run.process.gaussian is None
@@ -54,10 +61,11 @@ def standard_curves(
         told = conditions_of(run.train if where == "train" else run.holdout)
         if told is not None and name == "model":
             told = some_rows(told, few, run.config.seed)
-        run.curves[key] = measure(
-            models[name], chosen, levels, generator=generator, label=label,
-            condition=told if name == "model" else None,
-        )  # fmt: skip
+        with shared(models[name], ranks):
+            run.curves[key] = measure(
+                models[name], chosen, levels, generator=generator, label=label,
+                condition=told if name == "model" else None,
+            )  # fmt: skip
         if progress is not None:
             progress(index + 1, len(jobs))
     run.save_curves()

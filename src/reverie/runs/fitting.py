@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from time import monotonic
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -31,10 +30,12 @@ from reverie.data.reading import without_keys
 from reverie.denoisers import Denoiser
 from reverie.denoisers.networks.choice import default_name, default_width
 from reverie.errors import InputError
-from reverie.files import write_json, write_text
 from reverie.processes import Process, default_process, name_of, process_typed
 from reverie.processes.registry import ENTRIES, OWN, own_name
+from reverie.runs.alike import check_alike, check_parts
 from reverie.runs.config import FitConfig
+from reverie.runs.crew import crew
+from reverie.runs.driving import OnEvent, drive, keep, sweep_up
 from reverie.runs.folder import (
     Own,
     build_denoiser,
@@ -43,22 +44,21 @@ from reverie.runs.folder import (
     load_weights,
     open_data,
     process_of,
-    save_tensors,
+    saved_config,
     split_rows,
     start,
 )
-from reverie.runs.previews import write_preview
+from reverie.runs.lowering import layout_of
+from reverie.runs.ranks import ALONE, Ranks, answered, joined
 from reverie.runs.run import Run
-from reverie.runs.trainer import CHECK_ROWS, Event, Trainer
+from reverie.runs.runtime import Runtime
+from reverie.runs.tracking import trackers_of, tracking
+from reverie.runs.trainer import CHECK_ROWS, Trainer
 from reverie.sampling.ends import choose_ends
 from reverie.spaces import FiniteSet, Mixed, Simplex
 
 SAVE_SECONDS = 20.0
 FROM_ROWS = "edm"  # the process whose levels are read off the rows where none are given
-COLUMNS = (
-    "step", "loss", "train_nats", "holdout_nats", "leak", "leak_low", "leak_high", "lr", "bias",
-    "bias_low", "bias_high", "apart", "copied", "extracted",
-)  # fmt: skip
 
 
 def fit(
@@ -69,9 +69,10 @@ def fit(
     out: str | Path | None = None,
     resume: bool = False,
     config: FitConfig | None = None,
-    on_event: Callable[[Event, Trainer], None] | None = None,
+    on_event: OnEvent | None = None,
     rows: tuple[np.ndarray, np.ndarray] | None = None,
     conditions: Any = None,
+    runtime: Runtime | None = None,
     **settings: Any,
 ) -> Run:
     """Fit a network on `data` and return the Run.
@@ -82,11 +83,13 @@ def fit(
     loaded. network: a name in
     config.NETWORKS, or a module `body(x, level)`. out: the run directory;
     None keeps everything in memory. resume: continue the run in `out` with its own settings.
-    settings: fields of FitConfig. on_event: called after every step. rows: indices of the training
-    and of the held-out rows, instead of a random split. conditions: what the model is told about
-    each row of data: labels (n,) or values (n, ...) with NaN for what is missing, the name of a
-    column (which is taken out of the rows), or a file. A tenth of them is lost in training, so
-    that None is the unconditional model. Ctrl-C saves and re-raises.
+    settings: fields of FitConfig and Runtime. on_event: called after every step. rows: indices of
+    the training and of the held-out rows, instead of a random split. conditions: what the model is
+    told about each row of data: labels (n,) or values (n, ...) with NaN for what is missing, the
+    name of a column (which is taken out of the rows), or a file. A tenth of them is lost in
+    training, so that None is the unconditional model. runtime, or its fields as settings
+    (devices=2, track="tensorboard"): how the fit runs, which is not saved. Under a launcher all
+    processes make this call alike, and only the first one writes. Ctrl-C saves and re-raises.
     Raises InputError on bad data, settings, or an `out` that already holds a run.
 
     >>> import numpy as np
@@ -96,6 +99,7 @@ def fit(
     >>> run.step, run.train_values.shape, run.sample(5).shape
     (20, (150, 2), (5, 2))
     """
+    runtime, settings = _runtime(runtime, settings)
     path = None if out is None else Path(out)
     own = Own(
         process_typed(process) if isinstance(process, str) else process,
@@ -103,31 +107,119 @@ def fit(
     )
     resuming = resume and path is not None and (path / "config.json").exists()
     if resuming and path is not None:
-        config, scaler, train, holdout = open_data(path)
+        config = saved_config(path)
     else:
         config = _configure(config, process, network, settings)
-        config, own, scaler, train, holdout = _begin(data, config, path, own, rows, conditions)
+    ranks = joined(config.device, runtime.wait)
+    begin = partial(_begin, data, config, path, own, rows, conditions)
+    if runtime.devices > 1 and ranks is ALONE:
+        return _on_devices(begin, config, path, resuming, own, process, runtime, on_event)
+    with answered(ranks):
+        (resuming,) = ranks.any(resuming and ranks.first)
+        opened = ranks.agreed(lambda: _opened(begin, path if resuming else None, own))
+        check_alike(ranks, opened.config, (opened.train, opened.holdout), runtime)
+        asked = ranks.agreed(lambda: _asked(opened, runtime, ranks))
+        if ranks.first and path is not None and not resuming:
+            start(path, opened.config, opened.dataset, opened.scaler, opened.rows)
+        trainer = _trainer(opened, path, ranks, runtime)
+        with tracking(asked, path, opened.config, on_event) as told:
+            drive(trainer, opened.scaler, path, told, SAVE_SECONDS)
+    return _finish(trainer, opened, path if ranks.first else None)
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """All that a fit starts from: a run that is checked, written or not."""
+
+    config: FitConfig
+    own: Own
+    scaler: Scaler
+    train: Dataset
+    holdout: Dataset
+    dataset: Dataset
+    rows: Any = None  # of the data file in each split, and how many duplicates they share
+
+
+def _opened(begin: Callable[[], _Opened], path: Path | None, own: Own) -> _Opened:
+    """What begins, or the run in `path`, which is read again."""
+    if path is None:
+        return begin()
+    config, scaler, train, holdout = open_data(path)
+    return _Opened(config, own, scaler, train, holdout, train)
+
+
+def _runtime(runtime: Runtime | None, settings: dict[str, Any]) -> tuple[Runtime, dict[str, Any]]:
+    """How the fit runs, and the settings that are left."""
+    names = Runtime.__dataclass_fields__
+    given = {k: v for k, v in settings.items() if k in names}
+    left = {k: v for k, v in settings.items() if k not in names}
+    return replace(runtime or Runtime(), **given).check(), left
+
+
+def _asked(opened: _Opened, runtime: Runtime, ranks: Ranks) -> list[Any]:
+    """The trackers of the first process; InputError where what is asked for cannot be had."""
+    layout_of(opened.scaler.point_shape, runtime)
+    return trackers_of(runtime.track if ranks.first else None)
+
+
+def _on_devices(
+    begin: Callable[[], _Opened],
+    config: FitConfig,
+    path: Path | None,
+    resuming: bool,
+    own: Own,
+    process: str | Process | None,
+    runtime: Runtime,
+    on_event: OnEvent | None,
+) -> Run:
+    """The fit as process 0 of those that are started here; the others read the run's folder."""
+    if own.body is not None or not isinstance(process, str | None):
+        raise InputError(
+            "devices starts processes that read the run's folder, which holds no module and no "
+            "process of your own: start your script with torchrun --nproc-per-node "
+            f"{runtime.devices} instead, or name the process, package.module:Class"
+        )
+    check_parts(config, runtime.devices)
+    with TemporaryDirectory(prefix="reverie-") as spare:
+        folder = Path(spare) / "run" if path is None else path
+        if not resuming:
+            opened = begin()
+            _asked(opened, runtime, ALONE)
+            start(folder, opened.config, opened.dataset, opened.scaler, opened.rows)
+        alone = replace(runtime, devices=1)
+        words = {
+            "out": str(folder),
+            "process": process,
+            "runtime": asdict(replace(alone, track=None)),
+        }
+        command = ["-m", "reverie.runs.worker", json.dumps(words)]
+        with crew(command, runtime.devices, config.device, runtime.wait):
+            run = fit(process=process, out=folder, resume=True, on_event=on_event, runtime=alone)
+    return run if path is not None else replace(run, path=None)
+
+
+def _trainer(opened: _Opened, path: Path | None, ranks: Ranks, runtime: Runtime) -> Trainer:
+    """The trainer where the run left off, or at its start."""
+    config, scaler = opened.config, opened.scaler
     torch.manual_seed(config.seed)  # the weights' start; everything else has its own generator
-    denoiser = build_denoiser(config, scaler, own, train)
-    resumed = path is not None and (path / "state.safetensors").exists()
+    denoiser = build_denoiser(config, scaler, opened.own, opened.train)
+    if not ranks.first:
+        torch.manual_seed(config.seed + ranks.index)  # dropout of other rows is another
+    saved = None if path is None else path / "state.safetensors"
+    (resumed,) = ranks.any(ranks.first and saved is not None and saved.exists())
     if config.init is not None and not resumed:
         load_weights(denoiser, Path(config.init) / "ema.safetensors")
-    points = scaler.to_model(train.values)
-    told = conditions_of(train), conditions_of(holdout)
-    trainer = Trainer(denoiser, points, scaler.to_model(holdout.values), config, told)
-    if path is not None and resumed:
-        _sweep(path)
-        trainer.restore(*load_tensors(path / "state.safetensors"))
-    elif path is not None:
-        _save(trainer, path)
-    _drain(trainer, scaler, path, on_event)
-    return _finish(trainer, config, scaler, train, holdout, path)
-
-
-def _sweep(path: Path) -> None:
-    """Remove the temporary files that a killed write left behind."""
-    for left in [*path.glob(".*"), *(path / "previews").glob(".*")]:
-        left.unlink(missing_ok=True)
+    points = scaler.to_model(opened.train.values)
+    told = conditions_of(opened.train), conditions_of(opened.holdout)
+    held = scaler.to_model(opened.holdout.values)
+    trainer = Trainer(denoiser, points, held, config, told, ranks, runtime)
+    if path is not None and saved is not None and resumed:
+        if ranks.first:
+            sweep_up(path)
+        trainer.restore(*ranks.agreed(lambda: load_tensors(saved)))
+    else:
+        keep(trainer, path)
+    return trainer
 
 
 def _configure(
@@ -154,8 +246,8 @@ def _begin(
     own: Own,
     given: tuple[np.ndarray, np.ndarray] | None,
     conditions: Any,
-) -> tuple[FitConfig, Own, Scaler, Dataset, Dataset]:
-    """Check everything that can be wrong before anything is written, then create the run."""
+) -> _Opened:
+    """Check everything that can be wrong before anything is written."""
     if data is None:
         raise InputError("fit needs data: a built-in name, a file, a folder of images or an array")
     config.check()
@@ -190,9 +282,7 @@ def _begin(
         raise InputError(f"augment={config.augment} is for images; {dataset.source} is none")
     if config.init is not None and not (Path(config.init) / "ema.safetensors").exists():
         raise InputError(f"init: {config.init} is not a finished run")
-    if path is not None:
-        start(path, config, dataset, scaler, rows)
-    return config, own, scaler, train, holdout
+    return _Opened(config, own, scaler, train, holdout, dataset, rows)
 
 
 def with_ends(config: FitConfig, scaler: Scaler, train: Dataset) -> FitConfig:
@@ -280,93 +370,20 @@ def _fixed(
     return config, own
 
 
-def _drain(
-    trainer: Trainer,
-    scaler: Scaler,
-    path: Path | None,
-    on_event: Callable[[Event, Trainer], None] | None,
-) -> None:
-    saved = monotonic()
-    try:
-        for event in _between_steps(trainer.events()):
-            if event.step == trainer.started + 1 and path is not None:
-                (path / "curves.json").unlink(missing_ok=True)  # they were of older weights
-            if on_event is not None:
-                on_event(event, trainer)
-            if path is not None and event.row is not None:
-                with trainer.averaged() as network:
-                    name = f"step-{event.step:07d}"
-                    write_preview(path / "previews" / name, network, scaler, trainer.config.seed)
-            if path is not None and monotonic() - saved > SAVE_SECONDS:
-                _save(trainer, path)
-                saved = monotonic()
-    except KeyboardInterrupt:
-        if path is not None:
-            _save(trainer, path)
-        raise
-    if path is not None:
-        _save(trainer, path)
-
-
-def _between_steps(events: Iterator[Event]) -> Iterator[Event]:
-    """Let Ctrl-C wait for the end of a step: half a step could not be resumed bit for bit.
-
-    A second Ctrl-C stops at once. Only the main thread may do this; elsewhere it does nothing.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield from events
-        return
-    asked: list[int] = []
-    usual = signal.getsignal(signal.SIGINT)
-
-    def ask(number: int, frame: Any) -> None:
-        asked.append(number)
-        signal.signal(signal.SIGINT, usual)
-
-    signal.signal(signal.SIGINT, ask)
-    try:
-        for event in events:
-            yield event
-            if asked:
-                raise KeyboardInterrupt
-    finally:
-        signal.signal(signal.SIGINT, usual)
-
-
-def _save(trainer: Trainer, path: Path) -> None:
-    """Write the state in one rename, then the files that are read off it."""
-    tensors, note = trainer.state()
-    plain = note | {"best": note["best"] if math.isfinite(note["best"]) else None}
-    save_tensors(path / "state.safetensors", tensors, plain)
-    weights = trainer.network.state_dict()
-    save_tensors(path / "model.safetensors", weights, {"step": note["step"]})
-    with trainer.averaged() as network:
-        save_tensors(path / "ema.safetensors", network.state_dict(), {"step": note["step"]})
-    rows = [",".join(COLUMNS)]
-    rows += [
-        ",".join(f"{row[c]:.8g}" if c in row else "" for c in COLUMNS) for row in note["rows"]
-    ]
-    write_text(path / "metrics.csv", "\n".join(rows) + "\n")
-    write_json(path / "state.json", {k: v for k, v in plain.items() if k != "rows"})
-
-
-def _finish(
-    trainer: Trainer,
-    config: FitConfig,
-    scaler: Scaler,
-    train: Dataset,
-    holdout: Dataset,
-    path: Path | None,
-) -> Run:
-    network, progress = trainer.network, trainer.progress
+def _finish(trainer: Trainer, opened: _Opened, path: Path | None) -> Run:
+    config, network, progress = opened.config, trainer.network, trainer.progress
     trainer.averaged().__enter__()  # for good: the run is the averaged model
+    if config.precision == "float64":  # it is used in float32, as the run that is loaded again
+        fresh = build_denoiser(config, opened.scaler, opened.own, opened.train)
+        fresh.load_state_dict(network.state_dict())
+        network = fresh
     rows = None if path is None else split_rows(path)
     return Run(
         config,
         network.cpu().eval(),
-        scaler,
-        train,
-        holdout,
+        opened.scaler,
+        opened.train,
+        opened.holdout,
         {},
         path,
         progress.step,

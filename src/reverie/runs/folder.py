@@ -232,11 +232,16 @@ def open_data(path: Path) -> tuple[FitConfig, Scaler, Dataset, Dataset]:
     return config, scaler, train, holdout
 
 
-def whole_data(path: Path) -> tuple[FitConfig, Scaler, Dataset]:
-    """Config, scaler and all rows of the data that a run was split from, verified."""
+def saved_config(path: Path) -> FitConfig:
+    """The settings that a run was started with; InputError where the folder is no run."""
     if not (path / "config.json").exists():
         raise InputError(f"{path} is not a run: it has no config.json (make one with reverie fit)")
-    config = FitConfig.from_json(read_json(path / "config.json"))
+    return FitConfig.from_json(read_json(path / "config.json"))
+
+
+def whole_data(path: Path) -> tuple[FitConfig, Scaler, Dataset]:
+    """Config, scaler and all rows of the data that a run was split from, verified."""
+    config = saved_config(path)
     info = read_json(path / "data.json")
     try:
         scaler = coder_from_json(info["scaler"])

@@ -34,6 +34,7 @@ from reverie.auditing.model.stored import coordinates
 from reverie.curve import Z95, level_times
 from reverie.data import some_rows
 from reverie.denoisers import Denoiser
+from reverie.denoisers.base import state_type
 from reverie.sampling import sample
 from reverie.sampling.samplers import samplers_of
 
@@ -80,9 +81,9 @@ def paired_samples(
     name = "ddim" if "ddim" in names else next(iter(names))
     device = next((p.device for p in denoiser.parameters()), torch.device("cpu"))
     start = process.sample_prior(count, shape=shape, t=float(times[0]), generator=generator)
-    return sample(
-        denoiser, count, times, name, init=start.to(device), condition=told, generator=generator
-    )
+    kind = state_type(denoiser) if start.is_floating_point() else start.dtype
+    start = start.to(device, kind)
+    return sample(denoiser, count, times, name, init=start, condition=told, generator=generator)
 
 
 def split_halves(count: int, seed: int) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -25,6 +25,17 @@ from reverie.objectives import build_objective
 from reverie.objectives.averaging import Average, Averaged, learning_rate
 from reverie.runs.config import FitConfig
 from reverie.runs.following import SAMPLES, bias_between, extracted, paired_samples, split_halves
+from reverie.runs.lowering import (
+    Lowering,
+    in_type,
+    kind_of_weights,
+    layout_of,
+    optimiser_for,
+    slots_of,
+)
+from reverie.runs.ranks import ALONE, Ranks
+from reverie.runs.runtime import Runtime
+from reverie.runs.sharing import shared
 
 CHECK_LEVELS, CHECK_ROWS = 24, 512
 SMALL_WORK = 2e8  # multiplications of a batch, one way: about 20 ms a step on one core
@@ -66,7 +77,8 @@ class Progress:
 class Trainer:
     """Trains `network` on points (n, *shape) in model space; see FitConfig for the settings.
 
-    conditions: what it is told about the training and the held-out rows, if anything.
+    conditions: what it is told about the training and the held-out rows, if anything. ranks: the
+    processes that train it together, each with this same call. runtime: see `Runtime`.
     A fit as a loop of the caller's: `events` yields after every step.
 
     >>> import torch
@@ -87,15 +99,26 @@ class Trainer:
         holdout: Tensor | None,
         config: FitConfig,
         conditions: tuple[Tensor | None, Tensor | None] = (None, None),
+        ranks: Ranks = ALONE,
+        runtime: Runtime = Runtime(),  # noqa: B008 - frozen
     ) -> None:
-        self.config, device = config, torch.device(config.device)
+        self.config, device, kind = config, torch.device(config.device), kind_of_weights(config)
+        self.layout = layout_of(tuple(train.shape[1:]), runtime)
+        self.ranks, self.runtime = ranks, runtime
         self.network = network.to(device).train()
+        if kind == torch.float64:
+            network.to(kind)
+        if self.layout is not None:
+            network.to(memory_format=self.layout)  # type: ignore[call-overload]
         self.average = Average(self.network, config.ema)
         self.best = self.average.copy()
-        self.train, self.device = train.to(device), device
-        self.holdout = None if holdout is None or len(holdout) == 0 else holdout.to(device)
+        self.train, self.device = in_type(train, kind).to(device), device
+        held = None if holdout is None or len(holdout) == 0 else in_type(holdout, kind)
+        self.holdout = None if held is None else held.to(device)
         self.generator = torch.Generator(device).manual_seed(config.seed)
-        self.conditions = tuple(None if c is None else c.to(device) for c in conditions)
+        self.conditions = tuple(
+            None if told is None else in_type(told, kind).to(device) for told in conditions
+        )
         self.objective = build_objective(
             config.objective, network, self.train, config.seed + 2,
             conditions=self.conditions[0], bump=config.bump,
@@ -104,13 +127,8 @@ class Trainer:
         self.progress = Progress()
         self.started = 0
         self.work = _operations(network) * config.batch_size
-        self.optimiser = torch.optim.AdamW(
-            network.parameters(),
-            lr=config.lr,
-            betas=(0.9, 0.99),
-            weight_decay=config.weight_decay,
-            fused=True,
-        )
+        self.lowering = Lowering(network, self.objective, config, ranks, runtime)
+        self.optimiser = optimiser_for(network, config, ranks, runtime)
 
     def _halves(self) -> tuple[Trainer, ...]:
         """The same network on either half of the rows, from the same weights and noise."""
@@ -121,7 +139,7 @@ class Trainer:
         return tuple(
             Trainer(
                 deepcopy(self.network), self.train[rows], None, alone,
-                (None if told is None else told[rows], None),
+                (None if told is None else told[rows], None), self.ranks, self.runtime,
             )
             for rows in split_halves(len(self.train), self.config.seed)
         )  # fmt: skip
@@ -168,27 +186,20 @@ class Trainer:
         rate = self._learning_rate()
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        part = config.batch_size // config.accumulate
-        for _ in range(config.accumulate):
-            loss = self._loss(part) / config.accumulate
-            loss.backward()
-            total += float(loss.detach())
-        nn.utils.clip_grad_norm_(self.network.parameters(), config.clip, foreach=True)
-        self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
+        for left in reversed(range(config.accumulate)):
+            rows, x = self._batch(config.batch_size // config.accumulate)
+            total += self.lowering.backward(rows, x, self.generator, last=left == 0)
+        self.lowering.step(self.optimiser)
         self.average.update(self.progress.step)
-        return total
+        return self.ranks.mean(total)
 
-    def _loss(self, batch: int) -> Tensor:
+    def _batch(self, size: int) -> tuple[Tensor, Tensor]:
+        """Rows and points of all processes together: each works out its own."""
         rows = torch.randint(
-            len(self.train), (batch,), generator=self.generator, device=self.device
+            len(self.train), (size,), generator=self.generator, device=self.device
         )
         x = self._augment(self.train[rows])
-        half = (
-            torch.autocast("cuda", torch.bfloat16) if self.device.type == "cuda" else nullcontext()
-        )
-        with half:
-            return self.objective.losses(rows, x, self.generator).mean()
+        return rows, x if self.layout is None else x.contiguous(memory_format=self.layout)
 
     def _augment(self, x: Tensor) -> Tensor:
         kinds = self.config.augment.split(",")
@@ -224,6 +235,7 @@ class Trainer:
             row |= {"leak_low": leak.low, "leak_high": leak.high}
         if self.halves:
             row |= self._followed()
+        row = self.ranks.told(row)
         over = self._passed(row)
         first = progress.best_step == 0  # it is all there is, whatever the budgets
         better = self.holdout is None or row["holdout_nats"] < progress.best
@@ -267,7 +279,7 @@ class Trainer:
         seed, shape = self.config.seed + 3, tuple(self.train.shape[1:])
         drawn = []
         for half in self.halves:
-            with half.averaged() as network:
+            with half.averaged() as network, shared(network, self.ranks):
                 drawn.append(
                     paired_samples(
                         network, shape, SAMPLES, seed=seed, condition=self.conditions[0]
@@ -276,14 +288,14 @@ class Trainer:
         halves = self.halves[0].train, self.halves[1].train
         found = bias_between(self.network, (drawn[0], drawn[1]), halves).row()
         if self.holdout is not None and self.conditions[0] is None:
-            with self.averaged() as network:
+            with self.averaged() as network, shared(network, self.ranks):
                 found |= extracted(network, self.train, self.holdout, seed=seed)
         return found
 
     def _curves(self) -> tuple[LossCurve, LossCurve]:
         """Training and held-out curves with common noise, on at most CHECK_ROWS rows each."""
         assert self.holdout is not None
-        with self.averaged() as network:
+        with self.averaged() as network, shared(network, self.ranks):
             return tuple(
                 measure(
                     network, some_rows(points, CHECK_ROWS, self.config.seed), CHECK_LEVELS,
@@ -301,15 +313,19 @@ class Trainer:
     # --- state -------------------------------------------------------------------------------
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Tensors and plain values that determine everything to come."""
+        """Tensors and plain values that determine everything to come.
+
+        All processes ask where the optimiser is sharded; the first one has it all.
+        """
         tensors = {f"model.{k}": v for k, v in self.network.state_dict().items()}
         names = [name for name, _ in self.network.named_parameters()]
         for group, values in (("average", self.average.weights), ("best", self.best)):
             tensors |= {f"{group}.{n}": v for n, v in zip(names, values, strict=True)}
-        for index, slots in self.optimiser.state_dict()["state"].items():
+        for index, slots in slots_of(self.optimiser, self.ranks).items():
             tensors |= {f"adam.{index}.{k}": torch.as_tensor(v) for k, v in slots.items()}
         tensors["generator"] = self.generator.get_state()
         tensors |= {f"law.{k}": v for k, v in self.objective.state().items()}
+        tensors |= {f"scaler.{k}": v for k, v in self.lowering.state().items()}
         for place, half in enumerate(self.halves):
             tensors |= {f"half{place}.{k}": v for k, v in half.state()[0].items()}
         return tensors, self.progress.__dict__ | {"rows": list(self.progress.rows)}
@@ -335,6 +351,7 @@ class Trainer:
         self.optimiser.load_state_dict({"state": slots, "param_groups": whole["param_groups"]})
         self.generator.set_state(groups["generator"][""])
         self.objective.restore(groups.get("law", {}))
+        self.lowering.restore(groups.get("scaler", {}))
         self.progress = Progress(**{k: _number(v) for k, v in note.items()})
         self.started = self.progress.step
         for place, half in enumerate(self.halves):
