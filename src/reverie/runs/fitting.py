@@ -106,7 +106,7 @@ def fit(
         config, scaler, train, holdout = open_data(path)
     else:
         config = _configure(config, process, network, settings)
-        config, own, scaler, train, holdout = _begin(data, config, path, own, rows, conditions)
+        config, own, scaler, train, holdout = begin(data, config, path, own, rows, conditions)
     torch.manual_seed(config.seed)  # the weights' start; everything else has its own generator
     denoiser = build_denoiser(config, scaler, own, train)
     resumed = path is not None and (path / "state.safetensors").exists()
@@ -146,15 +146,18 @@ def _configure(
     return replace(config or FitConfig(), **settings)
 
 
-def _begin(
+def begin(
     data: Any,
     config: FitConfig,
     path: Path | None,
     own: Own,
-    given: tuple[np.ndarray, np.ndarray] | None,
-    conditions: Any,
+    given: tuple[np.ndarray, np.ndarray] | None = None,
+    conditions: Any = None,
 ) -> tuple[FitConfig, Own, Scaler, Dataset, Dataset]:
-    """Check everything that can be wrong before anything is written, then create the run."""
+    """Check everything that can be wrong before anything is written, then create the run.
+
+    `fit(out=path, resume=True)` goes on from there, in any process that sees the folder.
+    """
     if data is None:
         raise InputError("fit needs data: a built-in name, a file, a folder of images or an array")
     config.check()
