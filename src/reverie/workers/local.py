@@ -53,12 +53,12 @@ class _Worker:
 
     def give(self, piece: Piece) -> None:
         self.piece = piece
-        self.connection.send(piece.ready().given)
+        _say(self.connection, piece.ready().given)
 
     def take(self) -> tuple[str, Any]:
         """The next word: ready, told, or ended; ("died", exit code) where the process is gone."""
         try:
-            word, value = self.connection.recv()
+            word, value = _hear(self.connection)
             if word == "ready":
                 self.is_ready = True
                 self.connection.send_bytes(self.payload)
@@ -159,6 +159,15 @@ def _deaf_to_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGINT, usual)
 
 
+def _say(connection: Connection, what: Any) -> None:
+    """Tensors as plain bytes: torch would hand them over in shared memory, which may be small."""
+    connection.send_bytes(pickle.dumps(what))
+
+
+def _hear(connection: Connection) -> Any:
+    return pickle.loads(connection.recv_bytes())
+
+
 def serve(connection: Connection, threads: int, place: int) -> None:
     """What a worker process does: take a piece, tell how far it is, hand over how it ended."""
     if torch.cuda.is_available():  # workers share the devices of the machine in turn
@@ -171,15 +180,15 @@ def serve(connection: Connection, threads: int, place: int) -> None:
             return
         told = time.monotonic()
         try:
-            connection.send(("told", done))
+            _say(connection, ("told", done))
         except OSError:
             raise StoppedError from None
 
     try:
-        connection.send(("ready", None))
-        work, shared = pickle.loads(connection.recv_bytes())
+        _say(connection, ("ready", None))
+        work, shared = _hear(connection)
         while True:
-            given = connection.recv()
-            connection.send(("ended", attempt(work, given, shared, threads, tell)))
+            given = _hear(connection)
+            _say(connection, ("ended", attempt(work, given, shared, threads, tell)))
     except (EOFError, OSError, KeyboardInterrupt):
         return  # the work is done, or nobody waits for it any more

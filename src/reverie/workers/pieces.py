@@ -193,6 +193,8 @@ class Board:
 
 def failure(failed: dict[str, str], count: int) -> InputError:
     """One sentence about the pieces that failed, each by its name."""
+    if len(failed) == count and len(set(failed.values())) == 1:  # nothing of any one piece
+        return InputError(next(iter(failed.values())))
     said = "; ".join(f"{name}: {text}" for name, text in failed.items())
     left = count - len(failed)
     kept = f"; the other {left} are done and kept" if left else ""
