@@ -351,7 +351,7 @@ def reproduce(command: flags.Reproduce, console: Console) -> int:
     console.say(f"reproducing {command.name} (some take minutes) ...")
     table = make_again(
         command.name, out, seed=command.seed, full=command.full,
-        workers=workers_of(command, console),
+        workers=workers_of(command, console), progress=console.ticker("fits"),
     )  # fmt: skip
     flags.print_result(command, (out / "table.txt").read_text() + f"\n{out}", table)
     return 0

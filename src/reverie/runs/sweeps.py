@@ -250,9 +250,12 @@ class _Watch:
         self.steps: dict[str, Any] = kept["steps"]
 
     def __call__(self, event: Event, trainer: Trainer) -> None:
-        self.own(event, trainer)
-        if event.row is None:
-            return
+        if event.row is not None:
+            self._count(event, trainer)
+        self.own(event, trainer)  # last: it may be interrupted, and a check is not made twice
+
+    def _count(self, event: Event, trainer: Trainer) -> None:
+        assert event.row is not None
         assert trainer.holdout is not None
         train = trainer.train.flatten(1).cpu().numpy()
         shape = tuple(trainer.train.shape[1:])
