@@ -29,6 +29,7 @@ from reverie.runs.folder import Fitted, conditions_of
 from reverie.runs.trust import trust_of
 from reverie.sampling import default_sampler, sample
 from reverie.sampling.blocks import BLOCK, Drawing, draw_blocks
+from reverie.sampling.scales import plan_times
 from reverie.spaces import FiniteSet
 from reverie.workers.pieces import HERE, Workers
 
@@ -174,7 +175,8 @@ def draw_told(
     known = conditions_of(run.train)
     if condition is None and known is not None:
         condition = known[torch.randint(len(known), (n,), generator=generator)]
-    drawing = Drawing(denoiser, chosen, sampler, run.scaler.point_shape, device, cells)
+    times, shape = plan_times(chosen), run.scaler.point_shape
+    drawing = Drawing(denoiser, times, sampler, shape, device, cells)
     parts = draw_blocks(
         drawing, n, seed=seed, first=None if known is None else generator, block=batch_size,
         condition=condition, workers=workers, progress=progress,

@@ -23,6 +23,7 @@ from reverie.denoisers import Denoiser
 from reverie.errors import InputError
 from reverie.plan import PlannedSteps
 from reverie.sampling.run import Options, sample
+from reverie.sampling.scales import plan_times
 from reverie.workers.pieces import HERE, Piece, Tell, Ticker, Workers
 from reverie.workers.spreading import spread
 
@@ -39,10 +40,10 @@ class Block(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Drawing:
-    """How every block is drawn. known: coordinates whose value all samples have."""
+    """How every block is drawn, at process times (K + 1,). known: coordinates that are given."""
 
     denoiser: Denoiser
-    plan: PlannedSteps | Tensor
+    times: Tensor
     sampler: str
     shape: tuple[int, ...] | None
     device: str = "cpu"
@@ -57,15 +58,14 @@ class Drawing:
             denoiser = deepcopy(denoiser).to(self.device)
             told = told.to(self.device) if isinstance(told, Tensor) else told
         if self.known:
-            times = getattr(self.plan, "t", self.plan)
-            start = None if times is None else float(times[0])
             init = denoiser.process.sample_prior(
-                block.count, shape=self.shape, t=start, generator=generator, device=self.device
-            )
+                block.count, shape=self.shape, t=float(self.times[0]), generator=generator,
+                device=self.device,
+            )  # fmt: skip
             init[:, list(self.known)] = torch.tensor(list(self.known.values())).to(init)
         options: Options = {"device": self.device, **self.options}
         return sample(
-            denoiser, block.count, self.plan, self.sampler, shape=self.shape, generator=generator,
+            denoiser, block.count, self.times, self.sampler, shape=self.shape, generator=generator,
             condition=told, init=init, **options,
         ).cpu()  # fmt: skip
 
@@ -107,7 +107,8 @@ def sample_many(
     own = {"init", "generator", "device"} & set(options)
     if own:
         raise InputError(f"sample_many takes no {own.pop()!r}: its noise follows from the seed")
-    drawing = Drawing(denoiser, plan, sampler, shape, device, options=Options(**options))
+    times = plan_times(plan)
+    drawing = Drawing(denoiser, times, sampler, shape, device, options=Options(**options))
     return torch.cat(
         draw_blocks(
             drawing, n, seed=seed, block=block, workers=workers, condition=condition,

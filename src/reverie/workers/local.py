@@ -42,8 +42,8 @@ class _Worker:
 
     def __init__(self, place: int, work: Work, shared: Any, threads: int) -> None:
         context = multiprocessing.get_context("spawn")
+        self.place, self.payload = place, _packed((work, shared))
         self.connection, theirs = context.Pipe()
-        self.place, self.payload = place, pickle.dumps((work, shared))
         self.process = context.Process(target=serve, args=(theirs, threads, place))
         self.piece: Piece | None = None
         self.is_ready = False
@@ -157,6 +157,15 @@ def _deaf_to_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, usual)
+
+
+def _packed(what: Any) -> bytes:
+    try:
+        return pickle.dumps(what)
+    except (AttributeError, TypeError, pickle.PicklingError) as error:
+        raise InputError(
+            f"this work cannot be given to other processes ({error}): leave out jobs"
+        ) from error
 
 
 def _say(connection: Connection, what: Any) -> None:

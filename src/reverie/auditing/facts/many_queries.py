@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from reverie.auditing.facts.neighbours import nearest
+from reverie.auditing.facts.neighbours import BACKENDS, nearest
 from reverie.errors import InputError
 from reverie.files import write_bytes
 from reverie.workers.pieces import HERE, Piece, Tell, Ticker, Workers, cores
@@ -60,6 +60,8 @@ def nearest_many(
     """
     if workers.check().here:
         return nearest(queries, points, k, skip_self=skip_self, backend=backend, progress=progress)
+    if backend not in BACKENDS:
+        raise InputError(f"backend is {backend!r}; it is one of {', '.join(BACKENDS)}")
     if skip_self and len(queries) != len(points):
         raise InputError("skip_self: the queries must be the points")
     count = workers.jobs or cores()
