@@ -22,7 +22,7 @@ from torch import Tensor
 from reverie.denoisers import Denoiser
 from reverie.errors import InputError
 from reverie.plan import PlannedSteps
-from reverie.sampling.run import Options, sample
+from reverie.sampling.run import sample
 from reverie.sampling.scales import plan_times
 from reverie.workers.pieces import HERE, Piece, Tell, Ticker, Workers
 from reverie.workers.spreading import spread
@@ -48,7 +48,7 @@ class Drawing:
     shape: tuple[int, ...] | None
     device: str = "cpu"
     known: Mapping[int, int] = field(default_factory=dict)
-    options: Options = field(default_factory=Options)
+    options: dict[str, Any] = field(default_factory=dict)
 
     def block(self, block: Block) -> Tensor:
         """The samples (count, *shape) of a block, on the CPU."""
@@ -63,11 +63,11 @@ class Drawing:
                 device=self.device,
             )  # fmt: skip
             init[:, list(self.known)] = torch.tensor(list(self.known.values())).to(init)
-        options: Options = {"device": self.device, **self.options}
-        return sample(
-            denoiser, block.count, self.times, self.sampler, shape=self.shape, generator=generator,
-            condition=told, init=init, **options,
-        ).cpu()  # fmt: skip
+        options: dict[str, Any] = {
+            "shape": self.shape, "generator": generator, "condition": told, "init": init,
+            "device": self.device, **self.options,
+        }  # fmt: skip
+        return sample(denoiser, block.count, self.times, self.sampler, **options).cpu()
 
 
 def sample_many(
@@ -108,7 +108,7 @@ def sample_many(
     if own:
         raise InputError(f"sample_many takes no {own.pop()!r}: its noise follows from the seed")
     times = plan_times(plan)
-    drawing = Drawing(denoiser, times, sampler, shape, device, options=Options(**options))
+    drawing = Drawing(denoiser, times, sampler, shape, device, options=options)
     return torch.cat(
         draw_blocks(
             drawing, n, seed=seed, block=block, workers=workers, condition=condition,
