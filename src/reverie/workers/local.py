@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -40,11 +41,13 @@ GRACE = 30.0  # seconds that a piece has to save
 class _Worker:
     """A process, our end of its pipe, and the piece it is at."""
 
-    def __init__(self, place: int, work: Work, shared: Any, threads: int) -> None:
+    def __init__(self, place: int, work: Work, shared: Any, threads: int, gpu: bool) -> None:
         context = multiprocessing.get_context("spawn")
         self.place, self.payload = place, _packed((work, shared))
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=serve, args=(theirs, threads, place))
+        self.process = context.Process(
+            target=serve, args=(theirs, threads, place if gpu else None)
+        )
         self.piece: Piece | None = None
         self.is_ready = False
         with _deaf_to_interrupts():
@@ -90,12 +93,14 @@ def on_processes(
     workers: Workers,
     threads: int,
     board: Board,
-    **_: Any,
+    *,
+    gpu: bool = False,
+    folder: Path | None = None,  # all processes of a machine see it
 ) -> Iterator[tuple[Piece, Outcome]]:
     """Yield every piece and how it ended."""
     left, tries = deque(pieces), dict.fromkeys((piece.name for piece in pieces), 0)
     count = min(workers.jobs or 1, len(pieces))
-    crew = [_Worker(place, work, shared, threads) for place in range(count)]
+    crew = [_Worker(place, work, shared, threads, gpu) for place in range(count)]
     try:
         while left or any(worker.piece for worker in crew):
             for connection in wait([worker.connection for worker in crew]):
@@ -112,7 +117,7 @@ def on_processes(
                     if ended is not None:
                         yield ended
                     if left:
-                        crew.append(_Worker(worker.place, work, shared, threads))
+                        crew.append(_Worker(worker.place, work, shared, threads, gpu))
                 elif worker.is_ready and worker.piece is None and left:
                     with suppress(OSError):  # it died: the next word says so
                         worker.give(left.popleft())
@@ -177,9 +182,12 @@ def _hear(connection: Connection) -> Any:
     return pickle.loads(connection.recv_bytes())
 
 
-def serve(connection: Connection, threads: int, place: int) -> None:
-    """What a worker process does: take a piece, tell how far it is, hand over how it ended."""
-    if torch.cuda.is_available():  # workers share the devices of the machine in turn
+def serve(connection: Connection, threads: int, place: int | None) -> None:
+    """What a worker process does: take a piece, tell how far it is, hand over how it ended.
+
+    place: of the worker among others, where each takes a GPU of the machine in turn.
+    """
+    if place is not None and torch.cuda.is_available():
         torch.cuda.set_device(place % torch.cuda.device_count())
     told = 0.0
 
