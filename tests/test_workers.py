@@ -122,6 +122,7 @@ def assert_same(first, second):
         assert all(torch.equal(ours[key], theirs[key]) for key in (*ours, *theirs))
 
 
+@pytest.mark.slow
 def test_a_worker_killed_and_the_sweep_stopped_lose_nothing(tmp_path, serial):
     """Killed with a fit in its hands; then Ctrl-C; then the same command, to the same bits."""
     killed, told = [], []
@@ -150,6 +151,7 @@ def test_a_worker_killed_and_the_sweep_stopped_lose_nothing(tmp_path, serial):
         sweep(ring(), tmp_path / "s", OVER, config=SMALL, samples=20, workers=Workers(threads=2))
 
 
+@pytest.mark.slow
 def test_ctrl_c_on_the_command_line_saves_and_says_how_to_go_on(tmp_path, monkeypatch, capsys):
     """The signal as a terminal sends it: to this process and to its workers."""
     np.save(tmp_path / "ring.npy", ring())
@@ -177,6 +179,7 @@ def test_ctrl_c_on_the_command_line_saves_and_says_how_to_go_on(tmp_path, monkey
     assert all(0 <= step < 4000 for step in steps)
 
 
+@pytest.mark.slow
 def test_retrainings_on_processes_are_those_of_one(tmp_path):
     config = replace(SMALL, steps=20)
     here = retrain(ring(), 2, tmp_path / "a", config=config, samples=16,
@@ -235,6 +238,7 @@ def test_samples_do_not_depend_on_who_draws_them(tmp_path):
         sample_many(denoiser, 10, times, "nobody", block=4)
 
 
+@pytest.mark.slow
 def test_samples_of_a_run_on_the_command_line(tmp_path, capsys):
     """With a condition, which is drawn before the noise of the first block."""
     rows = ring(120)
