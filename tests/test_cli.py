@@ -353,7 +353,8 @@ def test_import_is_light():
     code = (
         "import time, torch, sys; start = time.perf_counter(); import reverie; "
         "print(time.perf_counter() - start); "
-        "print(any(m in sys.modules for m in ('diffusers', 'pyarrow', 'sklearn', 'matplotlib')))"
+        "extras = ('diffusers', 'pyarrow', 'sklearn', 'matplotlib', 'ray'); "
+        "print(any(m in sys.modules for m in extras))"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     seconds, extras = out.stdout.split()

@@ -16,7 +16,7 @@ import reverie
 ROOT = Path(reverie.__file__).parent
 # a file imports from its own room and from rooms above; `curve` reads denoisers
 FLOORS = [
-    "errors", "formerly", "files", "templates",
+    "errors", "formerly", "files", "templates", "workers",
     "spaces", "data", "processes", "denoisers", "curve", "calibration", "diffusers", "objectives",
     "information", "plan", "sampling", "bridges", "targets", "theory", "auditing", "runs",
     "cascade", "inverse", "simulation", "forecast", "report", "reproduce", "testing", "cli",

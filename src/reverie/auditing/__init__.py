@@ -2,6 +2,7 @@
 
 from reverie.auditing.common_space import CommonSpace as CommonSpace
 from reverie.auditing.common_space import common_space as common_space
+from reverie.auditing.facts.many_queries import nearest_many as nearest_many
 from reverie.auditing.facts.neighbours import nearest as nearest
 from reverie.auditing.fairness.clean import write_clean as write_clean
 from reverie.auditing.fairness.split import SplitReport as SplitReport

@@ -15,7 +15,7 @@ from reverie.auditing.model.cyclic import probe_cost
 from reverie.auditing.row import Row
 from reverie.cli import flags
 from reverie.cli.bridge_command import audit_bridge_folder, is_bridge
-from reverie.cli.console import Console, again, open_run
+from reverie.cli.console import Console, again, open_run, workers_of
 from reverie.cli.describe import read_for, reading_of
 from reverie.data import Dataset, Scaler, Understanding, load, save
 from reverie.errors import InputError
@@ -122,7 +122,11 @@ def _audit_run(command: flags.Audit, console: Console) -> tuple[ModelReport, Cle
     extra: list[Row] = []
     if command.retrain:
         run.gaussian_network("--retrain")
-        again_on = retrain_run(run, command.retrain, folder / "retrain", hooks=console.training)
+        workers = workers_of(command, console)
+        again_on = retrain_run(
+            run, command.retrain, folder / "retrain", hooks=console.training, workers=workers,
+            progress=None if workers.here else console.ticker("steps of all models"),
+        )  # fmt: skip
         extra = retrain_rows(again_on, command.seed)
     if command.cycles:
         console.say(

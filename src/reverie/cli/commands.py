@@ -14,7 +14,7 @@ from torch import Tensor
 
 from reverie.cli import flags
 from reverie.cli.bridge_command import is_bridge, plan_bridge
-from reverie.cli.console import TYPED, Console, again, open_run
+from reverie.cli.console import TYPED, Console, again, open_run, workers_of
 from reverie.cli.demo import run_demo
 from reverie.cli.describe import read_for
 from reverie.cli.sample_command import sample as sample
@@ -277,12 +277,13 @@ def compare(command: flags.Compare, console: Console) -> int:
 
 
 def sweep(command: flags.Sweep, console: Console) -> int:
-    again_with = again()
+    again_with, workers = again(), workers_of(command, console)
     source, made = read_for(command.data, command.reads, console)
     try:
         table = run_sweep(
             source, command.out, _settings(command.over), config=command.config,
-            samples=command.samples, hooks=console.training,
+            samples=command.samples, workers=workers, hooks=console.training,
+            progress=None if workers.here else console.ticker("steps of all fits"),
         )  # fmt: skip
     except KeyboardInterrupt:
         print(f"reverie: stopped and saved; continue with: {again_with}", file=sys.stderr)
@@ -370,6 +371,9 @@ def export(command: flags.Export, console: Console) -> int:
 def reproduce(command: flags.Reproduce, console: Console) -> int:
     out = command.out or Path("reproduce") / command.name
     console.say(f"reproducing {command.name} (some take minutes) ...")
-    table = make_again(command.name, out, seed=command.seed, full=command.full)
+    table = make_again(
+        command.name, out, seed=command.seed, full=command.full,
+        workers=workers_of(command, console), progress=console.ticker("fits"),
+    )  # fmt: skip
     flags.print_result(command, (out / "table.txt").read_text() + f"\n{out}", table)
     return 0

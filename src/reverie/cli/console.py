@@ -15,6 +15,8 @@ from reverie.runs.config import FitConfig
 from reverie.runs.readings import standard_curves
 from reverie.runs.run import Run
 from reverie.runs.trainer import Event, Trainer
+from reverie.workers.cluster import where
+from reverie.workers.pieces import Workers
 
 TYPED: list[str] = []  # the command line, for the pages' "make this again"
 
@@ -71,6 +73,15 @@ class Console:
                 bar.close()
 
         return show
+
+
+def workers_of(command: Any, console: Console) -> Workers:
+    """Where the command's pieces of work are done; says so where that is another machine."""
+    said = command.spread
+    workers = Workers(said.jobs, said.on, said.threads).check()
+    if workers.on == "ray":
+        console.say(where())
+    return workers
 
 
 def open_run(path: Path, console: Console, process: str | None = None) -> Run:

@@ -12,10 +12,12 @@ import tyro
 from reverie.cli.bridge_flags import Bridge as Bridge
 from reverie.cli.common_flags import Common as Common
 from reverie.cli.common_flags import OfRun as OfRun
+from reverie.cli.common_flags import Spread as Spread
 from reverie.cli.doctor_flags import Completion as Completion
 from reverie.cli.doctor_flags import Doctor as Doctor
 from reverie.cli.rank_flags import Rank as Rank
 from reverie.cli.reads import Reads
+from reverie.cli.sweep_flags import Sweep as Sweep
 from reverie.cli.target_flags import MaxCut as MaxCut
 from reverie.cli.target_flags import TargetOf as TargetOf
 from reverie.reproduce import RESULTS
@@ -102,6 +104,13 @@ class Sample:
     that no hole around a training row gives it away."""
     seed: int = 0
     """The same seed draws the same samples."""
+    batch_size: int = 4096
+    """Samples drawn at once, in blocks with noise of their own, which go to workers. It belongs to
+    the seed: another block draws other samples."""
+    device: str = "cpu"
+    """cpu or cuda; with --jobs workers take the devices in turn. Samples of another kind of device
+    are others."""
+    spread: tyro.conf.OmitArgPrefixes[Spread] = field(default_factory=Spread)
     of_run: tyro.conf.OmitArgPrefixes[OfRun] = field(default_factory=OfRun)
     common: tyro.conf.OmitArgPrefixes[Common] = field(default_factory=Common)
 
@@ -153,7 +162,8 @@ class Audit:
     rows that it holds but does not draw. An extraction tool."""
     retrain: int = 0
     """With a run: train this many models of its settings on disjoint rows (the same command
-    continues), and bound from below what a sample tells about the training set."""
+    continues; --jobs and --on share them out), and bound from below what a sample tells about the
+    training set."""
     alpha: float = 0.05
     """Level of the decision, over all tests together."""
     tol: float = 0.05
@@ -172,6 +182,7 @@ class Audit:
     ./audit)."""
     seed: int = 0
     """Seed of samples, ties and plantings."""
+    spread: tyro.conf.OmitArgPrefixes[Spread] = field(default_factory=Spread)
     of_run: tyro.conf.OmitArgPrefixes[OfRun] = field(default_factory=OfRun)
     reads: tyro.conf.OmitArgPrefixes[Reads] = field(default_factory=Reads)
     common: tyro.conf.OmitArgPrefixes[Common] = field(default_factory=Common)
@@ -315,31 +326,7 @@ class Reproduce:
     """The slow version, where there is one."""
     seed: int = 0
     """Seed of the simulations."""
-    common: tyro.conf.OmitArgPrefixes[Common] = field(default_factory=Common)
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """How much is memorised? Fit every combination of settings; tabulate the memorised share.
-
-    Stop it with Ctrl-C and the same command continues: finished fits are skipped, half a fit
-    resumes. Writes sweep.csv, sweep.json and sweep.html; each fit is a run under OUT/fits.
-
-    Example: reverie sweep digits --out sweep --over n=50,100,200,400 --steps 2000
-    """
-
-    data: Positional[str]
-    """A .npy, .npz, .csv or .parquet file, a folder of images, or a built-in set."""
-    over: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """A setting and its values, as n=50,100,200; give it again for every further setting. Any
-    number among the settings below, or epochs."""
-    out: Path = Path("sweep")
-    """Folder for the table, the page and the fits."""
-    samples: int = 500
-    """Samples drawn at every check of a fit."""
-    config: tyro.conf.OmitArgPrefixes[FitConfig] = field(default_factory=FitConfig)
-    """Settings that all fits have in common."""
-    reads: tyro.conf.OmitArgPrefixes[Reads] = field(default_factory=Reads)
+    spread: tyro.conf.OmitArgPrefixes[Spread] = field(default_factory=Spread)
     common: tyro.conf.OmitArgPrefixes[Common] = field(default_factory=Common)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from reverie.auditing.model.holes import Hole
 from reverie.cli import flags
-from reverie.cli.console import Console, open_run
+from reverie.cli.console import Console, open_run, workers_of
 from reverie.data import save, save_rows
 from reverie.errors import InputError
 from reverie.runs.given import as_given, filled_sentence, whole_rows
@@ -19,6 +19,8 @@ from reverie.sampling.samplers import default_sampler, sampler_named
 def sample(command: flags.Sample, console: Console) -> int:
     if command.n < 1:
         raise InputError(f"--n is {command.n}; it must be at least 1")
+    if command.batch_size < 1:
+        raise InputError(f"--batch-size is {command.batch_size}; it must be at least 1")
     run = open_run(command.run, console, command.of_run.process)
     sampler = command.sampler or default_sampler(run.process)
     drawing = (command.n, command.steps, command.plan, sampler)
@@ -28,7 +30,8 @@ def sample(command: flags.Sample, console: Console) -> int:
         known = run.trusted
     options: dict[str, Any] = dict(
         clock=command.clock, seed=command.seed, progress=console.ticker("samples"),
-        calibrate=command.calibrate,
+        calibrate=command.calibrate, batch_size=command.batch_size, device=command.device,
+        workers=workers_of(command, console),
     )  # fmt: skip
     if command.given:
         options |= as_given(run, command.given)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,14 @@ from torch import Tensor
 
 from reverie.denoisers import Denoiser, Memoriser
 from reverie.processes import GaussianProcess, require_gaussian
+from reverie.reproduce.parts import Parts
 from reverie.reproduce.tables import Row, panels, save_figure, write_table
 from reverie.runs.config import OBJECTIVES
 from reverie.runs.fitting import fit
 from reverie.runs.trainer import Event, Trainer
 from reverie.sampling import sample
 from reverie.theory.copying import copied_share, geometric_times
+from reverie.workers.pieces import Piece, Tell, Ticker, Workers
 
 COUNT, HOLDOUT, STEPS, EVERY, DRAWS = 12, 200, 1800, 300, 300
 WIDTH, BATCH, RATE = 192, 64, 4e-3
@@ -96,17 +98,21 @@ def distances(
     return found
 
 
-def run(out: Path, seed: int = 0, full: bool = False) -> dict[str, Any]:
+def run(
+    out: Path,
+    seed: int = 0,
+    full: bool = False,
+    workers: Workers | None = None,
+    progress: Ticker | None = None,
+) -> dict[str, Any]:
     """Write the figure and the table; `full` trains five times longer."""
     steps = 5 * STEPS if full else STEPS
     figure, (left, middle, right) = panels(3)
     rows: list[Row] = []
-    for k, name in enumerate(OBJECTIVES):
-        history = History()
-        fitted = fit(
-            "digits", n=COUNT, holdout=HOLDOUT, seed=seed, objective=name, steps=steps,
-            width=WIDTH, batch_size=BATCH, lr=RATE, check_every=EVERY, on_event=watch(history),
-        )  # fmt: skip
+    parts = Parts(out, dict(seed=seed, full=full), workers, progress)
+    made = parts.made(_fitted, [Piece(name, (name, steps, seed), steps) for name in OBJECTIVES])
+    for k, (name, (along, apart)) in enumerate(zip(OBJECTIVES, made, strict=True)):
+        history = History(**along)
         left.plot(history.steps, history.copies, ".-", label=name)
         middle.semilogy(history.steps, history.leak, ".-", label=name)
         share = history.copies[-1]
@@ -120,11 +126,7 @@ def run(out: Path, seed: int = 0, full: bool = False) -> dict[str, Any]:
             Row(f"leak at the end (nats), {name}", history.leak[-1],
                 note="held-out less training loss: the former is more than this"),
         ]  # fmt: skip
-        sets = {"training": fitted.train_points(), "held-out": fitted.holdout_points()}
-        copy = Memoriser(fitted.process, sets["training"])
-        process = fitted.gaussian_network("this figure").process
-        times = geometric_times(process, 20, 0.02, 20)
-        for kind, values in distances(fitted.denoiser, copy, sets, times).items():
+        for kind, values in apart.items():
             right.loglog(SIGMAS, values, STYLES[kind], color=f"C{k}", ms=3)
             rows += [
                 Row(f"Delta on {kind} states, {name}, sigma = {sigma}", value)
@@ -142,4 +144,21 @@ def run(out: Path, seed: int = 0, full: bool = False) -> dict[str, Any]:
     save_figure(figure, out / "gap_objective.png")
     settings = dict(n=COUNT, steps=steps, draws=DRAWS, width=WIDTH, batch=BATCH, rate=RATE)
     title = "Gap-noise objective against the standard one (after Yi, Sun & Li 2023)"
-    return write_table(out, title, rows, seed, settings)
+    table = write_table(out, title, rows, seed, settings)
+    parts.done()
+    return table
+
+
+def _fitted(given: tuple[str, int, int], shared: None, tell: Tell) -> Any:
+    """The history of one objective's fit, and its distances to the memoriser."""
+    name, steps, seed = given
+    history = History()
+    fitted = fit(
+        "digits", n=COUNT, holdout=HOLDOUT, seed=seed, objective=name, steps=steps,
+        width=WIDTH, batch_size=BATCH, lr=RATE, check_every=EVERY, on_event=watch(history),
+    )  # fmt: skip
+    sets = {"training": fitted.train_points(), "held-out": fitted.holdout_points()}
+    copy = Memoriser(fitted.process, sets["training"])
+    process = fitted.gaussian_network("this figure").process
+    times = geometric_times(process, 20, 0.02, 20)
+    return asdict(history), distances(fitted.denoiser, copy, sets, times)

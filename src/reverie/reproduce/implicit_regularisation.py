@@ -7,7 +7,7 @@ time to generalise should not depend on n and the time to memorise should grow l
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,11 @@ from torch import Tensor, nn
 
 from reverie.denoisers import Denoiser, as_denoiser
 from reverie.processes import VP
+from reverie.reproduce.parts import Parts
 from reverie.reproduce.tables import Row, panels, save_figure, write_table
 from reverie.sampling import sample
 from reverie.theory.copying import copied_share, null_copied_share
+from reverie.workers.pieces import Piece, Tell, Ticker, Workers
 
 DIM, WIDTH = 8, 128
 ONSET = 0.17  # share of copies that dates memorisation
@@ -71,14 +73,26 @@ class History:
         return float(self.steps[int(np.argmax(test <= goal))])
 
 
-def run(out: Path, seed: int = 0, full: bool = False) -> dict[str, Any]:
+def run(
+    out: Path,
+    seed: int = 0,
+    full: bool = False,
+    workers: Workers | None = None,
+    progress: Ticker | None = None,
+) -> dict[str, Any]:
     """Write the figure and the table; `full` adds n = 512 and two more seeds."""
     sizes = (32, 64, 128, 256, 512) if full else (32, 64, 128, 256)
     limit, repeats = (40_000, 3) if full else (24_000, 1)
     figure, (left, middle, right) = panels(3)
     rows, mem, gen = [], [], []
-    for size in sizes:
-        runs = [train_toy(size, limit, seed + 1000 * r) for r in range(repeats)]
+    parts = Parts(out, dict(seed=seed, full=full), workers, progress)
+    made = parts.made(_trained, [
+        Piece(f"n={size},seed={seed + 1000 * r}", (size, limit, seed + 1000 * r), size)
+        for size in sizes
+        for r in range(repeats)
+    ])  # fmt: skip
+    for place, size in enumerate(sizes):
+        runs = [History(**found) for found in made[place * repeats : (place + 1) * repeats]]
         first = runs[0]
         (line,) = left.semilogx(first.steps[1:], first.test[1:], label=f"n = {size}")
         left.semilogx(first.steps[1:], first.train[1:], "--", color=line.get_color())
@@ -100,7 +114,13 @@ def run(out: Path, seed: int = 0, full: bool = False) -> dict[str, Any]:
     save_figure(figure, out / "implicit_regularisation.png")
     settings = dict(d=DIM, width=WIDTH, optimizer="Adam 6e-4, full batch", repeats=repeats)
     title = "Implicit dynamical regularisation (Bonnaire et al. 2025)"
-    return write_table(out, title, rows, seed, settings)
+    table = write_table(out, title, rows, seed, settings)
+    parts.done()
+    return table
+
+
+def _trained(given: tuple[int, int, int], shared: None, tell: Tell) -> dict[str, Any]:
+    return asdict(train_toy(*given))
 
 
 def train_toy(size: int, limit: int, seed: int) -> History:

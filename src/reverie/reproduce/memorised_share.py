@@ -24,10 +24,12 @@ from reverie.denoisers import ResidualMLP
 from reverie.errors import InputError
 from reverie.processes import EDM
 from reverie.reproduce.networks import build_network, digits, train
+from reverie.reproduce.parts import Parts
 from reverie.reproduce.real_data import real_data
 from reverie.reproduce.tables import Row, panels, save_figure, write_table
 from reverie.sampling import sample
 from reverie.theory.copying import copied_share, geometric_times
+from reverie.workers.pieces import Piece, Tell, Ticker, Workers
 
 SIZES = (12, 25, 50, 100)
 CIFAR_SIZES = (100, 1000, 4000)
@@ -61,7 +63,13 @@ def effective_memorisation(sizes: tuple[int, ...], shares: list[float]) -> float
     return sizes[k - 1] * (sizes[k] / sizes[k - 1]) ** part
 
 
-def run(out: Path, seed: int = 0, full: bool = False) -> dict[str, Any]:
+def run(
+    out: Path,
+    seed: int = 0,
+    full: bool = False,
+    workers: Workers | None = None,
+    progress: Ticker | None = None,
+) -> dict[str, Any]:
     """Write the figure and the table; `full` trains five times longer.
 
     CIFAR-10, averaged down to 8 x 8, is studied too where the folder REVERIE_DATA names holds
@@ -70,10 +78,12 @@ def run(out: Path, seed: int = 0, full: bool = False) -> dict[str, Any]:
     steps = 5 * STEPS if full else STEPS
     generator = torch.Generator().manual_seed(seed)
     figure, (ax,) = panels(1, width=5)
-    rows = _study(ax, "digits", digits(generator), SIZES, steps, seed)
+    parts = Parts(out, dict(seed=seed, full=full), workers, progress)
+    rows = _study(ax, "digits", digits(generator), SIZES, parts, steps, seed)
     ticks, note = [*SIZES], ""
     try:
-        rows += _study(ax, "CIFAR-10, 8 x 8", _cifar(generator), CIFAR_SIZES, steps, seed)
+        images = _cifar(generator)
+        rows += _study(ax, "CIFAR-10, 8 x 8", images, CIFAR_SIZES, parts, steps, seed)
         ticks += CIFAR_SIZES
     except InputError as error:
         note = f"CIFAR-10 skipped: {error}"
@@ -86,13 +96,30 @@ def run(out: Path, seed: int = 0, full: bool = False) -> dict[str, Any]:
     settings = dict(width=WIDTH, steps=steps, batch=BATCH, rate=RATE, draws=DRAWS) | (
         {"note": note} if note else {}
     )
-    return write_table(out, "Memorised share (Gu et al. 2023)", rows, seed, settings)
+    table = write_table(out, "Memorised share (Gu et al. 2023)", rows, seed, settings)
+    parts.done()
+    return table
+
+
+def _memorised(given: tuple[str, int, int, int], shared: None, tell: Tell) -> float:
+    """One network's share, on the data of `run`, which follow from the seed."""
+    name, size, steps, seed = given
+    generator = torch.Generator().manual_seed(seed)
+    data = digits(generator)
+    return memorised(data if name == "digits" else _cifar(generator), size, steps, seed)
 
 
 def _study(
-    ax: Any, name: str, data: Tensor, sizes: tuple[int, ...], steps: int, seed: int
+    ax: Any,
+    name: str,
+    data: Tensor,
+    sizes: tuple[int, ...],
+    parts: Parts,
+    steps: int,
+    seed: int,
 ) -> list[Row]:
-    shares = [memorised(data, size, steps, seed) for size in sizes]
+    pieces = [Piece(f"{name},n={size}", (name, size, steps, seed), steps) for size in sizes]
+    shares = parts.made(_memorised, pieces)
     chance = [copied_share(data[max(sizes) :][:DRAWS], data[:size]) for size in sizes]
     ends = np.array([wilson(round(s * DRAWS), DRAWS) for s in shares]).T
     ax.errorbar(sizes, shares, np.abs(ends - shares), fmt="o-", ms=4, capsize=3, label=name)

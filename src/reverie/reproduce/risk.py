@@ -36,9 +36,11 @@ from reverie.curve import Z95
 from reverie.denoisers import Denoiser
 from reverie.reproduce.early_memorisation import mixture
 from reverie.reproduce.networks import digits
+from reverie.reproduce.parts import Parts
 from reverie.reproduce.tables import Row, panels, save_figure, write_table
 from reverie.runs import FitConfig, fit
 from reverie.runs.following import paired_samples
+from reverie.workers.pieces import Piece, Tell, Ticker, Workers
 
 WIDTH, SAMPLES, CYCLES = 192, 1000, 20
 ALARMS, LOWEST, NEAR = 0.01, 0.25, 8
@@ -133,15 +135,28 @@ def study(case: Fitted, seed: int) -> tuple[dict[str, int], dict[str, dict[str, 
     )
 
 
-def run(out: Path, seed: int = 0, full: bool = False) -> dict[str, Any]:
+def run(
+    out: Path,
+    seed: int = 0,
+    full: bool = False,
+    workers: Workers | None = None,
+    progress: Ticker | None = None,
+) -> dict[str, Any]:
     """Write the figure and the table; `full` takes three seeds of every set."""
     rows: list[Row] = []
     every: dict[tuple[str, str], list[tuple[float, float]]] = {}
     figure, axes = panels(len(FATES))
     marks = 0
+    seeds = range(seed, seed + (3 if full else 1))
+    parts = Parts(out, dict(seed=seed, full=full), workers, progress)
+    made = iter(parts.made(_studied, [
+        Piece(f"{case.name},n={case.n},seed={which}", (place, which), case.steps)
+        for place, case in enumerate(CASES)
+        for which in seeds
+    ]))  # fmt: skip
     for case in CASES:
-        for which in range(seed, seed + (3 if full else 1)):
-            counts, found = study(case, which)
+        for which in seeds:
+            counts, found = next(made)
             where = f"{case.name}, n = {case.n}" + (f", seed {which}" if full else "")
             for axis, fate in zip(axes, FATES, strict=True):
                 rows.append(Row(f"{where}: rows {fate}", counts[fate]))
@@ -168,4 +183,11 @@ def run(out: Path, seed: int = 0, full: bool = False) -> dict[str, Any]:
     axes[-1].legend(frameon=False, fontsize=7)
     save_figure(figure, out / "risk.png")
     settings = dict(width=WIDTH, samples=SAMPLES, cycles=CYCLES, false_alarms=ALARMS)
-    return write_table(out, "Rows at risk (Merger & Goldt 2026)", rows, seed, settings)
+    table = write_table(out, "Rows at risk (Merger & Goldt 2026)", rows, seed, settings)
+    parts.done()
+    return table
+
+
+def _studied(given: tuple[int, int], shared: None, tell: Tell) -> Any:
+    place, seed = given
+    return study(CASES[place], seed)

@@ -44,6 +44,8 @@ from reverie.runs.config import FitConfig
 from reverie.runs.fitting import fit
 from reverie.runs.run import Run
 from reverie.sampling import sample
+from reverie.workers.pieces import Piece, Tell, Ticker, Workers
+from reverie.workers.spreading import spread
 
 SIGMAS = (0.002, 80.0)
 ENDS = {"narrow": (0.1, 20.0), "wide": (0.002, 80.0)}
@@ -141,6 +143,20 @@ def _trained(data: DataSet, folder: Path, seed: int, full: bool) -> Run:
         **(data.full if full else data.settings),
     )  # fmt: skip
     return fit(data.load(), config=config, out=folder, resume=folder.exists())
+
+
+def _model(given: tuple[int, Path, int, bool], shared: None, tell: Tell) -> None:
+    """Train the model of a set, or continue to; its folder keeps it."""
+    place, folder, seed, full = given
+    _trained(SETS[place], folder, seed, full)
+
+
+def _there(data: DataSet) -> bool:
+    try:
+        data.load()
+    except InputError:
+        return False
+    return True
 
 
 def rivals(data: DataSet) -> tuple[str, ...]:
@@ -280,12 +296,24 @@ def _draw(axis: Any, data: DataSet, grid: Grid, ends: str) -> None:
 
 
 def run(
-    out: Path, seed: int = 0, full: bool = False, only: tuple[str, ...] = ()
+    out: Path,
+    seed: int = 0,
+    full: bool = False,
+    only: tuple[str, ...] = (),
+    workers: Workers | None = None,
+    progress: Ticker | None = None,
 ) -> dict[str, Any]:
     """Write `table.txt`, `table.json`, `cells.json` and `schedules.png`.
 
-    full: longer training. only: names of data sets to keep to.
+    full: longer training. only: names of data sets to keep to. workers: where models are trained.
     """
+    if workers is not None and not workers.here:
+        pieces = [
+            Piece(data.name, (place, out / "models" / data.name, seed, full))
+            for place, data in enumerate(SETS)
+            if (not only or data.name in only) and _there(data)
+        ]
+        list(spread(_model, pieces, workers=workers, folder=out, progress=progress))
     store = out / "cells.json"
     known: dict[str, dict[str, float]] = read_json(store) if store.exists() else {}
     rows: list[Row] = []

@@ -111,12 +111,12 @@ def fit(
     else:
         config = _configure(config, process, network, settings)
     ranks = joined(config.device, runtime.wait)
-    begin = partial(_begin, data, config, path, own, rows, conditions)
+    opening = partial(_begin, data, config, path, own, rows, conditions)
     if runtime.devices > 1 and ranks is ALONE:
-        return _on_devices(begin, config, path, resuming, own, process, runtime, on_event)
+        return _on_devices(opening, config, path, resuming, own, process, runtime, on_event)
     with answered(ranks):
         (resuming,) = ranks.any(resuming and ranks.first)
-        opened = ranks.agreed(lambda: _opened(begin, path if resuming else None, own))
+        opened = ranks.agreed(lambda: _opened(opening, path if resuming else None, own))
         check_alike(ranks, opened.config, (opened.train, opened.holdout), runtime)
         asked = ranks.agreed(lambda: _asked(opened, runtime, ranks))
         if ranks.first and path is not None and not resuming:
@@ -140,10 +140,10 @@ class _Opened:
     rows: Any = None  # of the data file in each split, and how many duplicates they share
 
 
-def _opened(begin: Callable[[], _Opened], path: Path | None, own: Own) -> _Opened:
+def _opened(opening: Callable[[], _Opened], path: Path | None, own: Own) -> _Opened:
     """What begins, or the run in `path`, which is read again."""
     if path is None:
-        return begin()
+        return opening()
     config, scaler, train, holdout = open_data(path)
     return _Opened(config, own, scaler, train, holdout, train)
 
@@ -163,7 +163,7 @@ def _asked(opened: _Opened, runtime: Runtime, ranks: Ranks) -> list[Any]:
 
 
 def _on_devices(
-    begin: Callable[[], _Opened],
+    opening: Callable[[], _Opened],
     config: FitConfig,
     path: Path | None,
     resuming: bool,
@@ -183,7 +183,7 @@ def _on_devices(
     with TemporaryDirectory(prefix="reverie-") as spare:
         folder = Path(spare) / "run" if path is None else path
         if not resuming:
-            opened = begin()
+            opened = opening()
             _asked(opened, runtime, ALONE)
             start(folder, opened.config, opened.dataset, opened.scaler, opened.rows)
         alone = replace(runtime, devices=1)
@@ -237,6 +237,21 @@ def _configure(
         settings["network"] = network if isinstance(network, str) else "custom"
     settings = {k: v.item() if isinstance(v, np.generic) else v for k, v in settings.items()}
     return replace(config or FitConfig(), **settings)
+
+
+def begin(
+    data: Any,
+    config: FitConfig,
+    path: Path,
+    own: Own,
+    given: tuple[np.ndarray, np.ndarray] | None = None,
+) -> None:
+    """Create a run that `fit(out=path, resume=True)` trains, in any process that sees the folder.
+
+    Raises InputError as `fit` does, before anything is written.
+    """
+    opened = _begin(data, config, path, own, given, None)
+    start(path, opened.config, opened.dataset, opened.scaler, opened.rows)
 
 
 def _begin(

@@ -28,7 +28,10 @@ from reverie.runs.curves import standard_curves as standard_curves
 from reverie.runs.folder import Fitted, conditions_of
 from reverie.runs.trust import trust_of
 from reverie.sampling import default_sampler, sample
+from reverie.sampling.blocks import BLOCK, Drawing, draw_blocks
+from reverie.sampling.scales import plan_times
 from reverie.spaces import FiniteSet
+from reverie.workers.pieces import HERE, Workers
 
 SAMPLE_STEPS = 20
 PAIRED_STEPS = 18  # of Heun's solver (Karras et al. 2022)
@@ -121,7 +124,9 @@ def draw(
     given: Mapping[str, Any] | None = None,
     calibrate: bool = True,
     seed: int = 0,
-    batch_size: int = 4096,
+    batch_size: int = BLOCK,
+    device: str = "cpu",
+    workers: Workers = HERE,
     progress: Ticker | None = None,
 ) -> tuple[np.ndarray, AnyPlan]:
     """Draw `n` samples (n, *shape) in the data's own units, and the plan they were drawn on.
@@ -132,11 +137,14 @@ def draw(
     table, cells that all samples have, as {"group": "B"} (see `TableCoder.given`): these symbols
     are shown from the start, which is exact for an exact denoiser, since symbols may be revealed
     in any order. calibrate: draw from the calibrated model where the run's own is worse than the
-    linear guess, which is fitted once and kept with the run (see `runs.trust`).
+    linear guess, which is fitted once and kept with the run (see `runs.trust`). batch_size:
+    samples of a block, which share a stream of noise: with the seed it says which samples are
+    drawn, by however many workers (see `sampling.blocks`). device: cpu or cuda.
     """
     values, chosen, _ = draw_told(
         run, n, steps, plan, sampler, clock=clock, condition=condition, given=given,
-        calibrate=calibrate, seed=seed, batch_size=batch_size, progress=progress,
+        calibrate=calibrate, seed=seed, batch_size=batch_size, device=device, workers=workers,
+        progress=progress,
     )  # fmt: skip
     return values, chosen
 
@@ -153,7 +161,9 @@ def draw_told(
     given: Mapping[str, Any] | None = None,
     calibrate: bool = True,
     seed: int = 0,
-    batch_size: int = 4096,
+    batch_size: int = BLOCK,
+    device: str = "cpu",
+    workers: Workers = HERE,
     progress: Ticker | None = None,
 ) -> tuple[np.ndarray, AnyPlan, Tensor | None]:
     """As `draw`, and what the model was told about each sample: (n, ...), or (1, ...) for all."""
@@ -162,41 +172,16 @@ def draw_told(
     chosen = sampling_plan(run, steps, plan, clock, sampler, calibrate=calibrate)
     denoiser = trust_of(run).denoiser if calibrate else run.denoiser
     generator = torch.Generator().manual_seed(seed)
-    known, parts = conditions_of(run.train), []
+    known = conditions_of(run.train)
     if condition is None and known is not None:
         condition = known[torch.randint(len(known), (n,), generator=generator)]
-    for start in range(0, n, batch_size):
-        count = min(batch_size, n - start)
-        told = condition
-        if told is not None and len(told) > 1:
-            told = told[start : start + count]
-        points = _points(run, denoiser, count, chosen, sampler, generator, told, cells)
-        parts.append(run.scaler.to_user(points))
-        if progress is not None:
-            progress(start + count, n)
-    return np.concatenate(parts), chosen, condition
-
-
-def _points(
-    run: Fitted,
-    denoiser: Denoiser,
-    count: int,
-    plan: AnyPlan,
-    sampler: str,
-    generator: torch.Generator,
-    condition: Tensor | None,
-    cells: Mapping[int, int],
-) -> Tensor:
-    """Draw `count` points (count, *shape) in model space; cells: coordinates that are known."""
-    shape, init = run.scaler.point_shape, None
-    if cells:
-        start = None if plan.t is None else float(plan.t[0])
-        init = run.process.sample_prior(count, shape=shape, t=start, generator=generator)
-        init[:, list(cells)] = torch.tensor(list(cells.values())).to(init)
-    return sample(
-        denoiser, count, plan, sampler, shape=shape, generator=generator, condition=condition,
-        init=init,
+    times, shape = plan_times(chosen), run.scaler.point_shape
+    drawing = Drawing(denoiser, times, sampler, shape, device, cells)
+    parts = draw_blocks(
+        drawing, n, seed=seed, first=None if known is None else generator, block=batch_size,
+        condition=condition, workers=workers, progress=progress,
     )  # fmt: skip
+    return np.concatenate([run.scaler.to_user(part) for part in parts]), chosen, condition
 
 
 def _given(run: Fitted, given: Mapping[str, Any] | None) -> Mapping[int, int]:

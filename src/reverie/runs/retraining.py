@@ -1,7 +1,8 @@
 """Retrain on disjoint data: what a sample tells of its training set, and what models agree on.
 
 R models with the same settings and seeds, each on rows of its own. The same command continues
-where it was stopped: every model is an ordinary run directory, `OUT/model-0` to `OUT/model-R-1`.
+where it was stopped: every model is an ordinary run directory, `OUT/model-0` to `OUT/model-R-1`,
+made by as many workers as there are (see `reverie.workers`).
 """
 
 from __future__ import annotations
@@ -28,10 +29,13 @@ from reverie.denoisers import Denoiser, Memoriser
 from reverie.errors import InputError
 from reverie.files import read_json, write_json
 from reverie.runs.config import FitConfig
-from reverie.runs.fitting import fit
-from reverie.runs.folder import split_rows, whole_data
+from reverie.runs.fitting import begin, fit
+from reverie.runs.folder import Own, split_rows, whole_data
 from reverie.runs.readings import draw_paired
 from reverie.runs.run import Run
+from reverie.runs.trainer import Event, Trainer
+from reverie.workers.pieces import HERE, Piece, Tell, Ticker, Workers, agreed_threads
+from reverie.workers.spreading import spread
 
 SAMPLES = 1000
 Hooks = Callable[[str, FitConfig], Any]
@@ -102,13 +106,16 @@ def retrain(
     holdout: np.ndarray | None = None,
     samples: int = SAMPLES,
     hooks: Hooks | None = None,
+    workers: Workers = HERE,
+    progress: Ticker | None = None,
 ) -> Retrainings:
     """Train `count` models on disjoint random rows of `data`, or continue to, and draw from each.
 
     config.n: rows of each model (default: as many as there are). config.holdout: rows kept from
     all of them, or `holdout`: which. hooks(name, config) may return a callback for the events of
-    that fit. Raises InputError on fewer than two models, too few rows, or an `out` that holds
-    retrainings of other data or settings.
+    that fit, where fits are made in this process. workers, progress: as in `sweep`; the threads of
+    a fit are kept in retrain.json. Raises InputError on fewer than two models, too few rows, or an
+    `out` that holds retrainings of other data or settings.
 
     >>> import tempfile
     >>> import numpy as np
@@ -127,24 +134,71 @@ def retrain(
         raise InputError(f"{count} retraining(s): at least two models are compared")
     training, held = _partition(dataset.check(constants=True), count, config, holdout)
     config = replace(config, n=len(training[0]), holdout=len(held))
-    _claim(path, dataset, config, count)
-    runs = []
-    for b, rows in enumerate(training):
-        name = f"model-{b}"
-        hook = hooks(name, config) if hooks is not None else None
-        run = fit(
-            dataset, config=config, out=path / name, resume=True, rows=(rows, held), on_event=hook
-        )
-        runs.append(run)
-    return _drawn(runs, samples)
+    threads = _claim(path, dataset, config, count, workers.check())
+    pieces = [
+        _piece(f"model-{b}", b, config, path, samples, (rows, held), workers.here, dataset)
+        for b, rows in enumerate(training)
+    ]
+    done = spread(
+        _retrained, pieces, workers=workers, shared=(dataset, hooks) if workers.here else None,
+        threads=threads, folder=path, gpu=config.device.startswith("cuda"), progress=progress,
+    )  # fmt: skip
+    made = dict(done)
+    runs, sets = [], []
+    for piece in pieces:
+        run, drawn = made[piece.name]
+        runs.append(run if workers.here else Run.load(path / piece.name))
+        sets.append(drawn)
+    independent, paired, copied = map(list, zip(*sets, strict=True))
+    return Retrainings(runs, independent, paired, copied)
+
+
+def _piece(
+    name: str,
+    place: int,
+    config: FitConfig,
+    path: Path,
+    samples: int,
+    rows: tuple[np.ndarray, np.ndarray],
+    here: bool,
+    data: Dataset,
+) -> Piece:
+    """A model; away from here its folder is begun before, and holds all it needs."""
+
+    def prepare() -> None:
+        if not (path / name / "config.json").exists():
+            begin(data, config, path / name, Own(), rows)
+
+    given = place, config, path / name, samples, rows if here else None
+    return Piece(name, given, config.steps, None if here else prepare)
+
+
+def _retrained(
+    given: tuple[int, FitConfig, Path, int, Any],
+    shared: tuple[Dataset, Hooks | None] | None,
+    tell: Tell,
+) -> tuple[Run | None, list[np.ndarray]]:
+    """Train one model, or continue to, and draw from it; the run where this is its process."""
+    place, config, folder, samples, rows = given
+    data, hooks = shared or (None, None)
+    own = hooks(folder.name, config) if hooks is not None else None
+
+    def look(event: Event, trainer: Trainer) -> None:
+        tell(event.step)
+        if own is not None:
+            own(event, trainer)
+
+    run = fit(data, config=config, out=folder, resume=True, rows=rows, on_event=look)
+    return run if shared is not None else None, _drawn(run, place, samples)
 
 
 def retrain_run(
-    run: Run, count: int, out: str | Path, *, samples: int = SAMPLES, hooks: Hooks | None = None
+    run: Run, count: int, out: str | Path, *, samples: int = SAMPLES, **how: Any
 ) -> Retrainings:
     """Retrain a run's settings on disjoint rows of its data, without its held-out rows.
 
-    Each model gets as many rows as the run had, or as there are; see `retrain`.
+    Each model gets as many rows as the run had, or as there are. how: hooks, workers and progress
+    of `retrain`.
     """
     if run.path is None:
         both = np.concatenate([run.train.values, run.holdout.values])
@@ -155,7 +209,7 @@ def retrain_run(
         held = split_rows(run.path)[1]
     most = (len(data) - len(held)) // max(count, 1)
     config = replace(run.config, n=min(len(run.train), most))
-    return retrain(data, count, out, config=config, holdout=held, samples=samples, hooks=hooks)
+    return retrain(data, count, out, config=config, holdout=held, samples=samples, **how)
 
 
 def _partition(
@@ -175,29 +229,28 @@ def _partition(
     return [np.sort(order[b * n : (b + 1) * n]) for b in range(count)], np.asarray(holdout)
 
 
-def _claim(path: Path, data: Dataset, config: FitConfig, count: int) -> None:
-    """Write retrain.json, or check that what is there is the same work."""
+def _claim(path: Path, data: Dataset, config: FitConfig, count: int, workers: Workers) -> int:
+    """Write retrain.json, or check that what is there is the same work; the threads of a fit."""
     note = {"models": count, "sha256": data.sha256(), "config": config.to_json()}
     file = path / "retrain.json"
-    if not file.exists():
-        write_json(file, note)
-        return
-    kept = read_json(file)
+    kept = read_json(file) if file.exists() else None
+    threads = agreed_threads(kept, workers, str(path))
+    if kept is None:
+        write_json(file, note | {"threads": threads})
+        return threads
     other = [key for key in note if not isinstance(kept, dict) or kept.get(key) != note[key]]
     if other:
         raise InputError(
             f"{path} holds retrainings with other {', '.join(other)}: choose another folder"
         )
+    return threads
 
 
-def _drawn(runs: list[Run], samples: int) -> Retrainings:
-    independent, paired, copied = [], [], []
-    for b, run in enumerate(runs):
-        memoriser = Memoriser(run.process, run.train_points())
-        independent.append(_points(run, run.denoiser, samples, b + 1))
-        paired.append(_points(run, run.denoiser, samples, 0))
-        copied.append(_points(run, memoriser, samples, 0))
-    return Retrainings(runs, independent, paired, copied)
+def _drawn(run: Run, place: int, samples: int) -> list[np.ndarray]:
+    """Points of fresh noise, of the noise of all models, and of the memoriser from the latter."""
+    memoriser = Memoriser(run.process, run.train_points())
+    models = (run.denoiser, place + 1), (run.denoiser, 0), (memoriser, 0)
+    return [_points(run, model, samples, seed) for model, seed in models]
 
 
 def _points(run: Run, denoiser: Denoiser, samples: int, seed: int) -> np.ndarray:

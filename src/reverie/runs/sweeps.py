@@ -5,7 +5,8 @@ Held-out rows in the samples' place are the null of the memorised share (see
 of the samples are memorised (Gu et al. 2023).
 
 One run directory and one line of `sweep.csv` per fit; the same command continues where it was
-stopped, and more values may be added to a sweep that is done.
+stopped, and more values may be added to a sweep that is done. Fits go to as many workers as there
+are (see `reverie.workers`): each takes its data from its own folder, and the table is the same.
 """
 
 from __future__ import annotations
@@ -24,10 +25,13 @@ from reverie.data import Dataset, load, split
 from reverie.errors import InputError
 from reverie.files import read_json, write_json, write_text
 from reverie.runs.config import FitConfig
-from reverie.runs.fitting import fit
+from reverie.runs.fitting import begin, fit
+from reverie.runs.folder import Own
 from reverie.runs.readings import draw_paired
 from reverie.runs.run import Run
 from reverie.runs.trainer import Event, Trainer
+from reverie.workers.pieces import HERE, Piece, Tell, Ticker, Workers, agreed_threads
+from reverie.workers.spreading import spread
 
 SAMPLES = 500
 COUNTS = ("hits", "best_hits", "null_hits")
@@ -105,14 +109,19 @@ def sweep(
     config: FitConfig | None = None,
     samples: int = SAMPLES,
     hooks: Hooks | None = None,
+    workers: Workers = HERE,
+    progress: Ticker | None = None,
 ) -> Sweep:
     """Fit every combination of the settings in `over`, or continue to; returns the table.
 
     over: numeric fields of FitConfig, or `epochs`, with their values. All fits hold out the same
     rows, and smaller N are parts of larger ones (at one seed). samples: drawn at every check of a
     fit (config.check_every), so that the highest share over snapshots is known too. hooks(name,
-    config) may return a callback for the events of that fit. Raises InputError on bad settings or
-    data, before the first fit, or on an `out` that holds a sweep of other data or settings.
+    config) may return a callback for the events of that fit, where fits are made in this process.
+    workers: where fits are made; their number of threads is kept in sweep.json and stays, so that
+    the table is the same, bit for bit, wherever it is continued. progress: told the steps that are
+    done, and all. Raises InputError on bad settings or data, before the first fit, on an `out`
+    that holds a sweep of other data or settings, or, after the others, on fits that failed.
 
     >>> import tempfile
     >>> import numpy as np
@@ -135,17 +144,59 @@ def sweep(
     base = replace(base, holdout=held)
     fits = _grid(dataset, base, over)
     note = {"sha256": dataset.sha256(), "config": base.to_json(), "samples": samples}
-    rows = _open(path, note)
-    for name, settings, chosen in fits:
-        if name in rows:
-            continue
-        own = hooks(name, chosen) if hooks is not None else None
-        folder = path / "fits" / name
-        watch = _Watch(folder / "snapshots.json", samples, own)
-        run = fit(dataset, config=chosen, out=folder, resume=True, on_event=watch)
-        rows[name] = {"fit": name} | settings | watch.row(run)
+    rows, threads = _open(path, note, workers.check())
+    note |= {"threads": threads}
+    known = {name: settings for name, settings, _ in fits}
+    pieces = [
+        _piece(name, chosen, path / "fits" / name, samples, None if workers.here else dataset)
+        for name, _, chosen in fits
+        if name not in rows
+    ]
+    done = spread(
+        _fitted, pieces, workers=workers, shared=(dataset, hooks) if workers.here else None,
+        threads=threads, folder=path, gpu=base.device.startswith("cuda"), progress=progress,
+    )  # fmt: skip
+    for name, row in done:
+        rows[name] = {"fit": name} | known[name] | row
+        # by settings and not by time, so that the files are the same whoever was first
+        first = [n for n in rows if n not in known]
+        rows = {n: rows[n] for n in (*first, *(n for n in known if n in rows))}
         _write(path, note, rows)
-    return Sweep(dataset.source, list(over), [rows[name] for name, _, _ in fits])
+    return Sweep(dataset.source, list(over), [rows[name] for name in known])
+
+
+def _piece(
+    name: str, config: FitConfig, folder: Path, samples: int, data: Dataset | None
+) -> Piece:
+    """A fit; with `data` its folder is begun before it is given away, and holds all it needs."""
+
+    def prepare() -> None:
+        if not (folder / "config.json").exists():
+            begin(data, config, folder, Own())
+
+    return Piece(
+        name, (name, config, folder, samples), config.steps, None if data is None else prepare
+    )
+
+
+def _fitted(
+    given: tuple[str, FitConfig, Path, int],
+    shared: tuple[Dataset, Hooks | None] | None,
+    tell: Tell,
+) -> dict[str, Any]:
+    """Make one fit, or continue to; its figures. shared: where the parent is this very process."""
+    name, config, folder, samples = given
+    data, hooks = shared or (None, None)
+    own = hooks(name, config) if hooks is not None else None
+
+    def look(event: Event, trainer: Trainer) -> None:
+        tell(event.step)
+        if own is not None:
+            own(event, trainer)
+
+    watch = _Watch(folder / "snapshots.json", samples, look)
+    run = fit(data, config=config, out=folder, resume=True, on_event=watch)
+    return watch.row(run)
 
 
 def _grid(
@@ -192,17 +243,19 @@ def _typed(name: str, value: float) -> float:
 class _Watch:
     """Counts memorised samples at every check of a fit, and keeps them beside the run."""
 
-    def __init__(self, path: Path, samples: int, own: Any) -> None:
+    def __init__(self, path: Path, samples: int, own: Callable[[Event, Trainer], None]) -> None:
         self.path, self.samples, self.own = path, samples, own
         kept = read_json(path) if path.exists() else {"null": [0, 0], "steps": {}}
         self.null: list[int] = kept["null"]
         self.steps: dict[str, Any] = kept["steps"]
 
     def __call__(self, event: Event, trainer: Trainer) -> None:
-        if self.own is not None:
-            self.own(event, trainer)
-        if event.row is None:
-            return
+        if event.row is not None:
+            self._count(event, trainer)
+        self.own(event, trainer)  # last: it may be interrupted, and a check is not made twice
+
+    def _count(self, event: Event, trainer: Trainer) -> None:
+        assert event.row is not None
         assert trainer.holdout is not None
         train = trainer.train.flatten(1).cpu().numpy()
         shape = tuple(trainer.train.shape[1:])
@@ -234,19 +287,22 @@ class _Watch:
         }  # fmt: skip
 
 
-def _open(path: Path, note: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The rows of the fits that are done; a new sweep writes what it is about first."""
+def _open(
+    path: Path, note: dict[str, Any], workers: Workers
+) -> tuple[dict[str, dict[str, Any]], int]:
+    """The rows of the fits that are done, and the threads of each; a new sweep writes its note."""
     file = path / "sweep.json"
-    if not file.exists():
-        write_json(file, note | {"rows": []})
-        return {}
-    kept = read_json(file)
+    kept = read_json(file) if file.exists() else None
+    threads = agreed_threads(kept, workers, str(path))
+    if kept is None:
+        write_json(file, note | {"threads": threads, "rows": []})
+        return {}, threads
     other = [key for key in note if not isinstance(kept, dict) or kept.get(key) != note[key]]
     if other:
         raise InputError(
             f"{path} holds a sweep with other {', '.join(other)}: choose another folder"
         )
-    return {row["fit"]: row for row in kept["rows"]}
+    return {row["fit"]: row for row in kept["rows"]}, threads
 
 
 def _write(path: Path, note: dict[str, Any], rows: dict[str, dict[str, Any]]) -> None:

@@ -5,6 +5,7 @@ The last denoise at the cleanest level is appended here, so that K steps take K 
 """
 
 from reverie import lazily as _lazily
+from reverie.sampling.blocks import sample_many as sample_many
 from reverie.sampling.run import Options as Options
 from reverie.sampling.run import Sampling as Sampling
 from reverie.sampling.run import sample as sample

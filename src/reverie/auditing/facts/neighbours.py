@@ -9,8 +9,10 @@ with more candidates, and what even that cannot certify by differences with ever
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +28,7 @@ POINT_BLOCK = 2**14  # where points are only passed through
 AGAIN = ((torch.float64, 16), (torch.float64, 256))  # precision, and candidates beyond k
 BUDGET = 2**17  # numbers held at once when candidates are measured
 BACKENDS = ("own", "faiss")
+GPU_MOST = 2048  # neighbours that faiss finds on a GPU
 
 
 def nearest(
@@ -217,13 +220,15 @@ def _faiss(points: np.ndarray, centre: np.ndarray) -> Callable:
         block = (points[start : start + POINT_BLOCK] - centre).astype(np.float32)
         flat.add(block)  # pyright: ignore[reportCallIssue]
         radius = max(radius, float(np.linalg.norm(block.astype(np.float64), axis=1).max()))
+    on_gpus = _on_gpus(faiss, flat)
 
     def propose(
         queries: np.ndarray, points: np.ndarray, centre: np.ndarray, rows: np.ndarray, width: int,
         dtype: torch.dtype, skip_self: bool,
     ) -> _Proposal:  # fmt: skip
         near = (queries[rows] - centre).astype(np.float32)
-        score, found = flat.search(near, width + int(skip_self))  # pyright: ignore
+        index = flat if width + int(skip_self) > GPU_MOST else on_gpus
+        score, found = index.search(near, width + int(skip_self))  # pyright: ignore
         if skip_self:  # itself to the end, or the farthest where duplicates crowded it out
             last = np.argsort(found == rows[:, None], axis=1, kind="stable")[:, :width]
             score, found = (np.take_along_axis(a, last, 1) for a in (score, found))
@@ -232,6 +237,16 @@ def _faiss(points: np.ndarray, centre: np.ndarray) -> Callable:
         return _Proposal(found, score.astype(np.float64) - slack[:, None], slack)
 
     return propose
+
+
+def _on_gpus(faiss: Any, flat: Any) -> Any:
+    """The exact index on all GPUs that this faiss sees, a copy on each; as it is without any.
+
+    Products must be in float32 for the slack to hold, which the driver can be told to give up.
+    """
+    if getattr(faiss, "get_num_gpus", int)() == 0 or os.environ.get("NVIDIA_TF32_OVERRIDE") == "1":
+        return flat
+    return faiss.index_cpu_to_all_gpus(flat)
 
 
 def _settle(
