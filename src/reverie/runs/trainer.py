@@ -188,7 +188,17 @@ class Trainer:
             torch.autocast("cuda", torch.bfloat16) if self.device.type == "cuda" else nullcontext()
         )
         with half:
-            return self.objective.losses(rows, x, self.generator).mean()
+            loss = self.objective.losses(rows, x, self.generator).mean()
+        self._foresee(batch)
+        return loss
+
+    def _foresee(self, batch: int) -> None:
+        """Let rows on disk be read while the step goes on: those that will be drawn next."""
+        expect = getattr(self.train, "expect", None)
+        if expect is not None:
+            later = torch.Generator(self.device)
+            later.set_state(self.generator.get_state())
+            expect(torch.randint(len(self.train), (batch,), generator=later, device=self.device))
 
     def _augment(self, x: Tensor) -> Tensor:
         kinds = self.config.augment.split(",")
