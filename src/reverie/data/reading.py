@@ -57,7 +57,8 @@ def load(
     take them. reading: what the user says about the source. keys: whether columns that name rows
     stay; by default only in mixed tables. stored: whether rows stay on disk and are read in pieces
     (`.npy`, `.parquet`, `.feather`, Zarr, folders of images, shards of `.tar`); by default where
-    they would take a quarter of the memory, and of shards and Zarr always. Raises InputError: what is wrong, and where.
+    they would take a quarter of the memory, and of shards and Zarr always. Raises InputError: what
+    is wrong, and where.
 
     >>> import numpy as np
     >>> from reverie.data import load

@@ -29,6 +29,7 @@ class Decoders:
     def __init__(self, read: Callable[[np.ndarray], np.ndarray], count: int) -> None:
         self.count, self.lock = count, threading.Lock()
         self.pipes: list[Any] = []
+        self.processes: list[Any] = []
         context = multiprocessing.get_context("fork")
         for _ in range(count):
             ours, theirs = context.Pipe()
@@ -38,6 +39,7 @@ class Decoders:
                 worker.start()
             theirs.close()
             self.pipes.append(ours)
+            self.processes.append(worker)
 
     @classmethod
     def start(

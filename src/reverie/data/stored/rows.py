@@ -75,16 +75,12 @@ def opened(path: Path) -> Iterator[Any]:
 
 def pieces_of(path: Path) -> list[Piece]:
     """A file in pieces of PIECE bytes."""
-    size = path.stat().st_size
-    starts = range(0, max(size, 1), PIECE)
-    name = path.name
-    return [
-        Piece(
-            name if len(starts) == 1 else f"{name}, bytes {start:,} to {min(start + PIECE, size):,}",
-            path, start, min(start + PIECE, size),
-        )
-        for start in starts
-    ]  # fmt: skip
+    size, found = path.stat().st_size, []
+    for start in range(0, max(size, 1), PIECE):
+        stop = min(start + PIECE, size)
+        part = f", bytes {start:,} to {stop:,}" if size > PIECE else ""
+        found.append(Piece(f"{path.name}{part}", path, start, stop))
+    return found
 
 
 class StoredRows(ABC):
@@ -165,6 +161,7 @@ class StoredRows(ABC):
 
     def start_workers(self, count: int | None = None) -> None:
         """Decode in worker processes from now on, where there is anything to decode."""
+        return
 
     def hashes(self) -> dict[str, str]:
         """The hash of every piece, by its name."""
