@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from reverie.data.arrays import from_array
-from reverie.data.stored.rows import Piece, StoredRows, Watched, pieces_of, runs_of
+from reverie.data.stored.rows import Piece, StoredRows, Watched, pieces_of
 from reverie.errors import InputError
+
+DENSE = 4  # of so many rows in a row one is wanted: then all are read
 
 
 class NpyRows(StoredRows):
@@ -34,21 +36,28 @@ class NpyRows(StoredRows):
 
     def take(self, rows: np.ndarray) -> np.ndarray:
         self.file.check()
-        out = np.empty((len(rows), *self.raw[1:]), self.stored_type)
-        done = 0
-        for first, stop, part in runs_of(rows):
-            begin = self.start + first * self.width
-            if stop - first == len(part):
-                self.file.read(out[done : done + len(part)].reshape(-1).view(np.uint8), begin)
-            else:
-                room = np.empty((stop - first, *self.raw[1:]), self.stored_type)
-                self.file.read(room.reshape(-1).view(np.uint8), begin)
-                out[done : done + len(part)] = room[part - first]
-            done += len(part)
+        if len(rows) and len(rows) * DENSE > rows[-1] - rows[0]:
+            first = int(rows[0])
+            room = self._room(int(rows[-1]) + 1 - first)
+            self.file.read(_bytes(room), self.start + first * self.width)
+            whole = len(room) == len(rows)
+            return in_layout(room if whole else room[rows - first], self.layout)
+        out = self._room(len(rows))
+        view, width = _bytes(out), self.width
+        for place, row in enumerate(rows.tolist()):
+            part = view[place * width : (place + 1) * width]
+            self.file.read(part, self.start + row * width)
         return in_layout(out, self.layout)
+
+    def _room(self, count: int) -> np.ndarray:
+        return np.empty((count, *self.raw[1:]), self.stored_type)
 
     def pieces(self) -> list[Piece]:
         return pieces_of(self.path)
+
+
+def _bytes(rows: np.ndarray) -> memoryview:
+    return memoryview(rows.reshape(-1).view(np.uint8))
 
 
 def in_layout(values: np.ndarray, layout: str) -> np.ndarray:

@@ -303,7 +303,7 @@ class PackedRows(StoredRows):
         room = np.empty(size, np.uint8)
         file = self._file(int(self.index.place[row]))
         file.check()
-        file.read(room, int(self.index.offset[row]))
+        file.read(memoryview(room), int(self.index.offset[row]))
         return room.tobytes()
 
     def _file(self, place: int) -> Watched:

@@ -23,7 +23,6 @@ from reverie.errors import InputError
 
 BLOCK = 2**22  # numbers of a block (32 MiB in float64)
 PIECE = 2**26  # bytes of a file that one hash is of
-DENSE = 4  # of so many rows in a row one is wanted: then all are read
 
 Ticker = Callable[[int, int], None]
 _telling: ContextVar[Callable[[str], Ticker] | None] = ContextVar("telling", default=None)
@@ -229,19 +228,6 @@ class SomeRows(StoredRows):
         return whole, self.places if places is None else places[self.places]
 
 
-def runs_of(rows: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
-    """Stretches (first, last + 1) that hold ascending places (B,), and these: where rows are close
-    to one another all between them are read, at most BLOCK of them."""
-    if len(rows) == 0:
-        return
-    if len(rows) * DENSE > rows[-1] - rows[0]:
-        yield int(rows[0]), int(rows[-1]) + 1, rows
-        return
-    breaks = np.flatnonzero(np.diff(rows) > 1) + 1
-    for part in np.split(rows, breaks):
-        yield int(part[0]), int(part[-1]) + 1, part
-
-
 class Watched:
     """An open file whose change while it is read is noticed."""
 
@@ -265,14 +251,15 @@ class Watched:
         if self._state() != self.known:
             raise InputError(f"{self.path} has changed while it was read")
 
-    def read(self, room: memoryview | np.ndarray, start: int) -> None:
+    def read(self, room: memoryview, start: int) -> None:
         """Fill `room` with the bytes from `start` on; InputError where there are too few."""
-        view = memoryview(room).cast("B")
-        while len(view):
-            count = os.preadv(self.handle, [view], start)
+        while True:
+            count = os.preadv(self.handle, [room], start)
+            if count == len(room):
+                return
             if count <= 0:
                 raise InputError(f"{self.path} has been cut short while it was read")
-            view, start = view[count:], start + count
+            room, start = room[count:], start + count
 
     def __del__(self) -> None:
         handle = self.__dict__.get("handle")
