@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from reverie import Run, fit, measure
+from reverie.cli import main
 from reverie.data import Reading, Scaler, StoredPoints, StoredRows, load, split
 from reverie.data.stored import dataset as stored_dataset
 from reverie.data.stored import rows as stored_rows
@@ -382,21 +383,21 @@ def test_a_worker_that_dies_is_told(tmp_path):
 # --- the command line, and its memory ------------------------------------------------------------
 
 
-def test_the_command_line_says_what_it_does(tmp_path):
+def run_command(*arguments) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main([str(a) for a in arguments])
+    return ended.value.code or 0
+
+
+def test_the_command_line_says_what_it_does(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     write_shards(tmp_path / "data", pictures())
-    command = [sys.executable, "-m", "reverie", "fit", "data", "--out", "run", "--steps", "5",
-               "--width", "16", "--depth", "1"]  # fmt: skip
-    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stderr
-    assert "read from disk in pieces" in ran.stderr
+    small = ("--steps", 5, "--width", 16, "--depth", 1)
+    assert run_command("fit", "data", "--out", "run", *small) == 0
+    assert "read from disk in pieces" in capsys.readouterr().err
     (tmp_path / "data/000001.tar").unlink()
-    ran = subprocess.run(
-        [sys.executable, "-m", "reverie", "fit", "--out", "run", "--resume"],
-        cwd=tmp_path, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert ran.returncode == 2
-    assert "000001.tar is missing" in ran.stderr
-    assert "Traceback" not in ran.stderr
+    assert run_command("fit", "--out", "run", "--resume") == 2
+    assert "000001.tar is missing" in capsys.readouterr().err
 
 
 MEASURED = """
@@ -433,3 +434,64 @@ def test_import_is_light():
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"
+
+
+# --- audits --------------------------------------------------------------------------------------
+
+
+def audited(tmp_path, monkeypatch, copied: int, noise: float = 0.0):
+    """Sets of an audit, of whose training rows the tests compare 300 only."""
+    from reverie.auditing.facts import all_rows
+
+    monkeypatch.setattr(all_rows, "TESTED", 300)
+    rng = np.random.default_rng(0)
+    train, holdout, samples = (rng.normal(size=(n, 6)) for n in (3000, 400, 400))
+    samples[:copied] = train[1000 : 1000 + copied] + noise * rng.normal(size=(copied, 6))
+    for name, rows in (("train", train), ("holdout", holdout), ("samples", samples)):
+        np.save(tmp_path / f"{name}.npy", rows)
+    return train, holdout, samples
+
+
+@pytest.mark.parametrize(("copied", "noise"), [(0, 0.0), (20, 0.0), (30, 0.01)])
+def test_an_audit_seeks_copies_among_all_rows_on_disk(tmp_path, monkeypatch, copied, noise):
+    from reverie import audit
+    from reverie.auditing.facts.all_rows import search_all
+
+    train, holdout, samples = audited(tmp_path, monkeypatch, copied, noise)
+    data = load(tmp_path / "train.npy", stored=True)
+    found = search_all(data, load(holdout), load(samples))
+    # by brute force: nearest training row, and that row's nearest other
+    scale = np.concatenate(
+        [train[np.sort(np.random.default_rng(0).choice(3000, 300, replace=False))], holdout]
+    ).std(0)
+    gaps = np.linalg.norm((samples[:, None] - train[None]) / scale, axis=2)
+    place = gaps.argmin(1)
+    spacing = np.array(
+        [np.sort(np.linalg.norm((train[p] - train) / scale, axis=1))[1] for p in place]
+    )
+    near = gaps.min(1) < spacing / 3
+    assert found.near[0].queries == near.sum()
+    assert found.near[0].rows == len(np.unique(place[near]))
+    assert found.verbatim[0].queries == (copied if noise == 0 else 0)
+    assert found.beyond == (copied > 0)
+    assert {match.train_row for match in found.records} >= (
+        set(range(1000, 1000 + copied)) if noise == 0 else set()
+    )
+    verdict = audit(data, holdout, samples, metrics=False, power=False)
+    assert (verdict.finding == "copies") == (copied > 0)
+    assert verdict.sizes["train"] == 300
+    assert any("all 3,000 training rows" in note for note in verdict.notes)
+
+
+def test_the_command_audits_rows_on_disk(tmp_path, monkeypatch, capsys):
+    audited(tmp_path, monkeypatch, 20)
+    monkeypatch.chdir(tmp_path)
+    sets = [
+        part for name in ("train", "holdout", "samples") for part in (f"--{name}", f"{name}.npy")
+    ]
+    assert run_command("audit", "--stored", "--fail-on", "copies", *sets) == 1
+    assert "among all 3,000 training rows" in capsys.readouterr().err
+    assert "read in pieces" in (tmp_path / "audit/audit.json").read_text()
+    (tmp_path / "samples.npy").write_bytes((tmp_path / "samples.npy").read_bytes()[:900])
+    assert run_command("audit", "--stored", *sets) == 2
+    assert "cut short" in capsys.readouterr().err
