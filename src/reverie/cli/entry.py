@@ -78,7 +78,9 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         if (seed := getattr(command, "seed", 0)) < 0:
             raise InputError(f"--seed is {seed}; it must not be negative")
-        code = run(command, console.Console(command.common.quiet or command.common.json))
+        shown = console.Console(command.common.quiet or command.common.json)
+        console.follow(shown)
+        code = run(command, shown)
     except InputError as error:
         print(f"reverie: {error}", file=sys.stderr)
         code = 2

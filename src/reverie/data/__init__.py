@@ -28,7 +28,6 @@ from reverie.data.rows import split as split
 from reverie.data.scaler import Scaler as Scaler
 from reverie.data.stored.dataset import StoredDataset as StoredDataset
 from reverie.data.stored.points import StoredPoints as StoredPoints
-from reverie.data.stored.points import points_of as points_of
 from reverie.data.stored.rows import StoredRows as StoredRows
 from reverie.data.table_coder import TableCoder as TableCoder
 from reverie.data.understood import Understanding as Understanding

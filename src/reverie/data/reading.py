@@ -31,7 +31,8 @@ from reverie.errors import InputError
 BUILT_IN = ("digits", "wine", "breast-cancer", "fashion-mnist")
 FORMATS = (
     ".npy, .npz, .csv or .tsv (.gz), .parquet, .feather, .xlsx, .txt (a row a line), .mat, "
-    "FILE.sqlite:SELECT ..., an idx file (MNIST format), .nii (.gz), .dcm, a folder of images, "
+    "FILE.sqlite:SELECT ..., an idx file (MNIST format), .nii (.gz), .dcm, a Zarr array, .tar "
+    "shards (SHARDS/{000..099}.tar or their folder), a folder of images, "
     "of NIfTI or of DICOM files, or one of " + ", ".join(BUILT_IN)
 )
 

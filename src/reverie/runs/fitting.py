@@ -22,13 +22,13 @@ from reverie.data import (
     coder_for,
     coder_on,
     load,
-    points_of,
     split,
 )
 from reverie.data.coders import EUCLIDEAN, SHARES, SYMBOLS, TABLE, space_word
 from reverie.data.conditions import column_place, numbers_only, with_condition
 from reverie.data.reading import without_keys
 from reverie.data.rows import shared_count
+from reverie.data.stored.points import points_of
 from reverie.denoisers import Denoiser
 from reverie.denoisers.networks.choice import default_name, default_width
 from reverie.errors import InputError

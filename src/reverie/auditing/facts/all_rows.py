@@ -10,7 +10,8 @@ copies are sought among all rows: the nearest training row of every sample, exac
 Held-out rows are the yardstick, as if they were samples: they are fresh draws of the same source,
 so that as many of them would be met by chance. A count is beyond it where its rate is surely over
 three times theirs (`beyond_held`); no fit leans to equality, so that where no held-out row is
-equal to a training row, equal samples need be surely more than these alone. Columns are divided by their deviations, all pixels by one.
+equal to a training row, equal samples need be surely more than these alone. Columns are divided by
+their deviations, all pixels by one.
 """
 
 from __future__ import annotations
@@ -88,8 +89,8 @@ class AllRows:
         if self.beyond:
             rows = listed(sorted({match.train_row for match in self.records}))
             lines.append(
-                f"That is beyond what held-out rows show by chance: training rows {rows} are given "
-                "away."
+                f"That is beyond what held-out rows show by chance: training rows {rows} are "
+                "given away."
             )
         return lines
 
