@@ -105,7 +105,7 @@ def disk(arguments):
             ("mapped", np.load(path, mmap_mode="r")),
         ):
             begun = time.thread_time()
-            distance, index = nearest(queries, points, 1)
+            index = nearest(queries, points, 1)[1]
             seconds = time.thread_time() - begun
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
             pairs = said.points * said.queries
@@ -121,8 +121,9 @@ def disk(arguments):
         begun = time.thread_time()
         flat()
         seconds = time.thread_time() - begun
+        rate = len(some) * said.queries / seconds / 1e6
         print(f"faiss flat: {said.queries:,} among {len(some):,}: {seconds:.1f} CPU s, "
-              f"{len(some) * said.queries / seconds / 1e6:.0f} million pairs a second")  # fmt: skip
+              f"{rate:.0f} million pairs a second")  # fmt: skip
 
 
 if __name__ == "__main__":

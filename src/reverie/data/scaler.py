@@ -76,7 +76,8 @@ class Scaler:
     def to_model(self, values: np.ndarray, source: str = "the data") -> Tensor:
         """Standardise rows (n, *shape); InputError if the shape differs from the fitted one."""
         self._check_shape(values, source)
-        scaled = (values - self._row(self.mean)) / self._row(self.std)
+        scaled = values - self._row(self.mean)
+        scaled /= self._row(self.std)
         return torch.from_numpy(scaled.astype(np.float32))
 
     def to_user(self, points: Tensor) -> np.ndarray:

@@ -56,7 +56,7 @@ def held_in_memory(data: Dataset) -> Dataset:
 def keep_stored(path: Path, data: StoredDataset, split: Split) -> dict[str, Any]:
     """Write what the folder keeps of the rows, and return what data.json says of them."""
     root, places = data.rows.root()
-    known = dict(train=split[0], holdout=split[1])
+    known: dict[str, Any] = dict(train=split[0], holdout=split[1])
     if places is not None:
         known["sound"] = places
     write_bytes(path / SPLIT, lambda file: np.savez(file, **known))

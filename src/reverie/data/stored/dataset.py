@@ -69,7 +69,9 @@ class StoredDataset(Dataset):
 
     def _at(self, rows: np.ndarray) -> Dataset:
         part = self.take(rows)
-        plain = {k: v for k, v in vars(part).items() if k in Dataset.__dataclass_fields__}
+        plain: dict[str, Any] = {
+            k: v for k, v in vars(part).items() if k in Dataset.__dataclass_fields__
+        }
         return Dataset(**plain | {"values": self.rows[rows]})
 
     def sha256(self) -> str:

@@ -57,7 +57,7 @@ class NpyRows(StoredRows):
 
 
 def _bytes(rows: np.ndarray) -> memoryview:
-    return memoryview(rows.reshape(-1).view(np.uint8))
+    return rows.reshape(-1).view(np.uint8).data
 
 
 def in_layout(values: np.ndarray, layout: str) -> np.ndarray:

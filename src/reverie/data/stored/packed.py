@@ -14,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -51,7 +52,7 @@ class Index:
 
     def save(self, path: Path) -> None:
         """Write it, atomically."""
-        known = {"place": self.place, "offset": self.offset, "size": self.size,
+        known: dict[str, Any] = {"place": self.place, "offset": self.offset, "size": self.size,
                  "files": np.array(self.files), "classes": np.array(self.classes, dtype=str),
                  "others": np.array(self.others)}  # fmt: skip
         if self.labels is not None:
@@ -303,7 +304,7 @@ class PackedRows(StoredRows):
         room = np.empty(size, np.uint8)
         file = self._file(int(self.index.place[row]))
         file.check()
-        file.read(memoryview(room), int(self.index.offset[row]))
+        file.read(room.data, int(self.index.offset[row]))
         return room.tobytes()
 
     def _file(self, place: int) -> Watched:

@@ -65,7 +65,10 @@ class StoredPoints:
         return self._read(rows).to(self.device)
 
     def _read(self, rows: np.ndarray | slice) -> Tensor:
-        return self.scaler.to_model(self.rows[rows], self.rows.source)
+        if isinstance(rows, slice):
+            return self.scaler.to_model(self.rows[rows], self.rows.source)
+        known, back = np.unique(rows, return_inverse=True)
+        return self.scaler.to_model(self.rows[known], self.rows.source)[torch.from_numpy(back)]
 
 
 def points_of(scaler: Scaler, data: Dataset) -> Any:

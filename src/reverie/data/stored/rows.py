@@ -137,6 +137,12 @@ class StoredRows(ABC):
             places = np.flatnonzero(places)
         if places.size and not -len(self) <= places.min() <= places.max() < len(self):
             raise IndexError(f"{self.source} has {len(self)} rows")
+        if (
+            places.ndim == 1
+            and (np.diff(places) > 0).all()
+            and (not len(places) or places[0] >= 0)
+        ):
+            return self.take(places)
         known, back = np.unique(places % max(len(self), 1), return_inverse=True)
         found = self.take(known)
         return found[back.reshape(-1)].reshape(*places.shape, *self.shape[1:])

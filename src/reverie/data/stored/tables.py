@@ -84,6 +84,8 @@ class ColumnRows(GroupedRows):
     def _what(self) -> str:
         return "parquet" if self.path.suffix.lower() == ".parquet" else "feather"
 
+    table: Any
+
     def _open(self, pyarrow: Any) -> tuple[list[int], Any]:
         if self._what == "parquet":
             from pyarrow import parquet
