@@ -35,13 +35,12 @@ def test_nearest_equals_brute_force(offset):
 
 
 def test_nearest_in_blocks_and_without_self(monkeypatch):
-    from reverie.auditing.facts import neighbours
+    from reverie.auditing.facts import neighbours, proposals
 
     points = normal(300, 4)
     whole = nearest(points, points, 5, skip_self=True)
     monkeypatch.setattr(neighbours, "NUMBERS", 1)  # 256 queries at a time
-    monkeypatch.setattr(neighbours, "SHORT", (37, 128))
-    monkeypatch.setattr(neighbours, "TILE", 64)
+    monkeypatch.setattr(proposals, "SHORT", (37, 64, 2))
     parts = nearest(points, points, 5, skip_self=True)
     assert np.array_equal(whole[1], parts[1])
     assert (whole[0] > 0).all()

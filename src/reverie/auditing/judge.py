@@ -12,6 +12,7 @@ from scipy import stats
 
 from reverie.auditing.classes import Classes, within_classes
 from reverie.auditing.common_space import CommonSpace, common_space
+from reverie.auditing.facts.all_rows import AllRows, on_disk, search_all, to_test
 from reverie.auditing.facts.closeness import FEW_CELLS, Closeness, closeness
 from reverie.auditing.facts.counted import count_facts
 from reverie.auditing.facts.named import flagged_samples, records
@@ -61,16 +62,17 @@ def audit(
     """Does a generator copy its training rows?
 
     train, holdout, samples: arrays, tensors, files or built-in names with rows of one shape, mixed
-    tables included; any generator at all. denoiser: adds the leak and membership tests (train and
-    holdout are then in its own space), or give the two curves already measured. conditions: what a
-    conditional denoiser is told about the training and the held-out rows. features: compare
-    these instead of the rows (see `features_of`). groups: the column, or the two arrays, that name
-    each row's group; rows of one group (a person) count as one, and no group may stand on both
-    sides. space: where the rows live, if they are no vectors (see `reverie.data.coder_for`), or a
-    run's coder; distances are then the space's own. classes: labels of all rows; each sample is
-    then compared with rows of its own class (see `auditing.classes`). extra: further lines of the
-    table (see `weigh`). judging: levels and thresholds; settings: single fields of it, as
-    alpha=.01.
+    tables included; any generator at all. Training rows that stay on disk (see `load`) are read in
+    pieces: copies are sought among all of them, the tests are made on some at random. denoiser:
+    adds the leak and membership tests (train and holdout are then in its own space), or give the
+    two curves already measured. conditions: what a conditional denoiser is told about the training
+    and the held-out rows. features: compare these instead of the rows (see `features_of`). groups:
+    the column, or the two arrays, that name each row's group; rows of one group (a person) count
+    as one, and no group may stand on both sides. space: where the rows live, if they are no
+    vectors (see `reverie.data.coder_for`), or a run's coder; distances are then the space's own.
+    classes: labels of all rows; each sample is then compared with rows of its own class (see
+    `auditing.classes`). extra: further lines of the table (see `weigh`). judging: levels and
+    thresholds; settings: single fields of it, as alpha=.01.
 
     Returns a Verdict, whose `finding` is unfair, copies, exposes, leans, none or inconclusive (see
     `auditing.finding`). Raises InputError on shapes, columns or units that differ, too few rows or
@@ -87,13 +89,25 @@ def audit(
     ('copies', 20)
     """
     judging = replace(judging or Judging(), **settings).check()
+    whole = on_disk(train)
+    train, holdout, samples = (_compared_rows(s) for s in (whole or train, holdout, samples))
     common = common_space(train, holdout, samples, features=features, groups=groups, space=space)
     lines = list(extra)
     if denoiser is not None and denoiser.process.gaussian is not None:
         points = _points(common)
         lines += membership_rows(denoiser, *points, seed=judging.seed, conditions=conditions)
     leak = _leak(denoiser, common, curves, conditions, judging.seed)
-    return weigh(common, leak=leak, classes=classes, extra=lines, judging=judging)
+    verdict = weigh(common, leak=leak, classes=classes, extra=lines, judging=judging)
+    if whole is None:
+        return verdict
+    found = search_all(whole, *common.sets[1:3], tested=len(common.members))
+    return with_all_rows(verdict, found)
+
+
+def _compared_rows(source: Any) -> Any:
+    """The source; of one on disk the rows that tests compare."""
+    found = on_disk(source)
+    return source if found is None else to_test(found)
 
 
 def weigh(
@@ -156,6 +170,18 @@ def weigh(
         notes=[*inside.notes, *close.notes, *_group_notes(close)],
         risk=row_risk(space.members),
     )
+
+
+def with_all_rows(verdict: Verdict, found: AllRows) -> Verdict:
+    """The verdict with what a search among all training rows on disk found beside it."""
+    finding = verdict.finding
+    if found.beyond and finding != "unfair":  # else held-out rows are no yardstick
+        finding = "copies"
+    flagged = {*verdict.flagged_samples, *(match.sample for match in found.records)}
+    return replace(
+        verdict, finding=finding, notes=[*verdict.notes, *found.sentences()],
+        flagged_samples=sorted(flagged),
+    )  # fmt: skip
 
 
 def _with_sets(space: CommonSpace) -> CommonSpace:

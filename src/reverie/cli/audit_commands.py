@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from reverie.auditing import audit_split, common_space, weigh, write_clean
+from reverie.auditing.facts.all_rows import on_disk, search_all, to_test
 from reverie.auditing.fairness.clean import free_folder
 from reverie.auditing.finding import FINDINGS
+from reverie.auditing.judge import with_all_rows
 from reverie.auditing.judging import Judging
 from reverie.auditing.model.cyclic import probe_cost
 from reverie.auditing.row import Row
@@ -161,8 +163,10 @@ def _audit_sets(
     command: flags.Audit, console: Console
 ) -> tuple[ModelReport, Cleaning, Understanding]:
     train, made = read_for(str(command.train), command.reads, console)
+    whole = on_disk(train)
+    train = train if whole is None else to_test(whole)
     holdout, samples = (
-        load(str(s), mixed=True, reading=reading_of(command.reads))
+        _in_memory(load(str(s), mixed=True, reading=reading_of(command.reads)))
         for s in (command.holdout, command.samples)
     )
     compared: dict[str, Any] = dict(
@@ -173,9 +177,20 @@ def _audit_sets(
     console.say("comparing distances ...")
     space = common_space(train, holdout, samples, **compared)
     verdict = weigh(space, judging=_judging(command))
+    if whole is not None:
+        console.say(f"looking for copies among all {len(whole):,} training rows ...")
+        verdict = with_all_rows(verdict, search_all(
+            whole, *space.sets[1:3], tested=len(train), progress=console.ticker("all rows"),
+        ))  # fmt: skip
     report = ModelReport(
         name=str(command.samples), n=len(train), split=split, verdict=verdict,
         train=space.sets[0], holdout=space.sets[1], samples=space.sets[2].values,
         scaler=Scaler.fit(train) if train.kind == "images" else space.coder,
     )  # fmt: skip
     return report, (train, holdout, samples), made
+
+
+def _in_memory(data: Dataset) -> Dataset:
+    """Held-out and sampled rows; of many on disk some at random."""
+    found = on_disk(data)
+    return data if found is None else to_test(found)

@@ -19,7 +19,7 @@ from reverie.cli.demo import run_demo
 from reverie.cli.describe import read_for
 from reverie.cli.sample_command import sample as sample
 from reverie.curve import LossCurve, measure
-from reverie.data import Scaler, load, shared_rows, some_rows
+from reverie.data import Scaler, load, some_rows
 from reverie.diffusers import from_diffusers
 from reverie.errors import InputError
 from reverie.files import read_json
@@ -94,18 +94,22 @@ def _fit(command: flags.Fit, console: Console, ranks: Ranks) -> int:
         return 0
     held = run.curves.get("holdout")
     leak = run.curves["train"].leak(held) if held is not None else None
-    shared = int(shared_rows(run.holdout.values, run.train.values).sum())
+    shared = int(read_json(out / "data.json").get("shared_duplicates", 0))
     if shared:
         console.say(f"{shared:,} held-out rows also stand in the training split")
+    known = run.train if run.whole is None else run.whole
     lines = [
-        f"{out}: {len(run.train):,} training and {len(run.holdout):,} held-out rows, "
+        f"{out}: {len(known):,} training and {len(run.holdout):,} held-out rows, "
         f"{run.step:,} steps ({run.stopped})"
     ]
+    if len(run.train) < len(known):
+        lines.append(f"curves, plans and audits read {len(run.train):,} of the training rows, at "
+                     "random")  # fmt: skip
     lines += told_sentence(run.train)
     if leak is not None:
         lines.append(f"leak: {leak}")
     if config.process == FROM_ROWS:
-        lines += choose_ends(run.train_points()).sentences()
+        lines += choose_ends(run.scaler.to_model(run.train.few().values)).sentences()
     lines.append(f"next: reverie audit {out}    reverie plan {out}    reverie sample {out}")
     data = {"run": str(out), "step": run.step, "stopped": run.stopped,
             "leak": None if leak is None else leak.nats,

@@ -11,6 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from reverie.data.stored.rows import tell_with
 from reverie.runs.config import FitConfig
 from reverie.runs.readings import standard_curves
 from reverie.runs.run import Run
@@ -82,6 +83,11 @@ def workers_of(command: Any, console: Console) -> Workers:
     if workers.on == "ray":
         console.say(where())
     return workers
+
+
+def follow(console: Console) -> None:
+    """Passes over rows that stay on disk are shown, where that is not silenced."""
+    tell_with(None if console.quiet else console.ticker)
 
 
 def open_run(path: Path, console: Console, process: str | None = None) -> Run:

@@ -23,7 +23,7 @@ def reading_of(said: Reads) -> Reading:
         header=None if said.header is None else said.header == "yes",
         missing=names(said.missing), ignore=names(said.ignore), id=names(said.id),
         time=names(said.time), category=names(said.category), size=said.size, mode=said.mode,
-        skip_bad=said.skip_bad, angles=said.angles,
+        skip_bad=said.skip_bad, angles=said.angles, stored=said.stored or None,
     )  # fmt: skip
     if said.columns is None:
         return own

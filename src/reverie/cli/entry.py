@@ -80,7 +80,9 @@ def main(arguments: list[str] | None = None) -> None:
         if (seed := getattr(command, "seed", 0)) < 0:
             raise InputError(f"--seed is {seed}; it must not be negative")
         quiet = command.common.quiet or command.common.json or launched()[0] > 0
-        code = run(command, console.Console(quiet))
+        shown = console.Console(quiet)
+        console.follow(shown)
+        code = run(command, shown)
     except SaidElsewhereError:
         code = 2
     except InputError as error:

@@ -39,8 +39,9 @@ class Fit:
 
     data: Positional[str | None] = None
     """A .npy, .npz (FILE.npz:KEY), .csv, .tsv, .parquet, .feather, .xlsx, .mat, .txt (every line a
-    row) or idx file, FILE.sqlite:SELECT ..., a folder of images, or a built-in set: digits, wine,
-    breast-cancer, fashion-mnist."""
+    row) or idx file, FILE.sqlite:SELECT ..., a Zarr array, a folder of images, shards of .tar
+    (their folder, or SHARDS/{000..099}.tar), or a built-in set: digits, wine, breast-cancer,
+    fashion-mnist. What does not fit into memory is read from disk in pieces (--stored)."""
     out: Path = Path("run")
     """The run directory to create."""
     condition: str | None = None

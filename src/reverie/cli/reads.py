@@ -40,3 +40,6 @@ class Reads:
     """What angles and places are in, where neither their headers nor their range tell."""
     skip_bad: bool = False
     """Leave out pictures that cannot be read."""
+    stored: bool = False
+    """Read rows from disk in pieces, as is done by itself where they would take a quarter of the
+    memory (.npy, .parquet, .feather, Zarr, folders of images, shards of .tar)."""

@@ -11,6 +11,7 @@ import torch
 
 from reverie.curve.gap import APPROXIMATE
 from reverie.curve.loss_curve import LossCurve
+from reverie.data import StoredPoints
 from reverie.denoisers import Denoiser, condition_rows, evaluating
 from reverie.denoisers.rates import (
     Moments,
@@ -26,7 +27,7 @@ from reverie.errors import InputError
 @torch.no_grad()
 def measure(
     denoiser: Denoiser,
-    data: torch.Tensor | np.ndarray,
+    data: torch.Tensor | np.ndarray | StoredPoints,
     levels: int | Sequence[float] | np.ndarray = 64,
     *,
     generator: torch.Generator | None = None,
@@ -37,6 +38,8 @@ def measure(
     progress: Callable[[int, int], None] | None = None,
 ) -> LossCurve:
     """Measure the loss curve of `denoiser` on `data` (n, *shape), an array or a tensor.
+
+    `StoredPoints` are read from disk block by block.
 
     levels: how many equal strata of log-SNR over the process's range, or clock values. Every row
     is noised at every level with one antithetic pair. `condition` (n, ...) goes row by row, or is
@@ -57,18 +60,23 @@ def measure(
     True
     """
     process = denoiser.process
-    data = as_points(denoiser, data)
     if len(data) == 0:
         raise InputError("a loss curve needs at least one row of data")
-    process.space.check(data)
-    condition = condition_rows(condition, len(data), data)
+    on_disk = isinstance(data, StoredPoints)
+    points = data if on_disk else process.space.check(as_points(denoiser, data))
+    first = as_points(denoiser, points[:1])
+    condition = condition_rows(condition, len(points), first)
     times = level_times(process, levels)
     clock = process.clock(torch.as_tensor(times)).numpy()
     weights = LossCurve(clock, np.ones_like(clock)).weights
     single, shares, kept = Moments(cross=False), Moments(cross=True), []
-    batch_size = min(batch_size, block_rows(process, data))
-    for start in range(0, len(data), batch_size):
-        rows = data[start : start + batch_size]
+    spread = Moments(cross=False)
+    batch_size = min(batch_size, block_rows(process, first))
+    for start in range(0, len(points), batch_size):
+        rows = points[start : start + batch_size]
+        if on_disk:
+            rows = process.space.check(as_points(denoiser, rows))
+            spread.add(rows.flatten(1).cpu().double().numpy())
         extra = None if condition is None else condition[start : start + batch_size]
         with evaluating(denoiser):
             rates = level_rates(denoiser, rows, times, extra, generator)
@@ -77,7 +85,7 @@ def measure(
         if keep_samples:
             kept.append(rates.astype(np.float32))
         if progress is not None:
-            progress(min(start + batch_size, len(data)), len(data))
+            progress(min(start + batch_size, len(points)), len(points))
     n = single.count
     scale = 1 / (n * max(n - 1, 1))
     stderr = np.sqrt(single.scatter * scale).reshape(clock.shape) if n > 1 else None
@@ -89,8 +97,16 @@ def measure(
         times,
         shares.scatter * scale if n > 1 else None,
         np.concatenate(kept) if kept else None,
-        math.prod(data.shape[1:]),
+        math.prod(points.shape[1:]),
         n,
         label if process.area_exact else f"{label}{APPROXIMATE}".strip(),
-        variance_of_rows(data) if process.gaussian is not None else None,
+        _variance(points, spread) if process.gaussian is not None else None,
     )
+
+
+def _variance(points: torch.Tensor | StoredPoints, spread: Moments) -> float | None:
+    """As `variance_of_rows`; of rows on disk by the moments of their blocks."""
+    if isinstance(points, torch.Tensor):
+        return variance_of_rows(points)
+    found = float((spread.scatter / spread.count).mean())
+    return found if found > 0 else None

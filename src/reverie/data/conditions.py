@@ -16,6 +16,7 @@ from reverie.data.reading import load
 from reverie.errors import InputError
 
 NO_LABEL = -1
+CLASSES = "cls"  # what the classes of pictures by folder, and the labels of shards, are called
 FALSE_TRUE = ("false", "true")
 MOST_CLASSES, EACH = 20, 5  # whole numbers are labels up to so many, each of so many rows
 
@@ -23,11 +24,14 @@ MOST_CLASSES, EACH = 20, 5  # whole numbers are labels up to so many, each of so
 def with_condition(data: Dataset, wanted: str | Path) -> Dataset:
     """The rows with what is told about each: a column by its name, taken out, or a file.
 
-    A reader's own labels, as of folders of pictures, are asked for by what they are called. Raises
+    A reader's own labels are asked for by what they are called, `cls` where they are the folders
+    of pictures or the labels of shards. Raises
     InputError where there is none of these, or the file has another number of rows.
     """
     if data.conditions is not None and str(wanted) == data.condition:
         return data
+    if data.folder_of is not None and str(wanted) == CLASSES:
+        return data.told(data.folder_of, data.folders, CLASSES)
     place = column_place(data, str(wanted))
     if place is not None:
         values, labels = _told(data.values[:, place], _field(data, place))

@@ -14,6 +14,7 @@ from reverie.data.options import Reading
 from reverie.data.stamps import ISO_DAY, ISO_TIME, write_times
 from reverie.errors import InputError
 
+FEW = 2**24  # numbers of rows that are enough for moments, and for readings of rows on disk
 LARGE = 2**22  # numbers of a table whose rows are slow to put together
 
 
@@ -132,6 +133,14 @@ def column_from_json(values: dict[str, Any]) -> Column:
     return Column(**given)
 
 
+def few_places(shape: tuple[int, ...]) -> np.ndarray:
+    """Places of rows (n, *shape) of at most FEW numbers in all, at random."""
+    most = max(FEW // max(int(np.prod(shape[1:], dtype=np.int64)), 1), 2)
+    if shape[0] <= most:
+        return np.arange(shape[0])
+    return np.sort(np.random.default_rng(0).choice(shape[0], most, replace=False))
+
+
 TIMES = ("timestamp", "date", "duration", "time")
 
 
@@ -202,6 +211,20 @@ class Dataset:
     def shape(self) -> tuple[int, ...]:
         return self.values.shape[1:]
 
+    @property
+    def is_stored(self) -> bool:
+        """Whether the rows stay on disk, and are read in pieces."""
+        return False
+
+    def loaded(self) -> Dataset:
+        """The rows in memory: all of them; of those on disk as many as `few` takes."""
+        return self
+
+    def few(self) -> Dataset:
+        """At most FEW numbers of rows, at random, in memory."""
+        rows = few_places(self.values.shape)
+        return self if len(rows) == len(self) else self.take(rows)
+
     def sha256(self) -> str:
         """Hash of shape, type and every value: names the data in a run."""
         head = f"{self.values.shape}{self.values.dtype.str}".encode()
@@ -239,7 +262,7 @@ class Dataset:
 
     def still_columns(self) -> np.ndarray:
         """Columns of rows of numbers (n, d) that have one value in all of them."""
-        if self.values.ndim != 2 or self.kind not in ("table", "vectors"):
+        if self.is_stored or self.values.ndim != 2 or self.kind not in ("table", "vectors"):
             return np.empty(0, dtype=np.int64)
         return np.flatnonzero((self.values == self.values[0]).all(0))
 

@@ -20,7 +20,8 @@ class Reading:
     cell, beside those that always do. ignore, id, category: names of columns, or their places from
     0. time: the same, each with its form if need be, as `seen=%d/%m/%Y`. size: pictures are
     brought to this height and width. mode: rgb or grey. skip_bad: leave out pictures that cannot
-    be read. angles: degrees or radians.
+    be read. angles: degrees or radians. stored: whether rows stay on disk and are read in pieces;
+    None leaves it to their size.
     InputError on a separator, decimal mark, encoding, mode, angle or size that is none.
 
     >>> import tempfile
@@ -47,6 +48,7 @@ class Reading:
     mode: str | None = None
     skip_bad: bool = False
     angles: str | None = None
+    stored: bool | None = None
 
     def __post_init__(self) -> None:
         for name in ("missing", "ignore", "id", "time", "category"):
@@ -106,9 +108,10 @@ class Reading:
         joined: dict[str, Any] = {
             f.name: getattr(self, f.name) or getattr(other, f.name)
             for f in fields(self)
-            if f.name not in ("header", "missing")
+            if f.name not in ("header", "missing", "stored")
         }
         header = other.header if self.header is None else self.header
+        joined["stored"] = other.stored if self.stored is None else self.stored
         missing = tuple(dict.fromkeys((*self.missing, *other.missing)))
         return Reading(**joined, header=header, missing=missing)
 

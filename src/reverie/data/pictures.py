@@ -51,7 +51,7 @@ def read_folder(path: Path, reading: Reading | None = None) -> Dataset:
     (unless `size` and `mode` say what to bring them to).
     """
     said, changes = reading or Reading(), Changes()
-    files, classes = _files(path, changes)
+    files, classes = pictures_in(path, changes)
     images, labels = [], []
     for file, label in files:
         try:
@@ -61,10 +61,10 @@ def read_folder(path: Path, reading: Reading | None = None) -> Dataset:
                 raise
             changes.bad.append(file.name)
             continue
-        pixels = _as_said(pixels, said, changes)
+        pixels = as_asked(pixels, said, changes)
         if images and (pixels.shape != images[0].shape or pixels.dtype != images[0].dtype):
             raise InputError(
-                f"{file} is {_called(pixels)}, but {files[0][0].name} is {_called(images[0])}: "
+                f"{file} is {size_of(pixels)}, but {files[0][0].name} is {size_of(images[0])}: "
                 "resize all images to one size and mode, or --size 64 --mode rgb does so"
             )
         images.append(pixels)
@@ -81,7 +81,7 @@ def read_folder(path: Path, reading: Reading | None = None) -> Dataset:
     )  # fmt: skip
 
 
-def _files(path: Path, changes: Changes) -> tuple[list[tuple[Path, int]], list[str]]:
+def pictures_in(path: Path, changes: Changes) -> tuple[list[tuple[Path, int]], list[str]]:
     """The pictures of a folder with their class, and the names of the classes."""
     inside = sorted(p for p in path.iterdir() if not p.name.startswith("."))
     pictures = [p for p in inside if p.is_file() and p.suffix.lower() in IMAGE_SUFFIXES]
@@ -103,13 +103,21 @@ def _files(path: Path, changes: Changes) -> tuple[list[tuple[Path, int]], list[s
 
 
 def _pixels(file: Path, changes: Changes) -> np.ndarray:
+    """The pixels of a file; see `pixels_of`."""
+    try:
+        raw = file.read_bytes()
+    except OSError as error:
+        raise InputError(f"{file} is not an image ({error.strerror or error})") from error
+    return pixels_of(raw, str(file), changes)
+
+
+def pixels_of(raw: bytes, file: str, changes: Changes) -> np.ndarray:
     """Pixels (h, w, 1 or 3) in the file's own depth, as a viewer shows them."""
     from PIL import Image, ImageOps
 
     try:
-        raw = file.read_bytes()
         if is_deep(raw[:33]):
-            return _opaque(decode(raw, str(file)), changes)
+            return _opaque(decode(raw, file), changes)
         with Image.open(io.BytesIO(raw)) as image:
             image.load()
             turned = ImageOps.exif_transpose(image)
@@ -164,7 +172,7 @@ def _opaque(pixels: np.ndarray, changes: Changes) -> np.ndarray:
     return np.round(colour * share + most * (1 - share)).astype(pixels.dtype)
 
 
-def _as_said(pixels: np.ndarray, said: Reading, changes: Changes) -> np.ndarray:
+def as_asked(pixels: np.ndarray, said: Reading, changes: Changes) -> np.ndarray:
     """Pixels brought to the mode and the size that the user asks for."""
     channels = pixels.shape[2]
     if said.mode == "rgb" and channels == 1:
@@ -196,7 +204,7 @@ def _resized(pixels: np.ndarray, size: int) -> np.ndarray:
     return np.clip(np.round(stack), ends.min, ends.max).astype(pixels.dtype)
 
 
-def _called(pixels: np.ndarray) -> str:
+def size_of(pixels: np.ndarray) -> str:
     height, width, channels = pixels.shape
     kind = "grey" if channels == 1 else "rgb"
     return f"{height} x {width} {kind} of {8 * pixels.dtype.itemsize} bits"

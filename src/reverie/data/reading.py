@@ -22,6 +22,7 @@ from reverie.data.parquet import only_numbers, read_parquet
 from reverie.data.pictures import read_folder
 from reverie.data.said import as_said
 from reverie.data.spreadsheets import read_excel
+from reverie.data.stored.opening import open_stored
 from reverie.data.text_tables import ENDINGS, read_csv
 from reverie.data.volumes import is_dicom, is_nifti, read_volumes, volumes_in
 from reverie.data.words import read_words
@@ -30,13 +31,19 @@ from reverie.errors import InputError
 BUILT_IN = ("digits", "wine", "breast-cancer", "fashion-mnist")
 FORMATS = (
     ".npy, .npz, .csv or .tsv (.gz), .parquet, .feather, .xlsx, .txt (a row a line), .mat, "
-    "FILE.sqlite:SELECT ..., an idx file (MNIST format), .nii (.gz), .dcm, a folder of images, "
+    "FILE.sqlite:SELECT ..., an idx file (MNIST format), .nii (.gz), .dcm, a Zarr array, .tar "
+    "shards (SHARDS/{000..099}.tar or their folder), a folder of images, "
     "of NIfTI or of DICOM files, or one of " + ", ".join(BUILT_IN)
 )
 
 
 def load(
-    source: Any, *, mixed: bool = False, reading: Reading | None = None, keys: bool | None = None
+    source: Any,
+    *,
+    mixed: bool = False,
+    reading: Reading | None = None,
+    keys: bool | None = None,
+    stored: bool | None = None,
 ) -> Dataset:
     """Load a built-in name, a file, a folder of images, an array, a tensor or a DataFrame.
 
@@ -49,7 +56,10 @@ def load(
 
     mixed: tables may hold categories and missing cells (see `Column`), as audits and finite sets
     take them. reading: what the user says about the source. keys: whether columns that name rows
-    stay; by default only in mixed tables. Raises InputError: what is wrong, and where.
+    stay; by default only in mixed tables. stored: whether rows stay on disk and are read in pieces
+    (`.npy`, `.parquet`, `.feather`, Zarr, folders of images, shards of `.tar`); by default where
+    they would take a quarter of the memory, and of shards and Zarr always. Raises InputError: what
+    is wrong, and where.
 
     >>> import numpy as np
     >>> from reverie.data import load
@@ -58,6 +68,12 @@ def load(
     ((13,), ('alcohol', 'malic_acid'), 'images', (5, 3, 8, 8))
     """
     said = reading or Reading()
+    if stored is not None:
+        said = reading = replace(said, stored=stored)
+    if isinstance(source, str | Path) and str(source) not in BUILT_IN:
+        found = open_stored(str(source), said)
+        if found is not None:
+            return found if said.stored is not False else found.in_full()
     if isinstance(source, Dataset):
         data = source if reading is None else as_said(source, said)
         return data if mixed or data.reading is None else _loaded_numbers(data)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from reverie.data.dataset import Dataset
+from reverie.data.stored.dataset import StoredDataset
 from reverie.errors import InputError
 
 
@@ -37,8 +38,14 @@ def split(
     order = np.random.default_rng(seed).permutation(total)
     held = order[:holdout]
     train = order[holdout:] if n is None else order[holdout : holdout + n]
-    shared = int(shared_rows(data.values[held], data.values[train]).sum())
-    return np.sort(train), np.sort(held), shared
+    return np.sort(train), np.sort(held), shared_count(data, held, train)
+
+
+def shared_count(data: Dataset, held: np.ndarray, train: np.ndarray) -> int:
+    """How many of the rows at places `held` stand verbatim among those at places `train`."""
+    if isinstance(data, StoredDataset):
+        return data.shared_count(held, train)
+    return int(shared_rows(data.values[held], data.values[train]).sum())
 
 
 def some_rows(points: Tensor, most: int, seed: int) -> Tensor:
@@ -52,7 +59,7 @@ def some_rows(points: Tensor, most: int, seed: int) -> Tensor:
     torch.Size([10, 2])
     """
     if len(points) <= most:
-        return points
+        return points[:]  # of rows on disk all of them
     pick = np.random.default_rng(seed).choice(len(points), most, replace=False)
     return points[torch.as_tensor(np.sort(pick), device=points.device)]
 

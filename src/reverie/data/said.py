@@ -15,6 +15,8 @@ from reverie.errors import InputError
 
 def as_said(data: Dataset, said: Reading) -> Dataset:
     """The data as the user says they are: columns left out, numbers that are missing cells."""
+    if data.is_stored:  # opened as was said
+        return data
     data = replace(data, reading=said)
     named = {role: said.names(role) for role in ("ignore", "id", "time", "category")}
     if data.kind not in ("table", "vectors") or data.values.ndim != 2:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from reverie.data.dataset import Dataset, column_from_json
+from reverie.data.statistics import statistics_of
 from reverie.errors import InputError
 from reverie.spaces import Euclidean, Space
 
@@ -90,7 +91,8 @@ class Scaler:
     def to_model(self, values: np.ndarray, source: str = "the data") -> Tensor:
         """Standardise rows (n, *shape); InputError if the shape differs from the fitted one."""
         self._check_shape(values, source)
-        scaled = (values - self._row(self.mean)) / self._row(self.std)
+        scaled = values - self._row(self.mean)
+        scaled /= self._row(self.std)
         if self.still:
             self._check_still(values, source)
             scaled = scaled[:, self._moving]
@@ -137,21 +139,19 @@ class Scaler:
 
 def form_of(data: Dataset) -> dict[str, Any]:
     """How the rows of a dataset look: the arguments of a `Scaler`."""
-    flat = data.values.reshape(len(data), -1).astype(np.float64)
     images = data.kind == "images" or data.values.ndim == 5  # volumes too
-    mean, std = (flat.mean(), flat.std()) if images else (flat.mean(0), flat.std(0))
-    whole = np.equal(flat, np.round(flat)).all(0)
+    found = statistics_of(data.values, pooled=images)
     return dict(
-        mean=np.atleast_1d(mean).tolist(),
-        std=np.atleast_1d(np.where(std > 0, std, 1.0)).tolist(),
+        mean=np.atleast_1d(found.mean).tolist(),
+        std=np.atleast_1d(np.where(found.std > 0, found.std, 1.0)).tolist(),
         shape=list(data.shape),
         kind=data.kind,
         layout=data.layout,
         dtype=data.values.dtype.str,
         columns=None if data.columns is None else list(data.columns),
-        integer=np.atleast_1d(whole.all() if images else whole).tolist(),
-        low=np.atleast_1d(flat.min() if images else flat.min(0)).tolist(),
-        high=np.atleast_1d(flat.max() if images else flat.max(0)).tolist(),
+        integer=np.atleast_1d(found.whole).tolist(),
+        low=np.atleast_1d(found.low).tolist(),
+        high=np.atleast_1d(found.high).tolist(),
         decimals=[f.decimals for f in data.fields] or None,
         types=[f.dtype for f in data.fields] or None,
         categories=[list(f.categories) for f in data.fields] or None,

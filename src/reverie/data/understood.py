@@ -153,6 +153,8 @@ def understanding(data: Dataset) -> Understanding:
     >>> understanding(load(np.zeros((3, 8, 8), dtype=np.uint8) + np.arange(3)[:, None, None])).what
     '3 rows of shape (8, 8)'
     """
+    if data.is_stored:
+        return Understanding(data.source, len(data), _what(data), notes=data.notes)
     form = data.form
     decided: dict[str, Any] = {} if form is None else dict(
         sep=form.sep, decimal=form.decimal, encoding=form.encoding, header=form.header

@@ -42,7 +42,7 @@ def standard_curves(
     process = run.process
     models: dict[str, Denoiser] = {"model": run.denoiser}
     jobs = [("model", "train", train), ("model", "holdout", held)]
-    if process.has_kernel:
+    if process.has_kernel and run.whole is None:  # else `train` are some of its rows only
         models["memoriser"] = Memoriser(process, train)
         jobs += [("memoriser", "train", train), ("memoriser", "holdout", held)]
     reference = linear_of(process, train) if len(train) > 1 else None

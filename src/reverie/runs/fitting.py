@@ -21,12 +21,13 @@ from reverie.data import (
     coder_for,
     coder_on,
     load,
-    shared_rows,
     split,
 )
 from reverie.data.coders import EUCLIDEAN, SHARES, SYMBOLS, TABLE, space_word
-from reverie.data.conditions import numbers_only, with_condition
+from reverie.data.conditions import column_place, numbers_only, with_condition
 from reverie.data.reading import without_keys
+from reverie.data.rows import shared_count
+from reverie.data.stored.points import points_of
 from reverie.denoisers import Denoiser
 from reverie.denoisers.networks.choice import default_name, default_width
 from reverie.errors import InputError
@@ -49,6 +50,7 @@ from reverie.runs.folder import (
     start,
 )
 from reverie.runs.lowering import layout_of
+from reverie.runs.on_disk import held_in_memory, in_hand, prepared
 from reverie.runs.ranks import ALONE, Ranks, answered, joined
 from reverie.runs.run import Run
 from reverie.runs.runtime import Runtime
@@ -209,9 +211,8 @@ def _trainer(opened: _Opened, path: Path | None, ranks: Ranks, runtime: Runtime)
     (resumed,) = ranks.any(ranks.first and saved is not None and saved.exists())
     if config.init is not None and not resumed:
         load_weights(denoiser, Path(config.init) / "ema.safetensors")
-    points = scaler.to_model(opened.train.values)
     told = conditions_of(opened.train), conditions_of(opened.holdout)
-    held = scaler.to_model(opened.holdout.values)
+    points, held = points_of(scaler, opened.train), points_of(scaler, opened.holdout)
     trainer = Trainer(denoiser, points, held, config, told, ranks, runtime)
     if path is not None and saved is not None and resumed:
         if ranks.first:
@@ -270,12 +271,12 @@ def _begin(
         raise InputError(f"{path} already holds a run: add --resume, or choose another --out")
     space = _space(config, data) if own.process is None else space_word(own.process.space)
     dataset, space = _loaded(config, data, conditions, space)
+    dataset = prepared(dataset, path, config)
     if given is None:
         rows = split(dataset, config.n, config.holdout, config.seed)
     else:
-        shared = shared_rows(dataset.values[given[1]], dataset.values[given[0]])
-        rows = (*given, int(shared.sum()))
-    train, holdout = dataset.take(rows[0]), dataset.take(rows[1])
+        rows = (*given, shared_count(dataset, given[1], given[0]))
+    train, holdout = dataset.take(rows[0]), held_in_memory(dataset.take(rows[1]))
     # a scale is the training rows' own; symbols and units are those of all rows
     fitted_on = train if space == EUCLIDEAN and len(train) > 1 else dataset
     if own.process is None:
@@ -291,7 +292,9 @@ def _begin(
     config = _sized(config, scaler, own)
     if not dataset.labels:
         _check_labels(train.conditions, holdout.conditions)
-    few = train.take(np.arange(min(len(train), CHECK_ROWS)))  # enough to see that they fit
+    few = train.take(
+        np.arange(min(len(train), CHECK_ROWS))
+    ).loaded()  # enough to see that they fit
     config, own = _fixed(config, own, build_denoiser(config, scaler, own, few), scaler, train)
     if config.augment != "none" and (dataset.kind != "images" or space != EUCLIDEAN):
         raise InputError(f"augment={config.augment} is for images; {dataset.source} is none")
@@ -302,7 +305,7 @@ def _begin(
 
 def with_ends(config: FitConfig, scaler: Scaler, train: Dataset) -> FitConfig:
     """The config with the noise levels that the training rows ask for (`choose_ends`)."""
-    ends = choose_ends(scaler.to_model(train.values))
+    ends = choose_ends(scaler.to_model(train.few().values))
     process = f"{FROM_ROWS}:sigma_min={ends.sigma_min:.4g},sigma_max={ends.sigma_max:.4g}"
     return replace(config, process=process, p_mean=ends.p_mean, p_std=ends.p_std)
 
@@ -339,6 +342,8 @@ def _loaded(config: FitConfig, data: Any, conditions: Any, space: str) -> tuple[
     aside = isinstance(conditions, str | Path)
     mixed = aside or not named or space in (SYMBOLS, TABLE)
     dataset = load(data, mixed=mixed)
+    if dataset.is_stored:
+        return _on_disk(dataset, conditions, space), EUCLIDEAN
     if aside:
         dataset = with_condition(dataset, conditions)
     elif conditions is not None:
@@ -351,6 +356,23 @@ def _loaded(config: FitConfig, data: Any, conditions: Any, space: str) -> tuple[
     if space == TABLE:
         return dataset.check_rows(2), space
     return dataset.check(rows=2, constants=space in (SYMBOLS, EUCLIDEAN)), space
+
+
+def _on_disk(dataset: Dataset, conditions: Any, space: str) -> Dataset:
+    """Stored rows with what is told about each; they are vectors or pictures."""
+    if space != EUCLIDEAN:
+        raise InputError(
+            f"{dataset.source} is read from disk in pieces: its rows are vectors or pictures, no "
+            f"{space}; with stored=False they are read into memory"
+        )
+    if isinstance(conditions, str | Path):
+        if column_place(dataset, str(conditions)) is not None:
+            raise InputError(
+                f"{dataset.source} is read from disk in pieces: write the column {conditions} to "
+                "a file of its own, as labels.npy, for a condition"
+            )
+        return with_condition(dataset, conditions)
+    return dataset if conditions is None else dataset.told(conditions)
 
 
 def _of_columns(table: Dataset) -> bool:
@@ -375,7 +397,7 @@ def _fixed(
 ) -> tuple[FitConfig, Own]:
     """Config and process with all that is read off a file, which may change, or off the rows."""
     process = denoiser.process
-    fitted = process.fitted_to(scaler.to_model(train.values))
+    fitted = process.fitted_to(scaler.to_model(train.loaded().values))
     entry = ENTRIES.get((config.process or "").partition(":")[0])
     if own.process is not None:
         named = config.process if fitted is process else own_name(fitted)
@@ -393,16 +415,18 @@ def _finish(trainer: Trainer, opened: _Opened, path: Path | None) -> Run:
         fresh.load_state_dict(network.state_dict())
         network = fresh
     rows = None if path is None else split_rows(path)
+    train, holdout, rows, whole = in_hand(opened.train, opened.holdout, rows)
     return Run(
         config,
         network.cpu().eval(),
         opened.scaler,
-        opened.train,
-        opened.holdout,
+        train,
+        holdout,
         {},
         path,
         progress.step,
         progress.stopped,
         rows,
         checks=list(progress.rows),
+        whole=whole,
     )

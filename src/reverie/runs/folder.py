@@ -22,9 +22,19 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from reverie.curve import LossCurve
-from reverie.data import Dataset, Reading, Scaler, SymbolCoder, TableCoder, coder_from_json, load
+from reverie.data import (
+    Dataset,
+    Reading,
+    Scaler,
+    StoredDataset,
+    SymbolCoder,
+    TableCoder,
+    coder_from_json,
+    load,
+)
 from reverie.data.conditions import column_place, without_column
 from reverie.data.dataset import TakenColumn
+from reverie.data.stored.dataset import of_hashes
 from reverie.denoisers import Denoiser, Network, condition_of, network_for
 from reverie.denoisers.networks.conditions import Encoder, Labels
 from reverie.errors import InputError
@@ -33,6 +43,7 @@ from reverie.plan import StepCharges
 from reverie.processes import Process, name_of, process_on, process_typed
 from reverie.processes.registry import ENTRIES, OWN, OWN_PREFIX
 from reverie.runs.config import FitConfig
+from reverie.runs.on_disk import held_in_memory, in_hand, keep_stored, open_kept, split_of
 
 CONDITIONS = "conditions.npy"
 
@@ -57,6 +68,7 @@ class Fitted:
     charges: dict[bool, StepCharges] = field(default_factory=dict, repr=False)  # once measured
     trust: Any = field(default=None, repr=False)  # what samples are drawn from (see `runs.trust`)
     checks: list[dict[str, float]] = field(default_factory=list, repr=False)  # of the fit
+    whole: Dataset | None = field(default=None, repr=False)  # training rows that stay on disk
 
     @property
     def process(self) -> Process:
@@ -95,6 +107,7 @@ class Fitted:
             raise InputError(f"{path} holds no weights yet: finish it with fit --resume")
         own = Own(process_typed(process) if isinstance(process, str) else process, body)
         denoiser = build_denoiser(config, scaler, own, train)
+        train, holdout, rows, whole = in_hand(train, holdout, split_rows(path))
         load_weights(denoiser, path / "ema.safetensors")
         state = read_json(path / "state.json")
         curves = {}
@@ -103,8 +116,8 @@ class Fitted:
                 curves[name] = LossCurve.from_json(values, denoiser.process)
         return cls(
             config, denoiser.eval(), scaler, train, holdout, curves, path,
-            int(state.get("step", 0)), str(state.get("stopped", "")), split_rows(path),
-            checks=read_checks(path / "metrics.csv"),
+            int(state.get("step", 0)), str(state.get("stopped", "")), rows,
+            checks=read_checks(path / "metrics.csv"), whole=whole,
         )  # fmt: skip
 
     def save_curves(self) -> None:
@@ -148,7 +161,7 @@ def build_denoiser(
         raise InputError(
             "this run was fitted with a module of your own: pass body=YourModule(...)"
         )
-    rows = None if train is None else scaler.to_model(train.values)
+    rows = None if train is None else scaler.to_model(train.loaded().values)
     return network_for(
         process_of(config, scaler, own.process), scaler.point_shape, config.network,
         config.width, config.depth, body=own.body, train=rows,
@@ -202,12 +215,16 @@ def conditions_of(data: Dataset) -> Tensor | None:
 def start(path: Path, config: FitConfig, data: Dataset, scaler: Scaler, rows: Any) -> None:
     """Create the directory with config.json and data.json."""
     train, holdout, shared = rows
+    stored = None
+    if isinstance(data, StoredDataset):
+        stored = keep_stored(path, data, (train, holdout))
     write_json(path / "data.json", {
         "source": data.source,
         "shape": list(data.values.shape),
-        "sha256": data.sha256(),
-        "train": train.tolist(),
-        "holdout": holdout.tolist(),
+        "sha256": data.sha256() if stored is None else of_hashes(stored["pieces"]),
+        "stored": stored,
+        "train": train.tolist() if stored is None else None,
+        "holdout": holdout.tolist() if stored is None else None,
         "shared_duplicates": shared,
         "scaler": scaler.to_json(),
         "reading": None if data.reading is None else data.reading.to_json(),
@@ -229,7 +246,7 @@ def open_data(path: Path) -> tuple[FitConfig, Scaler, Dataset, Dataset]:
     """Config, scaler and both splits of a run; the data are read again and verified."""
     config, scaler, data = whole_data(path)
     train, holdout = (data.take(rows) for rows in split_rows(path))
-    return config, scaler, train, holdout
+    return config, scaler, train, held_in_memory(holdout)
 
 
 def saved_config(path: Path) -> FitConfig:
@@ -247,6 +264,8 @@ def whole_data(path: Path) -> tuple[FitConfig, Scaler, Dataset]:
         scaler = coder_from_json(info["scaler"])
     except (KeyError, TypeError) as error:
         raise InputError(f"{path / 'data.json'} is damaged: its scaler is incomplete") from error
+    if info.get("stored") is not None:
+        return config, scaler, _stored_data(path, info)
     stored = path / "data.npy"
     mixed = isinstance(scaler, SymbolCoder | TableCoder)
     said = None if info.get("reading") is None else Reading.from_json(info["reading"])
@@ -268,11 +287,19 @@ def whole_data(path: Path) -> tuple[FitConfig, Scaler, Dataset]:
     return config, scaler, data
 
 
+def _stored_data(path: Path, info: dict[str, Any]) -> Dataset:
+    """The rows of a run that stay on disk, verified."""
+    data = open_kept(path, info["source"], Reading.from_json(info["reading"]), info["stored"])
+    known = info.get("condition", {})
+    if (path / CONDITIONS).exists():
+        told = np.load(path / CONDITIONS, allow_pickle=False)
+        return data.told(told, tuple(known.get("labels", ())), str(known.get("name", "")))
+    return data
+
+
 def split_rows(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Row indices in the data file of the training and of the held-out split."""
-    info = read_json(path / "data.json")
-    train, holdout = (np.asarray(info[k], dtype=np.int64) for k in ("train", "holdout"))
-    return train, holdout
+    return split_of(path)
 
 
 # --- weights -------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ stay in float32. fp16 scales its losses so that small gradients do not vanish.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
@@ -138,11 +138,13 @@ class Lowering:
         self.tried = False  # what is compiled has run once
 
     def backward(
-        self, rows: Tensor, x: Tensor, generator: torch.Generator, *, last: bool
-    ) -> float:
+        self, rows: Tensor, x: Tensor, generator: torch.Generator, *, last: bool,
+        drawn: Callable[[], None],
+    ) -> float:  # fmt: skip
         """Add the gradients of one of `accumulate` parts of a batch; its share of the mean loss.
 
         rows (B,), x (B, *shape). last: of the parts; gradients go round the processes then.
+        drawn: called when all random numbers of the part are drawn, before the gradients.
         """
         if self.call is None:
             self.call = self._averaging(rows, x, generator) if self.ranks.count > 1 else self.mean
@@ -152,6 +154,7 @@ class Lowering:
             stack.enter_context(self._compiling())
             with self._rounded():
                 loss = self.call(rows, x, generator)
+            drawn()
             loss = loss / self.config.accumulate
             (loss if self.scaler is None else self.scaler.scale(loss)).backward()
         if self.ranks.count > 1:

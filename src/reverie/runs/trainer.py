@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -186,9 +187,12 @@ class Trainer:
         rate = self._learning_rate()
         for group in self.optimiser.param_groups:
             group["lr"] = rate
+        size = config.batch_size // config.accumulate
         for left in reversed(range(config.accumulate)):
-            rows, x = self._batch(config.batch_size // config.accumulate)
-            total += self.lowering.backward(rows, x, self.generator, last=left == 0)
+            rows, x = self._batch(size)
+            total += self.lowering.backward(
+                rows, x, self.generator, last=left == 0, drawn=partial(self._foresee, size)
+            )
         self.lowering.step(self.optimiser)
         self.average.update(self.progress.step)
         return self.ranks.mean(total)
@@ -200,6 +204,14 @@ class Trainer:
         )
         x = self._augment(self.train[rows])
         return rows, x if self.layout is None else x.contiguous(memory_format=self.layout)
+
+    def _foresee(self, size: int) -> None:
+        """Let rows on disk be read while the step goes on: those that will be drawn next."""
+        expect = getattr(self.train, "expect", None)
+        if expect is not None:
+            later = torch.Generator(self.device)
+            later.set_state(self.generator.get_state())
+            expect(torch.randint(len(self.train), (size,), generator=later, device=self.device))
 
     def _augment(self, x: Tensor) -> Tensor:
         kinds = self.config.augment.split(",")
