@@ -18,14 +18,14 @@ from torch import nn
 from reverie.data import (
     Dataset,
     Scaler,
-    TableCoder,
     coder_for,
     coder_on,
     load,
     shared_rows,
     split,
 )
-from reverie.data.coders import EUCLIDEAN, SHARES, SYMBOLS, TABLE, space_word
+from reverie.data.coders import DOMAIN, EUCLIDEAN, SHARES, SYMBOLS, TABLE, TABLES, space_word
+from reverie.data.domain_coder import table_coder
 from reverie.data.conditions import numbers_only, with_condition
 from reverie.data.reading import without_keys
 from reverie.denoisers import Denoiser
@@ -51,7 +51,7 @@ from reverie.runs.previews import write_preview
 from reverie.runs.run import Run
 from reverie.runs.trainer import CHECK_ROWS, Event, Trainer
 from reverie.sampling.ends import choose_ends
-from reverie.spaces import FiniteSet, Mixed, Simplex
+from reverie.spaces import Bounded, FiniteSet, Mixed, Simplex
 
 SAVE_SECONDS = 20.0
 FROM_ROWS = "edm"  # the process whose levels are read off the rows where none are given
@@ -171,7 +171,10 @@ def _begin(
     # a scale is the training rows' own; symbols and units are those of all rows
     fitted_on = train if space == EUCLIDEAN and len(train) > 1 else dataset
     if own.process is None:
-        scaler = TableCoder.fit(dataset, train) if space == TABLE else coder_for(space, fitted_on)
+        if space in TABLES or config.bounds:
+            scaler = table_coder(space, dataset, train, config.bounds)
+        else:
+            scaler = coder_for(space, fitted_on)
         named = config.process or default_process(scaler.space)
         config = replace(config, space=space, process=named)
         if named == FROM_ROWS:
@@ -217,7 +220,7 @@ def _space(config: FitConfig, data: Any) -> str:
     if entry is not None and issubclass(entry.space, Simplex):
         return SHARES
     if entry is not None and issubclass(entry.space, Mixed):
-        return TABLE
+        return DOMAIN if issubclass(entry.space, Bounded) else TABLE
     return SYMBOLS if of_symbols or is_text else EUCLIDEAN
 
 
@@ -230,7 +233,7 @@ def _loaded(config: FitConfig, data: Any, conditions: Any, space: str) -> tuple[
     named = config.space is not None or config.process not in (None, "product")
     named = named or conditions is not None
     aside = isinstance(conditions, str | Path)
-    mixed = aside or not named or space in (SYMBOLS, TABLE)
+    mixed = aside or not named or space in (SYMBOLS, *TABLES)
     dataset = load(data, mixed=mixed)
     if aside:
         dataset = with_condition(dataset, conditions)
@@ -240,8 +243,8 @@ def _loaded(config: FitConfig, data: Any, conditions: Any, space: str) -> tuple[
         dataset = without_keys(dataset)
         if not named and dataset.kind == "table" and _of_columns(dataset):
             space = TABLE
-        dataset = dataset if space == TABLE else numbers_only(dataset)
-    if space == TABLE:
+        dataset = dataset if space in TABLES else numbers_only(dataset)
+    if space in TABLES:
         return dataset.check_rows(2), space
     return dataset.check(rows=2, constants=space == SYMBOLS), space
 
