@@ -124,21 +124,23 @@ def matching() -> None:
     if importlib.util.find_spec("torchcfm") is None or importlib.util.find_spec("ot") is None:
         print("torchcfm: skipped, it or POT is not installed")
         return
-    from torchcfm import SchrodingerBridgeConditionalFlowMatcher as peer
+    from torchcfm import SchrodingerBridgeConditionalFlowMatcher
 
     draw = torch.Generator().manual_seed(0)
     a, b = torch.randn(2, 10_000, 2, generator=draw)
     b = b * 0.5 + 1
     bridge = NetworkBridge(2, BrownianMotion(SIGMA), width=64, depth=1)
     pairs = MinibatchSinkhorn(a, b, BrownianMotion(SIGMA), BATCH_2M)
-    flow, score = (NetworkBridge(2, BrownianMotion(SIGMA), width=64, depth=1).forwards for _ in "ab")
+    flow, score = (
+        NetworkBridge(2, BrownianMotion(SIGMA), width=64, depth=1).forwards for _ in "ab"
+    )
 
     def ours() -> None:
         x0, x1 = pairs.sample(BATCH_2M)
         (bridge.loss(x0, x1, False, None) + bridge.loss(x0, x1, True, None)).backward()
 
     for method in ("sinkhorn", "exact"):
-        matcher = peer(SIGMA, ot_method=method)
+        matcher = SchrodingerBridgeConditionalFlowMatcher(SIGMA, ot_method=method)
 
         def theirs(matcher: object = matcher) -> None:
             x0, x1 = (rows[torch.randint(len(rows), (BATCH_2M,))] for rows in (a, b))

@@ -165,8 +165,9 @@ def test_of_two_symbols_the_cut_law_is_a_tanh() -> None:
 
 def test_of_numbers_the_cut_law_is_the_truncated_normals() -> None:
     process = DomainBridges(SPACE)
-    y, v = torch.tensor([[-0.7, 1.9, 0, 0, 0, 0, 0, 0]], dtype=torch.float64), torch.tensor(
-        [0.3], dtype=torch.float64
+    y, v = (
+        torch.tensor([[-0.7, 1.9, 0, 0, 0, 0, 0, 0]], dtype=torch.float64),
+        torch.tensor([0.3], dtype=torch.float64),
     )
     found = process.cut(y, v)[0, :2]
     d = math.sqrt(0.3)
@@ -225,7 +226,9 @@ def test_samples_have_an_enumerated_law(sampler: str, steps: int) -> None:
     process, rows = weighted()
     times = torch.as_tensor(level_times(process, steps + 1))
     draw = torch.Generator().manual_seed(0)
-    drawn = sample(Memoriser(process, rows.float()), 20_000, times, sampler, generator=draw).double()
+    drawn = sample(
+        Memoriser(process, rows.float()), 20_000, times, sampler, generator=draw
+    ).double()
     near = torch.cdist(drawn, ROWS)
     found = torch.bincount(near.argmin(1), minlength=3) / len(drawn)
     assert float((found - LAW).abs().sum()) / 2 < 0.02

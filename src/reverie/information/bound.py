@@ -6,7 +6,7 @@
                         (Kingma et al. 2021, eq. 11 and 15)
     jumps               for masking both ends are 0 and the bound is tight for the exact denoiser
     products            the sum over the parts' clocks, along the one path that they take
-    bridges             Gaussian noise on numbers and one-hot symbols; the chance of symbols at the end
+    bridges             Gaussian noise on numbers and one-hot symbols; at the end their chance
     linear SDEs         path by 1/2 e^T (-dGamma/dt) e, decoder N(y, Gamma_0^-1)
     manifolds           Huang et al. 2022, Theorem 2; with respect to the volume
 

@@ -91,7 +91,9 @@ class DomainBridges(Process):
         first, last = space.parts[0], space.parts[-1]
         self.ends = first if isinstance(first, Intervals) else None
         self.count = 0 if self.ends is None else self.ends.dim
-        self.box = None if self.ends is None else Box(self.ends.low.tolist(), self.ends.high.tolist())
+        self.box = (
+            None if self.ends is None else Box(self.ends.low.tolist(), self.ends.high.tolist())
+        )
         sizes = _sizes(last) if isinstance(last, FiniteSet) else torch.empty(0, dtype=torch.long)
         self.sizes = sizes.tolist()
         self.dim = self.count + int(sizes.sum())
@@ -221,8 +223,10 @@ class DomainBridges(Process):
         return self.base.reverse(prediction, state, t, s, generator=generator)
 
     def readout(self, state: State) -> Tensor:
-        """The nearest point (B, D) of a vector: numbers within their ends, the likeliest symbols."""
-        return self._point(state, self.chances(state).masked_fill(self.outside, -torch.inf).argmax(2))
+        """The nearest point (B, D) of a vector: numbers within their ends, likeliest symbols."""
+        return self._point(
+            state, self.chances(state).masked_fill(self.outside, -torch.inf).argmax(2)
+        )
 
     def finish(
         self,

@@ -25,8 +25,8 @@ from reverie.data import (
     split,
 )
 from reverie.data.coders import DOMAIN, EUCLIDEAN, SHARES, SYMBOLS, TABLE, TABLES, space_word
-from reverie.data.domain_coder import table_coder
 from reverie.data.conditions import numbers_only, with_condition
+from reverie.data.domain_coder import table_coder
 from reverie.data.reading import without_keys
 from reverie.denoisers import Denoiser
 from reverie.denoisers.networks.choice import default_name, default_width
