@@ -270,8 +270,8 @@ def coder_for(space: str, data: Dataset) -> Scaler:
     """The coder of a space's name for these rows.
 
     space: `euclidean`, `symbols`, `sphere`, `torus`, `rotations`, `hyperbolic`, `shares`, `table`,
-    `domain`, or a manifold spelled out, as `Sphere(2)`. Raises InputError on an unknown name and on
-    rows that do not lie in the space.
+    `domain`, or a manifold spelled out, as `Sphere(2)`. Raises InputError on an unknown name and
+    on rows that do not lie in the space.
 
     >>> import numpy as np
     >>> from reverie.data import coder_for, load

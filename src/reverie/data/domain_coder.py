@@ -115,8 +115,8 @@ def _for_json(plan: DomainColumn) -> dict[str, Any]:
 
 
 def _from_json(fields: dict[str, Any]) -> DomainColumn:
-    open_ends = {"low": -np.inf, "high": np.inf}
-    return DomainColumn(**fields | {k: v for k, v in open_ends.items() if fields[k] is None})
+    ends: dict[str, Any] = {"low": -np.inf, "high": np.inf}
+    return DomainColumn(**fields | {k: v for k, v in ends.items() if fields[k] is None})
 
 
 NAMED[DOMAIN] = DomainCoder.fit

@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import stats
 from torch import Tensor
 
 from reverie.bridges import Box, DomainBridge, Points, Product, data_bridge, fit_domain_bridge
@@ -215,8 +214,7 @@ def _fidelity(
         0.5 * sum(abs((a == c).mean() - (b == c).mean()) for c in np.union1d(a, b))
         for (a, b), kind in zip(codes, kinds, strict=True) if kind
     ]  # fmt: skip
-    ks = [stats.ks_2samp(a, b).statistic for (a, b), kind in zip(codes, kinds, strict=True)
-          if not kind]  # fmt: skip
+    ks = [stats.ks_2samp(a, b)[0] for (a, b), kind in zip(codes, kinds, strict=True) if not kind]
     both, label = np.concatenate([real, drawn]), np.repeat([0, 1], [len(real), len(drawn)])
     judge = HistGradientBoostingClassifier(max_iter=60, random_state=seed)
     told = cross_val_score(judge, both, label, cv=3, scoring="roc_auc").mean()
@@ -229,6 +227,13 @@ def _fidelity(
     ]  # fmt: skip
 
 
+def _gap(a: np.ndarray, b: np.ndarray) -> float:
+    """Largest distance of two empirical distribution functions."""
+    both = np.concatenate([a, b])
+    first, second = (np.searchsorted(np.sort(v), both, side="right") / len(v) for v in (a, b))
+    return float(np.abs(first - second).max())
+
+
 def _plain_numbers(
     table: Dataset, split: tuple[np.ndarray, np.ndarray], common: dict[str, Any],
     ends: np.ndarray | None,
@@ -239,7 +244,8 @@ def _plain_numbers(
     values = table.values[:, numbers].astype(float) + 1e-9  # of no whole column: nothing is cut
     values = np.nan_to_num(values)[np.concatenate(split)]
     here = (np.arange(len(split[0])), np.arange(len(split[0]), len(values)))
-    run = fit(values, process="edm:sigma_min=0.02,sigma_max=40", **common | {"rows": here})
+    more: dict[str, Any] = common | {"rows": here}
+    run = fit(values, process="edm:sigma_min=0.02,sigma_max=40", **more)
     share = _outside(run.sample(len(split[1]), 40), ends[:, numbers])
     return [Row("numbers alone, Gaussian noise: share of rows outside", share)]
 
