@@ -214,7 +214,7 @@ def _fidelity(
         0.5 * sum(abs((a == c).mean() - (b == c).mean()) for c in np.union1d(a, b))
         for (a, b), kind in zip(codes, kinds, strict=True) if kind
     ]  # fmt: skip
-    ks = [stats.ks_2samp(a, b)[0] for (a, b), kind in zip(codes, kinds, strict=True) if not kind]
+    ks = [_gap(a, b) for (a, b), kind in zip(codes, kinds, strict=True) if not kind]
     both, label = np.concatenate([real, drawn]), np.repeat([0, 1], [len(real), len(drawn)])
     judge = HistGradientBoostingClassifier(max_iter=60, random_state=seed)
     told = cross_val_score(judge, both, label, cv=3, scoring="roc_auc").mean()
