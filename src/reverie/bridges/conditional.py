@@ -9,9 +9,9 @@ network reads off y: minimising
 
 over joint draws is minimising the KL from the plan, averaged over y (`light`, for each y). Nothing
 but joint draws is needed, no likelihood. All components share a shift and a scale that go with y:
-where the law of x moves or narrows, one number is learnt and not one a component. Plans, drifts and paths are closed forms given the
-network, so that x given y takes one exact step: no Gaussian step blurs a sharp edge, as the last
-kernels of a chain do (`chain`).
+where the law of x moves or narrows, one number is learnt and not one a component. Plans, drifts
+and paths are closed forms given the network, so that x given y takes one exact step: no Gaussian
+step blurs a sharp edge, as the last kernels of a chain do (`chain`).
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ unit of variance (Liu, Wu, Ye & Liu 2022, 2023). Cut Gaussians are closed forms 
 intervals and on products, so that a step draws the far end from that law and then the Brownian
 bridge to it: exact, and inside by construction. For the set {-1, 1}, eta = (tanh(z / v) - z) / v.
 
-A network tilts the law: N(z + v f(z), v) cut to the domain. The papers add f to the drift eta;
-here it is inside the cut, and keeps every sample in the domain.
+A network tilts the law: N(z + sqrt(v) f(z), v) cut to the domain. The papers add f to the drift
+eta; here it is inside the cut, keeps every sample in the domain, and is of one order at all v.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ class LearnedDomainBridge(DomainBridge):
 
     def centre(self, y: Tensor, share: Tensor) -> Tensor:
         raw = self.body(y.float() / self.reference.sigma, 2 * share.float() - 1)
-        return y + self.left(share)[:, None].to(y) * raw.to(y) / self.reference.sigma
+        return y + self.left(share)[:, None].to(y).sqrt() * raw.to(y)
 
     def loss(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Path KL up to a constant, weighted by the variance to go: errors of the far end."""

@@ -33,13 +33,13 @@ from reverie.reproduce.real_data import thirds
 from reverie.reproduce.tables import Row, panels, save_figure, write_table
 
 GAPS = [float(gap) for gap in np.geomspace(2e-4, 1.0, 12)]  # 1 - radius of centres
-SPLITS, BLOCK = 5, 1000
+SPLITS, BLOCK = 5, 500
 NODES, CELLS, GROUND = 10, 6, 3  # of a graph, of a side of a map, classes
 
 
 def run(out: Path, seed: int = 0, full: bool = False) -> dict[str, Any]:
-    """Write the figure and the table; `full` takes the largest set and trains ten times longer."""
-    steps = 10_000 if full else 800
+    """Write the figure and the table; `full` takes the largest set and trains longer."""
+    steps = 10_000 if full else 400
     figure, (left, middle, right) = panels(3)
     rows = exact_rows(seed) + earth_rows(left, seed, full)
     rows += graph_rows(middle, seed, steps) + map_rows(right, seed, steps)
@@ -51,7 +51,7 @@ def run(out: Path, seed: int = 0, full: bool = False) -> dict[str, Any]:
 # --- closed forms --------------------------------------------------------------------------------
 
 
-def exact_rows(seed: int, n: int = 5000, seeds: int = 1000) -> list[Row]:
+def exact_rows(seed: int, n: int = 3000, seeds: int = 1000) -> list[Row]:
     """Laws of ends, and mean times, by n paths each; and runs of many seeds."""
     draw = torch.Generator().manual_seed(seed)
     law = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
@@ -180,8 +180,8 @@ def _map(ax: Any, model: ExitMixture, degrees: np.ndarray, seed: int) -> None:
     """Rows, and ends of paths in the ball that stop on the sphere."""
     draw = torch.Generator().manual_seed(seed)
     ball = Ball(3, reach=1e-3)
-    ends = EnumeratedEnds(ball, model.draw(2000, draw), None, draw)
-    made = ball.sample(ends, 400, generator=draw).ends.numpy()
+    ends = EnumeratedEnds(ball, model.draw(1000, draw), None, draw)
+    made = ball.sample(ends, 250, generator=draw).ends.numpy()
     latitude = np.degrees(np.arcsin(made[:, 2].clip(-1, 1)))
     longitude = np.degrees(np.arctan2(made[:, 1], made[:, 0]))
     ax.plot(degrees[:, 1], degrees[:, 0], ".", ms=1, color="#9ca3af", label="rows")
@@ -227,7 +227,7 @@ def graph_rows(ax: Any, seed: int, steps: int) -> list[Row]:
     draw, cube = torch.Generator().manual_seed(seed), BooleanCube(data.shape[1], 0.04)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        guess = fit_boolean(data, steps=steps, width=256, dt=0.04, batch=256, generator=draw)
+        guess = fit_boolean(data, steps=steps, width=128, dt=0.04, batch=256, generator=draw)
     made = {
         "first hitting": cube.sample(guess, 1000, generator=draw).ends,
         "edges one by one": (torch.rand(1000, data.shape[1], generator=draw) < data.mean(0)) * 1.0,
@@ -270,7 +270,7 @@ def map_rows(ax: Any, seed: int, steps: int) -> list[Row]:
     one_hot = torch.nn.functional.one_hot(data, GROUND).flatten(1).double()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        guess = fit_categories(one_hot, faces, steps=steps, width=192, generator=draw)
+        guess = fit_categories(one_hot, faces, steps=steps, width=128, generator=draw)
     ends = faces.sample(guess, 500, generator=draw).ends
     drawn = faces.shares(ends).argmax(2)
     law = one_hot.mean(0).reshape(-1, GROUND)
