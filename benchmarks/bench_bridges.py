@@ -72,7 +72,7 @@ def steps() -> None:
     box = DomainBridges(Bounded(Intervals([-5.0] * 2, [5.0] * 2)))
     domain, at = DomainNetwork(box, body=Zero()), torch.linspace(*box.t_range[::-1], STEPS + 1)
     ours = {
-        "path of a bridge": lambda: null.path(init, steps=STEPS),
+        "path of a bridge": lambda: null.sample(init, steps=STEPS),
         "its denoiser, sampled": lambda: sample(
             null.denoiser(), BATCH, torch.linspace(0.99, 0.01, STEPS + 1), init=init
         ),

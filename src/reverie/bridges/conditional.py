@@ -8,10 +8,9 @@ network reads off y: minimising
     mean log c(z; y) - mean log v(x; y)
 
 over joint draws is minimising the KL from the plan, averaged over y (`light`, for each y). Nothing
-but joint draws is needed, no likelihood. All components share a shift and a scale that go with y:
-where the law of x moves or narrows, one number is learnt and not one a component. Plans, drifts
-and paths are closed forms given the network, so that x given y takes one exact step: no Gaussian
-step blurs a sharp edge, as the last kernels of a chain do (`chain`).
+but joint draws is needed, no likelihood. Plans, drifts and paths are closed forms given the
+network, so that x given y takes one exact step: no Gaussian step blurs a sharp edge, as the last
+kernels of a chain do (`chain`).
 """
 
 from __future__ import annotations
@@ -29,7 +28,6 @@ from reverie.denoisers import ResidualMLP
 from reverie.errors import InputError
 
 LEAST_SPREAD, SPAN = -9.0, 0.05  # of log S; of a fit, over which weights are averaged
-ANTITHETIC = 4  # pairs of starts for each row of a step: y and its potential cost more
 CLUSTERED = 4096  # rows whose clusters the centres start from
 
 
@@ -68,8 +66,7 @@ class ConditionalLight(nn.Module):
         self.register_buffer("moments", torch.tensor([[0.0], [1.0]]).repeat(1, dim))
         self.register_buffer("told_moments", torch.tensor([[0.0], [1.0]]).repeat(1, told))
         self.register_buffer("base", torch.zeros(components, dim))
-        out = components * (1 + 2 * dim) + 2 * dim
-        self.body = ResidualMLP((told,), width, depth, out=out)
+        self.body = ResidualMLP((told,), width, depth, out=components * (1 + 2 * dim))
 
     @property
     def epsilon(self) -> float:
@@ -78,20 +75,18 @@ class ConditionalLight(nn.Module):
     def potential(self, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """log weights (B, K), centres and log spreads (B, K, dim) of the potential at y."""
         seen = (y.to(self.moments) - self.told_moments[0]) / self.told_moments[1]
-        raw = self.body(seen, seen.new_zeros(len(seen)))
-        shift, scale = raw[:, : 2 * self.dim].reshape(len(y), 2, 1, self.dim).unbind(1)
-        own = raw[:, 2 * self.dim :].reshape(len(y), self.components, -1)
-        weight, centre, spread = own.split([1, self.dim, self.dim], 2)
-        start = -math.log(self.epsilon) - 5.0 + 2 * scale  # components of deviation exp(-2.5)
+        raw = self.body(seen, seen.new_zeros(len(seen))).reshape(len(y), self.components, -1)
+        weight, centre, spread = raw.split([1, self.dim, self.dim], 2)
+        start = -math.log(self.epsilon) - 5.0  # components of deviation exp(-2.5)
         log_spread = LEAST_SPREAD + nn.functional.softplus(spread + start - LEAST_SPREAD)
-        return 10 * weight[..., 0], shift + scale.exp() * (self.base + centre), log_spread
+        return 10 * weight[..., 0], self.base + centre, log_spread
 
     def loss(self, z: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        """Mean over z (B, M, dim) of log c(z; y), less log v(x; y) (B,), of standardised x."""
+        """log c(z; y) - log v(x; y) (B,), of standardised x."""
         weight, centre, log_spread = self.potential(y)
-        spread, x = log_spread.exp(), x[:, None]
-        linear = z.square() @ spread.mT + 2 * z @ centre.mT
-        log_c = (weight[:, None] + linear / (2 * self.epsilon)).logsumexp(2).mean(1)
+        spread, z, x = log_spread.exp(), z[:, None], x[:, None]
+        linear = (z.square() * spread + 2 * z * centre).sum(2) / (2 * self.epsilon)
+        log_c = (weight + linear).logsumexp(1)
         off = (x - centre).square() / (self.epsilon * spread)
         volume = log_spread + math.log(2 * math.pi * self.epsilon)
         return log_c - (weight - 0.5 * (off + volume).sum(2)).logsumexp(1)
@@ -165,8 +160,8 @@ class ConditionalLight(nn.Module):
         for k in range(steps):
             optimiser.param_groups[0]["lr"] = rate * 0.5 * (1 + math.cos(math.pi * k / steps))
             pick = torch.randint(len(x), (batch,), generator=generator)
-            z = torch.randn(batch, ANTITHETIC, x.shape[1], generator=generator)
-            loss = bridge.loss(torch.cat([z, -z], 1), x[pick], y[pick]).mean()
+            z = torch.randn(batch, x.shape[1], generator=generator)
+            loss = bridge.loss(z, x[pick], y[pick]).mean()
             optimiser.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(bridge.body.parameters(), 1.0)

@@ -216,7 +216,8 @@ def apart(a: Tensor, b: Tensor, bins: int = 12) -> float:
     """Total variation of two samples of counts, over bins of about equal mass of the first."""
     edges = torch.quantile(a.double(), torch.linspace(0, 1, bins + 1).double())[1:-1].unique()
     shares = [
-        torch.bincount(torch.bucketize(v.double(), edges), minlength=len(edges) + 1) / len(v)
+        torch.bincount(torch.bucketize(v.double().contiguous(), edges), minlength=len(edges) + 1)
+        / len(v)
         for v in (a, b)
     ]
     return 0.5 * float((shares[0] - shares[1]).abs().sum())
