@@ -15,6 +15,7 @@ from reverie.processes import (
     Cosine,
     CriticallyDamped,
     Custom,
+    DomainBridges,
     Flexible,
     Learned,
     LinearSDE,
@@ -30,7 +31,17 @@ from reverie.processes import (
     WrightFisher,
     build,
 )
-from reverie.spaces import Euclidean, FiniteSet, Hyperbolic, Rotations, Simplex, Sphere, Torus
+from reverie.spaces import (
+    Bounded,
+    Euclidean,
+    FiniteSet,
+    Hyperbolic,
+    Intervals,
+    Rotations,
+    Simplex,
+    Sphere,
+    Torus,
+)
 from reverie.testing import BrokenLaw, check_denoiser, check_process, check_space
 
 G = torch.Generator().manual_seed(0)
@@ -38,6 +49,8 @@ PLANE = torch.randn(6, 2, generator=G)
 WORDS = torch.randint(0, 4, (6, 3), generator=G)
 RING = torch.eye(4).roll(1, 0) + torch.eye(4).roll(-1, 0) - 2 * torch.eye(4)
 SHARES = torch.distributions.Dirichlet(torch.tensor([2.0, 3.0, 4.0])).sample((6,))
+TABLE = Bounded(Intervals([0.0], [float("inf")]), FiniteSet(3, 1))
+ROWS = torch.tensor([[0.1, 0], [0.7, 2], [2.0, 1], [0.4, 1], [1.1, 0], [0.0, 2]])
 TURN = torch.tensor([[-1.0, 0.5], [-0.5, -1.0]])
 GAUSSIAN = {
     "vp": VP(t_min=1e-3), "sub-vp": SubVP(), "cosine": Cosine(), "ve": VE(0.02, 20),
@@ -61,6 +74,7 @@ OTHERS = {
     "rotations": (Brownian(Rotations(3), 1e-2), Rotations(3).uniform(6, generator=G)),
     "wright-fisher": (WrightFisher([2.0, 2.0, 2.0], 0.3), SHARES[:3]),
     "log-ratios": (LogRatios(3, VP(t_min=1e-3)), SHARES),
+    "bridge": (DomainBridges(TABLE), ROWS),
     "whirl": (Whirl(), PLANE),
     "potts": (Potts(3, 4), WORDS),
     "windy": (Windy(), PLANE[:, :1]),

@@ -16,6 +16,7 @@ from reverie.bridges.coupling import Independent as Independent
 from reverie.bridges.coupling import MinibatchSinkhorn as MinibatchSinkhorn
 from reverie.bridges.coupling import Paired as Paired
 from reverie.bridges.coupling import Sinkhorn as Sinkhorn
+from reverie.bridges.faces import CategoricalFaces as CategoricalFaces
 from reverie.bridges.finite import FiniteBridge as FiniteBridge
 from reverie.bridges.finite import FiniteReference as FiniteReference
 from reverie.bridges.first_hitting import Ball as Ball

@@ -13,6 +13,7 @@ a deviation. (Frozen at the mean alone, the path KL of the steps is a staircase:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -97,20 +98,30 @@ class Bridge(nn.Module, ABC):
 
         times: reference times (steps + 1,) from 0 to 1, by default equally far apart.
         """
+        rows = list(self._walk(x, reverse, steps, times, generator))
+        return torch.stack(rows[::-1] if reverse else rows)
+
+    def _walk(
+        self,
+        x: Tensor,
+        reverse: bool,
+        steps: int,
+        times: Tensor | None,
+        generator: torch.Generator | None,
+    ) -> Iterator[Tensor]:
+        """The states of `path` one by one, from x on."""
         if steps < 1:
             raise InputError(f"a path of {steps} steps; it takes at least 1")
         if times is None:
             times = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
         steps = len(times) - 1
         times = times.flip(0) if reverse else times
-        shares, scales = self.reference.share(times), self.reference.scale(times)
-        y, rows = self.to_brownian(x, float(times[0])), [x]
-        start = y
+        shares, scales = self.reference.share(times).tolist(), self.reference.scale(times).tolist()
+        start = y = self.to_brownian(x, float(times[0]))
+        yield x
         for k in range(steps):
-            ends = float(shares[k]), float(shares[k + 1])
-            y = self.step(y, *ends, origin=start, generator=generator)
-            rows.append(y * float(scales[k + 1]))
-        return torch.stack(rows[::-1] if reverse else rows)
+            y = self.step(y, shares[k], shares[k + 1], origin=start, generator=generator)
+            yield y if scales[k + 1] == 1 else y * scales[k + 1]
 
     def step(
         self,
@@ -127,11 +138,12 @@ class Bridge(nn.Module, ABC):
         far = self.far_end(y, share, reverse=reverse, start=origin, generator=generator)
         gone, left = abs(end - start), (end if reverse else 1 - end)
         ratio = gone / (gone + left)
-        moved = y + ratio * (far - y)
+        kind = torch.promote_types(y.dtype, far.dtype)
+        moved = torch.lerp(y.to(kind), far.to(kind), ratio)
         if left <= 0:
             return moved
         noise = torch.randn(y.shape, generator=generator, dtype=y.dtype)
-        return moved + (self.reference.epsilon * ratio * left) ** 0.5 * noise
+        return moved.add_(noise, alpha=(self.reference.epsilon * ratio * left) ** 0.5)
 
     def sample(
         self,
@@ -145,8 +157,9 @@ class Bridge(nn.Module, ABC):
         """Far ends (B, dim) for near ends x, by simulating paths; exact steps take one."""
         if self.exact_steps:
             steps, times = 1, None
-        rows = self.path(x, reverse=reverse, steps=steps, times=times, generator=generator)
-        return rows[0] if reverse else rows[-1]
+        for last in self._walk(x, reverse, steps, times, generator):
+            x = last
+        return x
 
     def denoiser(self, *, reverse: bool = False, markov: bool = False) -> BridgeDenoiser:
         """One of the two denoisers, to be measured, planned for and sampled like any other.

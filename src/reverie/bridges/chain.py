@@ -13,7 +13,7 @@ beside the same y's, a path back from (z, y) draws x given y.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -128,6 +128,17 @@ class ChainBridge(Bridge):
         start = self.to_brownian(x, 1.0 if reverse else 0.0)
         rows = self.roll(start, BACKWARD if reverse else FORWARD, generator)
         return (rows * self._scales()).to(x)
+
+    def _walk(
+        self,
+        x: Tensor,
+        reverse: bool,
+        steps: int,
+        times: Tensor | None,
+        generator: torch.Generator | None,
+    ) -> Iterator[Tensor]:
+        rows = self.path(x, reverse=reverse, times=times, generator=generator)
+        yield from rows.flip(0) if reverse else rows
 
     def _scales(self) -> Tensor:
         scale = self.reference.scale(self.times)[:, None, None].repeat(1, 1, self.dim)

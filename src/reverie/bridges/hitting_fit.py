@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from reverie.bridges.first_hitting import BooleanCube
+from reverie.bridges.first_hitting import BooleanCube, FirstHitting
 from reverie.denoisers import ResidualMLP
 
 NEAR = 1e-3  # of a face, within which training does not weigh more
@@ -51,7 +51,7 @@ def path_rate(guess: Callable[[Tensor], Tensor], state: Tensor, ends: Tensor) ->
 
 
 def bridge_states(
-    process: BooleanCube, ends: Tensor, generator: torch.Generator | None = None
+    process: FirstHitting, ends: Tensor, generator: torch.Generator | None = None
 ) -> tuple[Tensor, Tensor]:
     """All states (m, dim) on one bridge to each end (n, dim), and the ends they run to."""
     state = process.origin.expand(ends.shape).clone()

@@ -21,7 +21,14 @@ from torch import Tensor
 from reverie.calibration.mixing import Guess, Mixing, Weights, folded, probes, shrunk
 from reverie.calibration.references import LinearReference, Reference
 from reverie.errors import InputError
-from reverie.processes import Brownian, GaussianProcess, LinearSDE, LogRatios, Process
+from reverie.processes import (
+    Brownian,
+    DomainBridges,
+    GaussianProcess,
+    LinearSDE,
+    LogRatios,
+    Process,
+)
 
 PER = ("mode", "level")
 NODES = 0.5 - 0.5 * np.cos(np.pi * np.arange(33) / 32)  # dense where a guess is left alone
@@ -228,7 +235,7 @@ def _one_quadratic(process: Process, reference: Reference, per: str = "mode") ->
     return Shared(process)
 
 
-for _kind in (Brownian, LogRatios, LinearSDE):
+for _kind in (Brownian, LogRatios, LinearSDE, DomainBridges):
     mixing_of.register(_kind, _one_quadratic)
 
 

@@ -24,6 +24,7 @@ from reverie.denoisers.exact.low_rank import MODES, LowRankLinear, Moments
 from reverie.errors import InputError
 from reverie.processes import (
     Brownian,
+    DomainBridges,
     GaussianProcess,
     JumpProcess,
     LogRatios,
@@ -267,6 +268,11 @@ def _(process: ProductProcess, rows: Tensor, modes: int = MODES) -> Reference:
 @reference_of.register
 def _(process: LogRatios, rows: Tensor, modes: int = MODES) -> Reference:
     return LinearReference(process, Moments.fit(process.space.log_ratios(rows), modes))
+
+
+@reference_of.register
+def _(process: DomainBridges, rows: Tensor, modes: int = MODES) -> Reference:
+    return LinearReference(process, Moments.fit(process.embed(rows), modes))
 
 
 @reference_of.register

@@ -13,6 +13,7 @@ from reverie.data.coders import coder_from_json as coder_from_json
 from reverie.data.coders import coder_on as coder_on
 from reverie.data.dataset import Column as Column
 from reverie.data.dataset import Dataset as Dataset
+from reverie.data.domain_coder import DomainCoder as DomainCoder
 from reverie.data.identifiers import Identifier as Identifier
 from reverie.data.identifiers import identifier_columns as identifier_columns
 from reverie.data.identifiers import identifier_sentence as identifier_sentence

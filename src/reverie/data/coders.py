@@ -30,6 +30,8 @@ from reverie.spaces import (
 )
 
 EUCLIDEAN, SYMBOLS, SHARES, TABLE = "euclidean", "symbols", "shares", "table"
+DOMAIN = "domain"
+TABLES = (TABLE, DOMAIN)
 MOST_SYMBOLS = 256
 ONE_HOT = 64  # symbols; beyond, they are the levels of a measurement and lie on a line
 
@@ -268,8 +270,8 @@ def coder_for(space: str, data: Dataset) -> Scaler:
     """The coder of a space's name for these rows.
 
     space: `euclidean`, `symbols`, `sphere`, `torus`, `rotations`, `hyperbolic`, `shares`, `table`,
-    or a manifold spelled out, as `Sphere(2)`. Raises InputError on an unknown name and on rows
-    that do not lie in the space.
+    `domain`, or a manifold spelled out, as `Sphere(2)`. Raises InputError on an unknown name and
+    on rows that do not lie in the space.
 
     >>> import numpy as np
     >>> from reverie.data import coder_for, load
@@ -308,4 +310,6 @@ def coder_from_json(values: dict[str, Any]) -> Scaler:
     """
     # runs of the release before call alphabets levels
     values = {"alphabets" if k == "levels" else k: v for k, v in values.items()}
-    return next((kind for key, kind in KINDS.items() if key in values), Scaler)(**values)
+    # a coder that has the fields of another and more is registered after it
+    kinds = reversed(list(KINDS.items()))
+    return next((kind for key, kind in kinds if key in values), Scaler)(**values)

@@ -56,14 +56,14 @@ class TableCoder(Scaler):
         if data.values.ndim != 2 or data.kind not in ("table", "vectors"):
             raise InputError(f"{data.source} is no table: its rows have shape {data.shape}")
         scale = (train or data).values.astype(np.float64)
-        fields = _fields_of(data)
+        fields = fields_of(data)
         plans = [
             plan_of(field, data.values[:, j].astype(np.float64), scale[:, j], data.source)
             for j, field in enumerate(fields)
         ]
         if not any(plan.is_number or plan.sites for plan in plans):
             raise InputError(f"{data.source}: every column is constant")
-        form: dict[str, Any] = _form(data)
+        form: dict[str, Any] = form_of_table(data)
         form["fields"] = [asdict(field) for field in fields]
         return cls(**form, plans=[asdict(p) for p in plans])
 
@@ -201,14 +201,14 @@ def _no_symbol(name: str, kind: str) -> str:
     )
 
 
-def _fields_of(data: Dataset) -> list[Column]:
+def fields_of(data: Dataset) -> list[Column]:
     if data.fields:
         return list(data.fields)
     names = data.columns or [str(j) for j in range(data.values.shape[1])]
     return [Column(name, missing="") for name in names]
 
 
-def _form(data: Dataset) -> dict[str, Any]:
+def form_of_table(data: Dataset) -> dict[str, Any]:
     """`form_of` the present cells; a column without any is 0."""
     values = data.values.astype(np.float64)
     here = ~np.isnan(values)

@@ -29,6 +29,7 @@ from reverie.denoisers.networks.conditions import condition_of as condition_of
 from reverie.denoisers.networks.conditions import condition_rows as condition_rows
 from reverie.denoisers.networks.conditions import drop_conditions as drop_conditions
 from reverie.denoisers.networks.convolution import Convolutional as Convolutional
+from reverie.denoisers.networks.into_domain import DomainNetwork as DomainNetwork
 from reverie.denoisers.networks.linear_sde import HybridScore as HybridScore
 from reverie.denoisers.networks.linear_sde import StateNetwork as StateNetwork
 from reverie.denoisers.networks.multiscale import Multiscale as Multiscale

@@ -6,6 +6,7 @@
                         (Kingma et al. 2021, eq. 11 and 15)
     jumps               for masking both ends are 0 and the bound is tight for the exact denoiser
     products            the sum over the parts' clocks, along the one path that they take
+    bridges             Gaussian noise on numbers and one-hot symbols; at the end their chance
     linear SDEs         path by 1/2 e^T (-dGamma/dt) e, decoder N(y, Gamma_0^-1)
     manifolds           Huang et al. 2022, Theorem 2; with respect to the volume
 
@@ -32,6 +33,7 @@ from reverie.information.manifolds import elbo
 from reverie.objectives.variational import state_bound
 from reverie.processes import (
     Brownian,
+    DomainBridges,
     GaussianProcess,
     JumpProcess,
     LinearSDE,
@@ -215,6 +217,28 @@ def _products(
         state, at = _cleanest(process, block, noise)
         last = process.reconstruction(guess(state, at), block, state, values, generator=noise)
         return process.opening(guess, block, generator=noise), last
+
+    return _of_draws(process, denoiser, rows, condition, generator, draws, ends)
+
+
+@bound_of.register(DomainBridges)
+@torch.no_grad()
+def _bridges(
+    process: DomainBridges,
+    denoiser: Denoiser,
+    rows: Tensor,
+    condition: Any,
+    generator: torch.Generator | None,
+    *,
+    values: Tensor | None = None,
+    draws: int = 64,
+) -> Bound:
+    """values: the grid that all numbers lie on; None for densities. draws: as for jumps."""
+
+    def ends(process: Any, guess: Guess, block: Tensor, noise: Any) -> tuple[Tensor, Tensor]:
+        state, at = _cleanest(process, block, noise)
+        last = process.reconstruction(guess(state, at), block, values, generator=noise)
+        return torch.zeros_like(at), last
 
     return _of_draws(process, denoiser, rows, condition, generator, draws, ends)
 

@@ -16,6 +16,8 @@ from reverie.processes.functional import FunctionNoise as FunctionNoise
 from reverie.processes.gaussian import GaussianProcess as GaussianProcess
 from reverie.processes.gaussian import VariancePreserving as VariancePreserving
 from reverie.processes.gaussian import require_gaussian as require_gaussian
+from reverie.processes.into_domain import BrownianBridge as BrownianBridge
+from reverie.processes.into_domain import DomainBridges as DomainBridges
 from reverie.processes.jump import JumpProcess as JumpProcess
 from reverie.processes.langevin import CriticallyDamped as CriticallyDamped
 from reverie.processes.learned import Learned as Learned

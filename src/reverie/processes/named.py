@@ -5,6 +5,7 @@ modes:basis=haar,shape=8x8   functions:kernel=matern-3/2,length=0.1     damped
 masking    uniform    ordinal:reach=2    rates:[[-1, 1], [1, -1]]      of symbols
 brownian:tau_min=1e-5                                                  of manifolds
 product:schedule=vp          (Gaussian noise on numbers, masking on symbols)      of tables
+bridge:sigma=1               (bridges into the domain of numbers and symbols)     of tables
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from reverie.processes.chains import Ordinal, RateMatrix, Uniform
 from reverie.processes.covariance import covariance_named
 from reverie.processes.functional import NUGGET, FunctionNoise
 from reverie.processes.gaussian import GaussianProcess
+from reverie.processes.into_domain import DomainBridges
 from reverie.processes.langevin import CriticallyDamped
 from reverie.processes.log_ratios import LogRatios
 from reverie.processes.masking import Masking
@@ -41,7 +43,16 @@ from reverie.processes.registry import (
 from reverie.processes.riemannian import Brownian
 from reverie.processes.schedules import PROCESSES
 from reverie.processes.wright_fisher import WrightFisher
-from reverie.spaces import Euclidean, FiniteSet, Functions, Manifold, Mixed, Simplex, Space
+from reverie.spaces import (
+    Bounded,
+    Euclidean,
+    FiniteSet,
+    Functions,
+    Manifold,
+    Mixed,
+    Simplex,
+    Space,
+)
 
 FUNCTION_SETTINGS = ("schedule", "kernel", "shape", "length", "variance", "nugget")
 MODAL_SETTINGS = ("schedule", "basis", "shape", "speed", "spectrum", "from", "to")
@@ -238,6 +249,13 @@ def _written_product(process: ProductProcess) -> str:
 
 
 register("product", space=Mixed, read=_product, write=_written_product)(ProductProcess)
+
+
+def _bridges(space: Any, text: str) -> DomainBridges:
+    return DomainBridges(space, **numbers_of("bridge", text, ("sigma",)))
+
+
+register("bridge", space=Bounded, read=_bridges)(DomainBridges)
 
 
 # --- curved spaces and shares ------------------------------------------------------------------

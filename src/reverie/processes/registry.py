@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 
 from reverie.errors import InputError
 from reverie.processes.base import Process
-from reverie.spaces import FiniteSet, Manifold, Mixed, Simplex, Space
+from reverie.spaces import Bounded, FiniteSet, Manifold, Mixed, Simplex, Space
 
 Kind = TypeVar("Kind", bound=type[Process])
 Read = Callable[[Space, str], Process]
@@ -106,6 +106,7 @@ default_process.register(FiniteSet, lambda space: "masking")
 default_process.register(Manifold, lambda space: "brownian")
 default_process.register(Simplex, lambda space: "wright-fisher")
 default_process.register(Mixed, lambda space: "product")
+default_process.register(Bounded, lambda space: "bridge")
 
 
 def names_on(space: Space) -> list[str]:
@@ -129,7 +130,7 @@ def process_on(space: Space, spec: str) -> Process:
         return entry.read(space, rest)
     place = _place(space)
     if entry is not None and place == "vectors":
-        words = {FiniteSet: "symbols", Simplex: "shares", Mixed: "table"}
+        words = {FiniteSet: "symbols", Simplex: "shares", Mixed: "table", Bounded: "domain"}
         fit = words.get(entry.space, _SPELLED)
         raise InputError(f"{name} is no process on vectors: say where the data live, space {fit}")
     choices = ", ".join(names_on(space))

@@ -34,8 +34,9 @@ class FitConfig:
     space: str | None = None
     """Where the data live: euclidean (the default), symbols (the default for text), sphere
     (latitude and longitude in degrees, or unit vectors), torus (angles), rotations (matrices),
-    hyperbolic, a manifold spelled out, as Sphere(2), shares (rows that sum to 1), or table (the
-    default for tables with categories, dates or missing cells)."""
+    hyperbolic, a manifold spelled out, as Sphere(2), shares (rows that sum to 1), table (the
+    default for tables with categories, dates or missing cells), or domain (numbers with ends,
+    beside such columns)."""
     process: str | None = None
     """How noise enters, with settings after a colon. Vectors: vp, sub-vp, cosine, ve, edm,
     rectified or log-linear (default edm:sigma_min=0.02,sigma_max=40; sigmas in units of the
@@ -43,8 +44,11 @@ class FitConfig:
     velocity), modes:basis=haar or another basis, or functions:kernel=matern-3/2,length=0.1.
     Symbols: masking (default), uniform, ordinal, or rates:FILE.npy, a rate matrix. Manifolds:
     brownian. Shares: wright-fisher or log-ratios. Tables: product (Gaussian noise on numbers,
-    masking of categories and missing cells), or product:schedule=vp. One of your own:
-    package.module:Class[a=1]."""
+    masking of categories and missing cells), or product:schedule=vp. Numbers with ends, and tables
+    of them: bridge, or bridge:sigma=2. One of your own: package.module:Class[a=1]."""
+    bounds: str | None = None
+    """With --process bridge, ends of columns, as age=0:120,income=0: (an end that is not said is
+    open). A column without a negative number ends at 0 where nothing is said."""
     network: str | None = None
     """mlp (all spaces; the default), convolutional (a U-Net; the default for pictures of 16 x 16
     and more and for volumes), unet (images; that of the extra diffusers), fno (functions),

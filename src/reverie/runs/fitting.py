@@ -17,14 +17,14 @@ from torch import nn
 from reverie.data import (
     Dataset,
     Scaler,
-    TableCoder,
     coder_for,
     coder_on,
     load,
     split,
 )
-from reverie.data.coders import EUCLIDEAN, SHARES, SYMBOLS, TABLE, space_word
+from reverie.data.coders import DOMAIN, EUCLIDEAN, SHARES, SYMBOLS, TABLE, TABLES, space_word
 from reverie.data.conditions import column_place, numbers_only, with_condition
+from reverie.data.domain_coder import table_coder
 from reverie.data.reading import without_keys
 from reverie.data.rows import shared_count
 from reverie.data.stored.points import points_of
@@ -57,7 +57,7 @@ from reverie.runs.runtime import Runtime
 from reverie.runs.tracking import trackers_of, tracking
 from reverie.runs.trainer import CHECK_ROWS, Trainer
 from reverie.sampling.ends import choose_ends
-from reverie.spaces import FiniteSet, Mixed, Simplex
+from reverie.spaces import Bounded, FiniteSet, Mixed, Simplex
 
 SAVE_SECONDS = 20.0
 FROM_ROWS = "edm"  # the process whose levels are read off the rows where none are given
@@ -280,7 +280,10 @@ def _begin(
     # a scale is the training rows' own; symbols and units are those of all rows
     fitted_on = train if space == EUCLIDEAN and len(train) > 1 else dataset
     if own.process is None:
-        scaler = TableCoder.fit(dataset, train) if space == TABLE else coder_for(space, fitted_on)
+        if space in TABLES or config.bounds:
+            scaler = table_coder(space, dataset, train, config.bounds)
+        else:
+            scaler = coder_for(space, fitted_on)
         scaler = scaler.without(dataset.still_columns()) if space == EUCLIDEAN else scaler
         named = config.process or default_process(scaler.space)
         config = replace(config, space=space, process=named)
@@ -327,7 +330,7 @@ def _space(config: FitConfig, data: Any) -> str:
     if entry is not None and issubclass(entry.space, Simplex):
         return SHARES
     if entry is not None and issubclass(entry.space, Mixed):
-        return TABLE
+        return DOMAIN if issubclass(entry.space, Bounded) else TABLE
     return SYMBOLS if of_symbols or is_text else EUCLIDEAN
 
 
@@ -340,7 +343,7 @@ def _loaded(config: FitConfig, data: Any, conditions: Any, space: str) -> tuple[
     named = config.space is not None or config.process not in (None, "product")
     named = named or conditions is not None
     aside = isinstance(conditions, str | Path)
-    mixed = aside or not named or space in (SYMBOLS, TABLE)
+    mixed = aside or not named or space in (SYMBOLS, *TABLES)
     dataset = load(data, mixed=mixed)
     if dataset.is_stored:
         return _on_disk(dataset, conditions, space), EUCLIDEAN
@@ -352,8 +355,8 @@ def _loaded(config: FitConfig, data: Any, conditions: Any, space: str) -> tuple[
         dataset = without_keys(dataset)
         if not named and dataset.kind == "table" and _of_columns(dataset):
             space = TABLE
-        dataset = dataset if space == TABLE else numbers_only(dataset)
-    if space == TABLE:
+        dataset = dataset if space in TABLES else numbers_only(dataset)
+    if space in TABLES:
         return dataset.check_rows(2), space
     return dataset.check(rows=2, constants=space in (SYMBOLS, EUCLIDEAN)), space
 

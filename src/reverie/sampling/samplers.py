@@ -8,7 +8,7 @@ ancestral sampler, its own `reverse` step by step.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import partial, singledispatch
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import Tensor
 from reverie.errors import InputError
 from reverie.processes import (
     Brownian,
+    DomainBridges,
     GaussianProcess,
     JumpProcess,
     LinearSDE,
@@ -184,6 +185,18 @@ PRODUCTS = ANY | {
 }
 
 
+def _on_vectors(sampler: Sampler) -> Sampler:
+    """A sampler of Gaussian noise for a process that is such noise on vectors of its points."""
+
+    def run(request: Request, settings: Settings) -> Visits:
+        return sampler.run(replace(request, process=request.process.base), settings)
+
+    return Sampler(run, sampler.takes, sampler.own_times)
+
+
+VECTORS = {name: _on_vectors(sampler) for name, sampler in GAUSSIAN.items()}
+
+
 @singledispatch
 def samplers_of(process: Process) -> Mapping[str, Sampler]:
     """The samplers of a process by name, the ancestral one first.
@@ -203,6 +216,7 @@ for kind, table in {
     JumpProcess: JUMPS,
     Masking: MASKS,
     ProductProcess: PRODUCTS,
+    DomainBridges: VECTORS,
 }.items():
     samplers_of.register(kind, partial(lambda table, process: table, table))
 
@@ -221,6 +235,7 @@ def default_sampler(process: Process) -> str:
 
 # ancestral steps narrow the laws of numbers by far more (see `mixed`), which a table shows
 default_sampler.register(ProductProcess, lambda process: "heun")
+default_sampler.register(DomainBridges, lambda process: "heun")
 
 SAMPLERS = tuple(GAUSSIAN)
 NAMES = tuple(dict.fromkeys([*GAUSSIAN, *SDE, *MANIFOLD, *JUMPS, *MASKS]))  # of any process

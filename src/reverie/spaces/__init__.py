@@ -7,6 +7,8 @@ from reverie.spaces.bases import Identity as Identity
 from reverie.spaces.bases import KarhunenLoeve as KarhunenLoeve
 from reverie.spaces.bases import Wavelet as Wavelet
 from reverie.spaces.bases import basis_named as basis_named
+from reverie.spaces.bounded import Bounded as Bounded
+from reverie.spaces.bounded import Intervals as Intervals
 from reverie.spaces.divergence import divergence as divergence
 from reverie.spaces.euclidean import Euclidean as Euclidean
 from reverie.spaces.finite import FiniteSet as FiniteSet

@@ -17,6 +17,7 @@ from reverie.denoisers.base import Denoiser
 from reverie.denoisers.exact.adaptive_mixture import AdaptiveMixture
 from reverie.denoisers.networks.conditions import Encoder, Values
 from reverie.denoisers.networks.convolutional_unet import ConvolutionalUNet
+from reverie.denoisers.networks.into_domain import DomainNetwork
 from reverie.denoisers.networks.linear_sde import StateNetwork
 from reverie.denoisers.networks.network import MaskedNetwork, Network, ResidualMLP
 from reverie.denoisers.networks.operator import FourierNeuralOperator
@@ -29,6 +30,7 @@ from reverie.denoisers.networks.unet import UNet
 from reverie.errors import InputError
 from reverie.processes import (
     Brownian,
+    DomainBridges,
     GaussianProcess,
     JumpProcess,
     LinearSDE,
@@ -227,3 +229,9 @@ def _ratios(process: LogRatios, wanted: Wanted) -> Denoiser:
 def _tables(process: ProductProcess, wanted: Wanted) -> Denoiser:
     wanted.only("mlp", of="tables")
     return TableNetwork(process, wanted.train, wanted.width, wanted.depth, wanted.body)
+
+
+@network_of.register(DomainBridges)
+def _into_domain(process: DomainBridges, wanted: Wanted) -> Denoiser:
+    wanted.only("mlp", of="bridges into a domain")
+    return DomainNetwork(process, wanted.width, wanted.depth, wanted.body)
