@@ -27,12 +27,15 @@ from reverie.denoisers.networks.network import Network, ResidualMLP
 from reverie.errors import InputError
 from reverie.flows import Flow, couplings
 from reverie.processes import VP
+from reverie.targets.annealing import Progress, anneal
 from reverie.targets.kernels import Bath, GaussianLayer, ReversibleLayer, ULALayer
+from reverie.targets.learned import Whitened
 from reverie.targets.pair import Chain, Layer, PathPair, Rollout
 from reverie.targets.starts import GaussianStart
 from reverie.targets.target import Point, Target
 
 LAYERS = ("flow", "mala", "langevin", "vae", "diffusion")
+REPEATED, REPEATS = "flow mala", 8  # of a pair for `sample`
 WORD = re.compile(r"([a-z]+)(?:@([0-9.]+))?(?:\*([0-9]+))?")
 NOISE = 0.1  # of a VAE layer at first, in deviations of the start
 FIRST_STEP = 1.2  # of MALA in a bath's own units, over dim^(1/6)
@@ -272,6 +275,37 @@ def stochastic_flow(
                 flow = couplings(target.dim, 2, width=width, told=told, seed=seed + k)
                 made.append(FlowLayer(flow))
     return StochasticFlow(target, law, made).double()
+
+
+def annealed_flow(
+    target: Target,
+    start: GaussianStart,
+    *,
+    layers: str = REPEATED,
+    repeats: int = REPEATS,
+    width: int = 64,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Whitened:
+    """An untrained pair of `repeats` times `layers` in the start's own units.
+
+    The temperatures and steps of its mala and langevin layers are a pilot's.
+    """
+    words = " ".join([layers] * repeats)
+    moving = sum(word in ("mala", "langevin") for word, _ in _words(words))
+
+    def build(inner: Target) -> Chain:
+        baths, law = None, GaussianStart.of(inner.dim)
+        if moving:
+            generator = torch.Generator().manual_seed(seed)
+            path = anneal(
+                inner, start=law, kernel="mala", steps=moving, generator=generator,
+                progress=progress,
+            )  # fmt: skip
+            baths = path.baths
+        return stochastic_flow(inner, words, start=law, baths=baths, width=width, seed=seed)
+
+    return Whitened(target, start, build)
 
 
 def _words(layers: str) -> list[tuple[str, float | None]]:
