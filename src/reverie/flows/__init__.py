@@ -17,8 +17,11 @@ _HOMES = {
     "FLOWS": "reverie.flows.named",
     "Flow": "reverie.flows.base",
     "FlowDensity": "reverie.flows.base",
+    "Identity": "reverie.flows.base",
+    "ImplicitDiffusion": "reverie.flows.implicit",
     "ZukoFlow": "reverie.flows.named",
     "couplings": "reverie.flows.coupling",
+    "fit_implicit": "reverie.flows.implicit",
     "flow_named": "reverie.flows.named",
 }
 __all__ = [*_HOMES]  # pyright: ignore[reportUnsupportedDunderAll]
@@ -35,8 +38,11 @@ if TYPE_CHECKING:
     from reverie.flows.base import Composed as Composed
     from reverie.flows.base import Flow as Flow
     from reverie.flows.base import FlowDensity as FlowDensity
+    from reverie.flows.base import Identity as Identity
     from reverie.flows.coupling import Coupling as Coupling
     from reverie.flows.coupling import couplings as couplings
+    from reverie.flows.implicit import ImplicitDiffusion as ImplicitDiffusion
+    from reverie.flows.implicit import fit_implicit as fit_implicit
     from reverie.flows.named import FLOWS as FLOWS
     from reverie.flows.named import ZukoFlow as ZukoFlow
     from reverie.flows.named import flow_named as flow_named

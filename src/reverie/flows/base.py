@@ -44,6 +44,22 @@ class Flow(nn.Module, ABC):
         """x with T(x) = z, and log |det DT^-1(z)|."""
 
 
+class Identity(Flow):
+    """The flow that moves nothing.
+
+    >>> import torch
+    >>> from reverie.flows import Identity
+    >>> Identity()(torch.ones(1, 2))
+    (tensor([[1., 1.]]), tensor([0.]))
+    """
+
+    def forward(self, x: Tensor, told: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return x, x.new_zeros(len(x))
+
+    def inverse(self, z: Tensor, told: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return z, z.new_zeros(len(z))
+
+
 class Composed(Flow):
     """Flows (at least one) after each other; InputError on none.
 

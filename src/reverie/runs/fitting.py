@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import math
-import signal
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -31,10 +27,10 @@ from reverie.data.reading import without_keys
 from reverie.denoisers import Denoiser
 from reverie.denoisers.networks.choice import default_name, default_width
 from reverie.errors import InputError
-from reverie.files import write_json, write_text
 from reverie.processes import Process, default_process, name_of, process_typed
 from reverie.processes.registry import ENTRIES, OWN, own_name
 from reverie.runs.config import FitConfig
+from reverie.runs.flows import fit_flow, is_flow, is_flow_config
 from reverie.runs.folder import (
     Own,
     build_denoiser,
@@ -43,22 +39,17 @@ from reverie.runs.folder import (
     load_weights,
     open_data,
     process_of,
-    save_tensors,
     split_rows,
     start,
 )
+from reverie.runs.keeping import drain, save_state, sweep_left
 from reverie.runs.previews import write_preview
 from reverie.runs.run import Run
 from reverie.runs.trainer import CHECK_ROWS, Event, Trainer
 from reverie.sampling.ends import choose_ends
 from reverie.spaces import FiniteSet, Mixed, Simplex
 
-SAVE_SECONDS = 20.0
 FROM_ROWS = "edm"  # the process whose levels are read off the rows where none are given
-COLUMNS = (
-    "step", "loss", "train_nats", "holdout_nats", "leak", "leak_low", "leak_high", "lr", "bias",
-    "bias_low", "bias_high", "apart", "copied", "extracted",
-)  # fmt: skip
 
 
 def fit(
@@ -86,7 +77,9 @@ def fit(
     and of the held-out rows, instead of a random split. conditions: what the model is told about
     each row of data: labels (n,) or values (n, ...) with NaN for what is missing, the name of a
     column (which is taken out of the rows), or a file. A tenth of them is lost in training, so
-    that None is the unconditional model. Ctrl-C saves and re-raises.
+    that None is the unconditional model. With network="flow" there is no denoiser and what comes
+    back is a `FlowRun`, which answers the same questions but those of a curve. Ctrl-C saves and
+    re-raises.
     Raises InputError on bad data, settings, or an `out` that already holds a run.
 
     >>> import numpy as np
@@ -102,10 +95,17 @@ def fit(
         network if isinstance(network, nn.Module) else None,
     )
     resuming = resume and path is not None and (path / "config.json").exists()
+    config = config if resuming else _configure(config, process, network, settings)
+    if _is_flow(config, path, resuming):
+        if own.body is not None or conditions is not None:
+            raise InputError("a flow is told nothing: leave conditions out")
+        made: Any = fit_flow(data, config or FitConfig(), path, resume=resume, rows=rows,
+                             on_event=on_event)  # fmt: skip
+        return made
     if resuming and path is not None:
         config, scaler, train, holdout = open_data(path)
     else:
-        config = _configure(config, process, network, settings)
+        assert config is not None
         config, own, scaler, train, holdout = _begin(data, config, path, own, rows, conditions)
     torch.manual_seed(config.seed)  # the weights' start; everything else has its own generator
     denoiser = build_denoiser(config, scaler, own, train)
@@ -116,18 +116,18 @@ def fit(
     told = conditions_of(train), conditions_of(holdout)
     trainer = Trainer(denoiser, points, scaler.to_model(holdout.values), config, told)
     if path is not None and resumed:
-        _sweep(path)
+        sweep_left(path)
         trainer.restore(*load_tensors(path / "state.safetensors"))
     elif path is not None:
-        _save(trainer, path)
-    _drain(trainer, scaler, path, on_event)
+        save_state(trainer, path)
+    drain(trainer, path, on_event, _previews(path, scaler, config.seed))
     return _finish(trainer, config, scaler, train, holdout, path)
 
 
-def _sweep(path: Path) -> None:
-    """Remove the temporary files that a killed write left behind."""
-    for left in [*path.glob(".*"), *(path / "previews").glob(".*")]:
-        left.unlink(missing_ok=True)
+def _is_flow(config: FitConfig | None, path: Path | None, resuming: bool) -> bool:
+    if resuming and path is not None:
+        return is_flow(path)
+    return config is not None and is_flow_config(config)
 
 
 def _configure(
@@ -278,74 +278,15 @@ def _fixed(
     return config, own
 
 
-def _drain(
-    trainer: Trainer,
-    scaler: Scaler,
-    path: Path | None,
-    on_event: Callable[[Event, Trainer], None] | None,
-) -> None:
-    saved = monotonic()
-    try:
-        for event in _between_steps(trainer.events()):
-            if event.step == trainer.started + 1 and path is not None:
-                (path / "curves.json").unlink(missing_ok=True)  # they were of older weights
-            if on_event is not None:
-                on_event(event, trainer)
-            if path is not None and event.row is not None:
-                with trainer.averaged() as network:
-                    name = f"step-{event.step:07d}"
-                    write_preview(path / "previews" / name, network, scaler, trainer.config.seed)
-            if path is not None and monotonic() - saved > SAVE_SECONDS:
-                _save(trainer, path)
-                saved = monotonic()
-    except KeyboardInterrupt:
-        if path is not None:
-            _save(trainer, path)
-        raise
-    if path is not None:
-        _save(trainer, path)
+def _previews(path: Path | None, scaler: Scaler, seed: int) -> Callable[[Event, Trainer], None]:
+    """Writes what the averaged model draws, after a check."""
 
+    def write(event: Event, trainer: Trainer) -> None:
+        assert path is not None
+        with trainer.averaged() as network:
+            write_preview(path / "previews" / f"step-{event.step:07d}", network, scaler, seed)
 
-def _between_steps(events: Iterator[Event]) -> Iterator[Event]:
-    """Let Ctrl-C wait for the end of a step: half a step could not be resumed bit for bit.
-
-    A second Ctrl-C stops at once. Only the main thread may do this; elsewhere it does nothing.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield from events
-        return
-    asked: list[int] = []
-    usual = signal.getsignal(signal.SIGINT)
-
-    def ask(number: int, frame: Any) -> None:
-        asked.append(number)
-        signal.signal(signal.SIGINT, usual)
-
-    signal.signal(signal.SIGINT, ask)
-    try:
-        for event in events:
-            yield event
-            if asked:
-                raise KeyboardInterrupt
-    finally:
-        signal.signal(signal.SIGINT, usual)
-
-
-def _save(trainer: Trainer, path: Path) -> None:
-    """Write the state in one rename, then the files that are read off it."""
-    tensors, note = trainer.state()
-    plain = note | {"best": note["best"] if math.isfinite(note["best"]) else None}
-    save_tensors(path / "state.safetensors", tensors, plain)
-    weights = trainer.network.state_dict()
-    save_tensors(path / "model.safetensors", weights, {"step": note["step"]})
-    with trainer.averaged() as network:
-        save_tensors(path / "ema.safetensors", network.state_dict(), {"step": note["step"]})
-    rows = [",".join(COLUMNS)]
-    rows += [
-        ",".join(f"{row[c]:.8g}" if c in row else "" for c in COLUMNS) for row in note["rows"]
-    ]
-    write_text(path / "metrics.csv", "\n".join(rows) + "\n")
-    write_json(path / "state.json", {k: v for k, v in plain.items() if k != "rows"})
+    return write
 
 
 def _finish(

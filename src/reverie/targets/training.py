@@ -87,7 +87,7 @@ def descend(
     weights = [p for p in module.parameters() if p.requires_grad]
     if not weights:
         return [float(value().detach()) for _ in range(min(steps, 1))]
-    optimiser = torch.optim.Adam(weights, lr=rate)
+    optimiser = torch.optim.Adam(weights, lr=rate, fused=True)
     average = [p.detach().clone() for p in weights]
     history: list[float] = []
     for step in range(steps):
@@ -105,8 +105,7 @@ def descend(
             if bool(torch.isfinite(length)):
                 optimiser.step()
         with torch.no_grad():
-            for mean, p in zip(average, weights, strict=True):
-                mean.lerp_(p, 1 - min(AVERAGE, step / (step + 10)))
+            torch._foreach_lerp_(average, weights, 1 - min(AVERAGE, step / (step + 10)))
         if progress is not None:
             progress(step + 1, steps)
     with torch.no_grad():
