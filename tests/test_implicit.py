@@ -79,7 +79,7 @@ def test_small_steps_of_that_process_have_its_moments():
         for weight in flow.parameters():
             weight += 0.3 * torch.randn(weight.shape, dtype=weight.dtype, generator=noise(5))
     model = ImplicitDiffusion(flow, Linear.fit(VP(), rows(100)), 2)
-    x, t, dt, n = torch.tensor([[0.4, -0.3]], dtype=torch.float64), 0.3, 1e-4, 400_000
+    x, t, dt, n = torch.tensor([[0.4, -0.3]], dtype=torch.float64), 0.3, 1e-4, 100_000
     drift, spread = model.drift_and_diffusion(x, t)
     beta = 0.1 + 19.9 * t
     e = torch.randn(n, 2, dtype=torch.float64, generator=noise(6))
@@ -109,7 +109,7 @@ def test_training_lowers_the_bound_below_the_untrained(setting):
     turn = 2 * math.pi * torch.rand(1000, 1, generator=draw)
     x = torch.cat([turn.cos(), turn.sin()], 1) + 0.1 * torch.randn(1000, 2, generator=draw)
     bounds = []
-    for steps in (1, 80):
+    for steps in (1, 60):
         model = fit_implicit(x, setting=setting, steps=steps, width=32, seed=1)
         bounds.append(model.bound(x, generator=noise(10)).nats)
         with torch.no_grad():

@@ -26,6 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from reverie.curve import level_times
 from reverie.denoisers import Network, network_for
 from reverie.errors import InputError
 from reverie.flows.base import Flow
@@ -121,12 +122,8 @@ class ImplicitDiffusion(nn.Module):
         steps: equal steps of log-SNR, or the plan or times that `reverie.sample` takes.
         """
         if isinstance(steps, int):
-            low, high = (
-                float(self.process.clock(torch.tensor(t)).log())
-                for t in self.process.t_range[::-1]
-            )
-            steps = self.process.time(torch.linspace(low, high, steps + 1).double().exp())
-        z = sample(self.denoiser, n, steps, generator=generator, **options)
+            steps = torch.as_tensor(level_times(self.process, steps + 1))
+        z = sample(self.denoiser, n, steps, shape=(self.dim,), generator=generator, **options)
         return self.flow.inverse(z)[0]
 
     @torch.no_grad()
@@ -143,19 +140,29 @@ class ImplicitDiffusion(nn.Module):
         By Ito's rule from the flow's derivatives, row by row: for few coordinates.
         """
         rate, squared = _linear(self.process, t)
-        z = self.flow(x)[0].detach()
+        z = self.flow(x)[0].detach().requires_grad_()
+        with torch.enable_grad():
+            back = self.flow.inverse(z)[0]
+            first = torch.stack([_slope(part, z) for part in back.unbind(1)], 1)
+            curved = torch.stack(  # sum_j d^2 S_i / dz_j^2
+                [
+                    sum((_slope(part[:, j], z)[:, j] for j in range(self.dim)), 0 * z[:, 0])
+                    for part in first.unbind(1)
+                ],
+                1,
+            )
+        drift = rate * (first @ z[:, :, None])[:, :, 0] + 0.5 * squared * curved
+        return drift.detach(), math.sqrt(squared) * first.detach()
 
-        def back(point: Tensor) -> Tensor:
-            return self.flow.inverse(point[None])[0][0]
 
-        slopes, drifts = [], []
-        for row in z:
-            first = torch.func.jacfwd(back)(row)
-            second = torch.func.jacfwd(torch.func.jacfwd(back))(row)
-            curved = second.diagonal(dim1=1, dim2=2).sum(1)  # sum_i d^2 S / dz_i^2
-            drifts.append(first @ (rate * row) + 0.5 * squared * curved)
-            slopes.append(math.sqrt(squared) * first)
-        return torch.stack(drifts).detach(), torch.stack(slopes).detach()
+def _slope(value: Tensor, z: Tensor) -> Tensor:
+    """Gradient (n, dim) of value (n,) with respect to its own row of z, differentiable again."""
+    if not value.requires_grad:
+        return torch.zeros_like(z)
+    (found,) = torch.autograd.grad(
+        value.sum(), z, create_graph=True, allow_unused=True, materialize_grads=True
+    )
+    return found
 
 
 def _linear(process: GaussianProcess, t: float) -> tuple[float, float]:

@@ -99,6 +99,16 @@ class FlowRun(Shown):
             str(state.get("stopped", "")), split_rows(path), read_checks(path / "metrics.csv"),
         )  # fmt: skip
 
+    @property
+    def train_values(self) -> np.ndarray:
+        """Training rows (n, *shape) in the data's own units."""
+        return self.train.values
+
+    @property
+    def holdout_values(self) -> np.ndarray:
+        """Held-out rows (m, *shape) in the data's own units."""
+        return self.holdout.values
+
     @torch.no_grad()
     def sample(self, n: int, *, seed: int = 0) -> np.ndarray:
         """Draw `n` samples (n, *shape) in the data's own units, in one pass each."""
