@@ -150,6 +150,26 @@ def test_a_chain_of_gaussians_trained_on_data_reaches_the_entropy():
         assert -0.03 < float(nats.detach()) - entropy < room  # .011 is the mean's own error
 
 
+def test_a_share_of_guesses_has_the_same_mean():
+    """Log ratios of some rows, divided by their share: the sum is right on average."""
+    pair = moved(stochastic_flow(Target(shifted, 2), "diffusion*4", width=16))
+    ends = exact(1000)
+    with torch.no_grad():
+        whole = pair.rollout(1000, direction="backward", ends=ends, generator=noise(0))
+        for layer in pair.layers:
+            layer.share = 0.25
+        part = pair.rollout(1000, direction="backward", ends=ends, generator=noise(0))
+    error = part.log_weight.std() / math.sqrt(1000)
+    gap = (part.log_weight.mean() - whole.log_weight.mean()).abs()
+    assert float(gap) < 3 * float(error)
+    train(pair, loss="forward-kl", data=ends, steps=1, share=0.25)
+    assert {layer.share for layer in pair.layers} == {1.0}  # weights are whole again
+
+
+def noise(seed):
+    return torch.Generator().manual_seed(seed)
+
+
 def test_a_pair_trained_on_its_density_gains():
     target = Target(Gaussian([2.0, 0.0], [[0.3, 0.1], [0.1, 0.5]]), 2)
     pair = stochastic_flow(target, "flow*2 mala flow*2 mala", deviation=0.6, width=16)

@@ -78,7 +78,7 @@ def _board(rng: np.random.Generator) -> np.ndarray:
 def _digits(rng: np.random.Generator) -> np.ndarray:
     from sklearn.datasets import load_digits
 
-    values = load_digits().data
+    values = np.asarray(load_digits(return_X_y=True)[0])
     values = values[rng.permutation(len(values))]
     # 17 values made continuous; corners that are always 0 are then noise of that width
     return values + rng.random(values.shape)
@@ -87,7 +87,7 @@ def _digits(rng: np.random.Generator) -> np.ndarray:
 def _table(rng: np.random.Generator) -> np.ndarray:
     from sklearn.datasets import load_breast_cancer
 
-    values = load_breast_cancer().data
+    values = np.asarray(load_breast_cancer(return_X_y=True)[0])
     return values[rng.permutation(len(values))]
 
 

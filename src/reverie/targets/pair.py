@@ -98,6 +98,7 @@ class Layer(nn.Module, ABC):
     """
 
     valid: bool = True
+    share: float = 1.0  # of rows whose log ratio `train` asks of costly layers on their way back
 
     @abstractmethod
     def ahead(

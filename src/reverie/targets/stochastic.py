@@ -145,11 +145,11 @@ class Guesses(nn.Module):
         keep, before, after = self.keeps[k], self.sigmas[k] ** 2, self.sigmas[k + 1] ** 2
         return self.alphas[k + 1] * (1 - keep**2) / before, keep * after / before
 
-    def mean(self, k: int, point: Point) -> Tensor:
-        """Mean (n, dim) of the point one level cleaner."""
+    def mean(self, k: int, x: Tensor, told: Tensor | None) -> Tensor:
+        """Mean (n, dim) of the point one level cleaner than x."""
         guess, place = self._posterior(k)
-        time = self.times[k].expand(len(point))
-        return guess * self.network(point.x, time, point.target.told(len(point))) + place * point.x
+        time = self.times[k].expand(len(x))
+        return guess * self.network(x, time, told) + place * x
 
 
 class DiffusionLayer(GaussianLayer):
@@ -168,10 +168,30 @@ class DiffusionLayer(GaussianLayer):
         return self.guesses.log_noise[self.k].exp()
 
     def mean_ahead(self, point: Point) -> Tensor:
-        return self.guesses.mean(self.k, point)
+        return self.guesses.mean(self.k, point.x, point.target.told(len(point)))
 
     def mean_back(self, point: Point) -> Tensor:
         return self.guesses.keeps[self.k] * point.x
+
+    def back(
+        self, point: Point, generator: torch.Generator | None = None, detach: bool = False
+    ) -> tuple[Point, Tensor]:
+        """As ever; with `share` below 1 the log ratios of that share of rows, others 0.
+
+        They are divided by the share, so that sums are right on average: noising asks no network,
+        and a training needs only some of its guesses.
+        """
+        if self.share == 1:
+            return super().back(point, generator, detach)
+        mean = self.mean_back(point)
+        xi = self._draw(mean, generator)
+        moved = point.target.at(mean + self.noise_back * xi)
+        n, told = len(point), point.target.told(len(point))
+        rows = torch.randperm(n, generator=generator)[: max(1, round(self.share * n))]
+        guess = self.guesses.mean(self.k, moved.x[rows], None if told is None else told[rows])
+        part = self._ratio(xi[rows], (point.x[rows] - guess) / self.noise)
+        ratio = torch.zeros(n, dtype=part.dtype, device=part.device)
+        return moved, ratio.index_put((rows,), part * (n / len(rows)))
 
 
 class StochasticFlow(Chain):

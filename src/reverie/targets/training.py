@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
 
 from reverie.errors import InputError
 from reverie.targets.learned import Whitened
-from reverie.targets.pair import Chain, Rollout
+from reverie.targets.pair import Chain, Layer, Rollout
 
 LOSSES = ("reverse-kl", "log-variance")
 DATA_LOSS = "forward-kl"  # of draws, with any share of reverse-kl
@@ -35,6 +36,7 @@ def train(
     data: torch.Tensor | None = None,
     condition: torch.Tensor | None = None,
     reverse: float = 0.0,
+    share: float = 1.0,
     generator: torch.Generator | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[float]:
@@ -42,8 +44,10 @@ def train(
 
     loss: one of `LOSSES`, or forward-kl, which needs data (n, dim), draws of the target; reverse
     is then the share of reverse-kl beside it. condition: (n, c), what each row of data is told, of
-    a `Chain` on a `ConditionalTarget`. A batch without a finite loss changes nothing. InputError
-    on an unknown loss, data that do not go with it, or where no batch was finite.
+    a `Chain` on a `ConditionalTarget`. share: of rows that each diffusion layer is asked about on
+    the way back from data, for many of them at little cost. A batch without a finite loss changes
+    nothing. InputError on an unknown loss, data that do not go with it, or where no batch was
+    finite.
 
     >>> import torch
     >>> from reverie.targets import GaussianStart, Mixture, Target, learned_pair, train
@@ -59,6 +63,8 @@ def train(
         )
     if (loss == DATA_LOSS) != (data is not None):
         raise InputError(f"{DATA_LOSS} is the loss of data: give both, or neither")
+    if not 0 < share <= 1:
+        raise InputError(f"share is {share}; it must be above 0, up to 1")
     if not 0 <= reverse < 1:
         raise InputError(f"reverse is {reverse}; it is a share, at least 0 and below 1")
     if data is not None and condition is not None and len(data) != len(condition):
@@ -69,7 +75,14 @@ def train(
             return _loss(pair, loss, batch, generator)
         return _data_loss(pair, data, condition, reverse, batch, generator)
 
-    history = descend(pair, value, steps=steps, rate=rate, progress=progress)
+    layers = [layer for layer in pair.modules() if isinstance(layer, Layer)]
+    try:
+        for layer in layers:
+            layer.share = share
+        history = descend(pair, value, steps=steps, rate=rate, progress=progress)
+    finally:
+        for layer in layers:
+            layer.share = 1.0
     if steps and not any(map(math.isfinite, history)):
         raise InputError("no batch of the training had a finite loss: give a start nearer by")
     return history
@@ -84,7 +97,7 @@ def descend(
     progress: Callable[[int, int], None] | None = None,
 ) -> list[float]:
     """Lower value() by Adam with a cosine rate; the module's last weights are an average."""
-    weights = [p for p in module.parameters() if p.requires_grad]
+    weights: list[torch.Tensor] = [p for p in module.parameters() if p.requires_grad]
     if not weights:
         return [float(value().detach()) for _ in range(min(steps, 1))]
     optimiser = torch.optim.Adam(weights, lr=rate, fused=True)
@@ -105,7 +118,8 @@ def descend(
             if bool(torch.isfinite(length)):
                 optimiser.step()
         with torch.no_grad():
-            torch._foreach_lerp_(average, weights, 1 - min(AVERAGE, step / (step + 10)))
+            weight = 1 - min(AVERAGE, step / (step + 10))
+            torch._foreach_lerp_(average, weights, weight)  # type: ignore[attr-defined]
         if progress is not None:
             progress(step + 1, steps)
     with torch.no_grad():
@@ -134,7 +148,7 @@ def _data_loss(
 ) -> torch.Tensor:
     """(1 - reverse) E_B log w - reverse E_F log w, on rows drawn with replacement."""
     rows = torch.randint(len(data), (batch,), generator=generator)
-    told = {} if condition is None else {"condition": condition[rows]}
+    told: dict[str, Any] = {} if condition is None else {"condition": condition[rows]}
     found = _finite(
         pair.rollout(batch, direction="backward", ends=data[rows], generator=generator, **told)
     )
