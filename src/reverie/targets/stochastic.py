@@ -156,6 +156,12 @@ class DiffusionLayer(GaussianLayer):
     """Step k of a diffusion: noising backward, its learned reversal forward.
 
     guesses: shared by the steps of one diffusion, k = 0 next to the noise.
+
+    >>> import torch
+    >>> from reverie.targets import DiffusionLayer, Gaussian, Target, stochastic_flow
+    >>> pair = stochastic_flow(Target(Gaussian([0.0], [[1.0]]), 1), "diffusion*4", width=8)
+    >>> all(isinstance(layer, DiffusionLayer) for layer in pair.layers)
+    True
     """
 
     def __init__(self, k: int, guesses: Guesses) -> None:
