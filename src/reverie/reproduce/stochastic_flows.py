@@ -2,7 +2,7 @@
 
 Hagemann, Hertrich & Steidl 2022 (arXiv 2109.11375). x in 100 dimensions is a mixture of twelve
 narrow Gaussians (means uniform in [-1, 1], variance 1e-4), y = A x + noise with A = diag(.1 / i)
-and noise of deviation .05 (here all is in units of it). The posterior is a mixture again, in closed
+and noise of deviation .05 (here all is in units of it). The posterior is a mixture too, in closed
 form. Models are trained on joint draws alone and asked for x given y: the exact W1 (an assignment
 of equally many draws), averaged over y, beside that of two sets of exact draws.
 
