@@ -40,8 +40,8 @@ copybutton_prompt_is_regexp = True
 # rooms of the reference, in the order in which one meets them; the root comes first
 ROOMS = [
     "", "data", "spaces", "processes", "denoisers", "objectives", "curve", "calibration", "plan",
-    "sampling", "information", "auditing", "runs", "report", "diffusers", "bridges", "targets",
-    "inverse", "simulation", "cascade", "theory", "reproduce", "testing",
+    "sampling", "information", "auditing", "runs", "report", "diffusers", "flows", "bridges",
+    "targets", "inverse", "simulation", "cascade", "theory", "reproduce", "testing",
 ]  # fmt: skip
 
 

@@ -201,8 +201,8 @@ KILLED = WIDE | dict(steps=200, check_every=50)
 CHILD = f"""
 import sys
 import numpy as np
-from reverie.runs import fitting
-fitting.SAVE_SECONDS = 0.0
+from reverie.runs import driving, fitting
+driving.SAVE_SECONDS = 0.0
 fitting.fit(np.load(sys.argv[1]), out=sys.argv[2], resume=True, devices=int(sys.argv[3]),
             on_event=lambda event, _: print(event.step, flush=True), **{KILLED!r})
 """

@@ -18,7 +18,7 @@ ROOT = Path(reverie.__file__).parent
 FLOORS = [
     "errors", "formerly", "files", "templates", "workers",
     "spaces", "data", "processes", "denoisers", "curve", "calibration", "diffusers", "objectives",
-    "information", "plan", "sampling", "bridges", "targets", "theory", "auditing", "runs",
+    "information", "plan", "sampling", "flows", "bridges", "targets", "theory", "auditing", "runs",
     "cascade", "inverse", "simulation", "forecast", "report", "reproduce", "testing", "cli",
 ]  # fmt: skip
 PROCESSES = {

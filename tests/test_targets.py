@@ -483,6 +483,13 @@ def test_the_page_of_targets_runs(tmp_path, monkeypatch, capsys):
     assert abs(told["log_z"]["value"] - 10.29348) < 4 * told["log_z"]["stderr"]
     assert np.load(tmp_path / "well" / "samples.npy").shape == (1024, 2)
     assert "None of this sees a mode" in (tmp_path / "well" / "target.html").read_text()
+    flow = re.search(r"```sh\n(reverie target .*--method snf.*?)\n```", text)
+    with pytest.raises(SystemExit) as left:
+        main([*shlex.split(flow[1])[1:], "--quiet", "--json"])
+    assert left.value.code == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["settings"]["layers"] == "flow mala"
+    assert abs(told["elbo"] - 10.29348) < 1  # one of two wells alone is log 2 below
     sys.modules.pop("double_well")
 
 

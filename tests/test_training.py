@@ -131,8 +131,8 @@ KILLED = dict(width=16, depth=1, check_every=50, batch_size=16, stop_on_leak=Tru
 CHILD = f"""
 import sys
 import numpy as np
-from reverie.runs import fitting
-fitting.SAVE_SECONDS = 0.0
+from reverie.runs import driving, fitting
+driving.SAVE_SECONDS = 0.0
 data = np.load(sys.argv[1])
 fitting.fit(data, width=4, depth=1, steps=1)  # loads all there is to load
 print("ready", flush=True)
@@ -146,7 +146,7 @@ fitting.fit(data, out=sys.argv[2], resume=True, steps=int(sys.argv[3]), **{KILLE
 def test_kill_at_random_moments_ends_with_identical_weights(tmp_path, monkeypatch, kills, steps):
     """SIGKILL at random moments of a fit that saves after every step, then let it finish."""
     np.save(tmp_path / "data.npy", points())
-    monkeypatch.setattr("reverie.runs.fitting.SAVE_SECONDS", 0.0)
+    monkeypatch.setattr("reverie.runs.driving.SAVE_SECONDS", 0.0)
     start = time.monotonic()
     fit(points(), out=tmp_path / "whole", steps=steps, **KILLED)
     whole = time.monotonic() - start

@@ -304,7 +304,7 @@ def _leak_line(leak: Leak, pool: int) -> Row:
     return Row(
         "leak (nats)", leak.nats, "normal, mean 0", (leak.low, leak.high),
         float(stats.norm.sf(z)), None, pool,
-        f"up to u = {leak.level:.3g} ({leak.clock})", "information",
+        f"{leak.reach} ({leak.clock})", "information",
     )  # fmt: skip
 
 

@@ -155,10 +155,12 @@ def _leak(verdict: Verdict) -> list[str]:
     leak = verdict.leak
     if leak is None:
         return []
+    by = "The model's curve knows" if leak.level is not None else "The model's density gives"
+    better = "better" if leak.level is not None else "more"
+    counted = "" if leak.level is None else f", counted {leak.reach} ({leak.clock})"
     return [
-        f"The model's curve knows a training record {leak.nats:.3g} nats better than a fresh one "
-        f"(95%: {leak.low:.3g} to {leak.high:.3g}), counted up to u = {leak.level:.3g} "
-        f"({leak.clock})."
+        f"{by} a training record {leak.nats:.3g} nats {better} than a fresh one "
+        f"(95%: {leak.low:.3g} to {leak.high:.3g}){counted}."
     ]
 
 

@@ -19,9 +19,11 @@ from reverie.cli import flags
 from reverie.cli.bridge_command import audit_bridge_folder, is_bridge
 from reverie.cli.console import Console, again, open_run, workers_of
 from reverie.cli.describe import read_for, reading_of
+from reverie.cli.flow_command import audit_flow
 from reverie.data import Dataset, Scaler, Understanding, load, save
 from reverie.errors import InputError
 from reverie.report import ModelReport, describe, write_report, write_split
+from reverie.runs.flows import is_flow
 from reverie.runs.readings import TRAJECTORIES
 from reverie.runs.retraining import retrain_rows, retrain_run
 
@@ -49,6 +51,8 @@ def audit(command: flags.Audit, console: Console) -> int:
             )
         if is_bridge(command.run):
             return audit_bridge_folder(command, console, _judging(command), fail_on)
+        if is_flow(command.run):
+            return audit_flow(command, console, _judging(command), fail_on)
         report, cleaning = _audit_run(command, console)
     elif command.train is None or command.holdout is None:
         raise InputError(

@@ -17,6 +17,7 @@ from reverie.cli.bridge_command import is_bridge, plan_bridge
 from reverie.cli.console import TYPED, Console, again, open_run, workers_of
 from reverie.cli.demo import run_demo
 from reverie.cli.describe import read_for
+from reverie.cli.flow_command import told_of_fit
 from reverie.cli.sample_command import sample as sample
 from reverie.curve import LossCurve, measure
 from reverie.data import Scaler, load, some_rows
@@ -31,10 +32,11 @@ from reverie.reproduce import reproduce as make_again
 from reverie.runs.alike import check_parts
 from reverie.runs.crew import crew
 from reverie.runs.export import SCALER
-from reverie.runs.fitting import FROM_ROWS
 from reverie.runs.fitting import fit as fit_run
+from reverie.runs.flows import FlowRun, is_flow
 from reverie.runs.folder import conditions_of, saved_config, weights_digest
 from reverie.runs.given import told_sentence
+from reverie.runs.opening import FROM_ROWS
 from reverie.runs.ranks import Ranks, answered, joined, launched
 from reverie.runs.readings import (
     COSTLY_ROWS,
@@ -89,6 +91,12 @@ def _fit(command: flags.Fit, console: Console, ranks: Ranks) -> int:
             print(f"reverie: stopped and saved; continue with: reverie fit --out {out} --resume",
                   file=sys.stderr)  # fmt: skip
         return 130
+    if is_flow(out):
+        lines, told = told_of_fit(out, FlowRun.load(out))
+        understood = None if made is None else made.to_json()
+        more = {"run": str(out), "understood": understood}
+        flags.print_result(command, "\n".join(lines), told | more)
+        return 0
     standard_curves(run, progress=console.ticker("curves"), ranks=ranks)
     if not ranks.first:
         return 0

@@ -7,8 +7,10 @@ from typing import Any
 from reverie.auditing.model.holes import Hole
 from reverie.cli import flags
 from reverie.cli.console import Console, open_run, workers_of
+from reverie.cli.flow_command import sample_flow
 from reverie.data import save, save_rows
 from reverie.errors import InputError
+from reverie.runs.flows import is_flow
 from reverie.runs.given import as_given, filled_sentence, whole_rows
 from reverie.runs.readings import draw_told
 from reverie.runs.rejection import draw_told_without_copies, hole_of
@@ -21,6 +23,8 @@ def sample(command: flags.Sample, console: Console) -> int:
         raise InputError(f"--n is {command.n}; it must be at least 1")
     if command.batch_size < 1:
         raise InputError(f"--batch-size is {command.batch_size}; it must be at least 1")
+    if is_flow(command.run):
+        return sample_flow(command)
     run = open_run(command.run, console, command.of_run.process)
     sampler = command.sampler or default_sampler(run.process)
     drawing = (command.n, command.steps, command.plan, sampler)

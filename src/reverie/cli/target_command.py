@@ -20,7 +20,7 @@ def target(command: flags.TargetOf, console: Console) -> int:
     run = sample(
         log_density, command.dim, method=command.method, n=command.n, steps=command.steps,
         start=_start(command.start), kernel=command.kernel, gradient=gradient or None,
-        loss=command.loss, training=command.training, seed=command.seed,
+        loss=command.loss, layers=command.layers, training=command.training, seed=command.seed,
         progress=console.ticker(command.method),
     )  # fmt: skip
     page = write_target(out, run, command.log_density, again())

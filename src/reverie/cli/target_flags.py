@@ -31,19 +31,23 @@ class TargetOf:
     """The folder to create."""
     method: str = "smc"
     """smc (resampled in independent islands), ais, or learned: mcd, uha, cmcd, dds, dis, pis, dbs,
-    scld."""
+    scld, and snf, a stochastic normalizing flow."""
     n: int = 4096
     """How many samples."""
     steps: int | None = None
-    """Steps of the path (default: planned on the path's own curve; 64 for learned methods)."""
+    """Steps of the path (default: planned on the path's own curve; 64 for learned methods; of snf
+    how often its layers stand, 8)."""
+    layers: str | None = None
+    """Of snf: words among flow, mala, langevin, vae and diffusion, each with *N for N of them, as
+    "flow*2 mala" (default: "flow mala")."""
     start: str | None = None
     """The Gaussian to start from: a deviation, or mean,deviation (default: found by a pilot)."""
     kernel: str | None = None
     """Of smc and ais: hmc (the default), mala, random-walk (needs no gradient), and of ais ula."""
     gradient: str | None = None
     """package.module:function, the gradient (n, dim) (default: by autograd)."""
-    loss: str = "log-variance"
-    """Of learned methods: log-variance or reverse-kl."""
+    loss: str | None = None
+    """Of learned methods: log-variance (the default) or reverse-kl (the default of snf)."""
     training: int = 1000
     """Training steps of learned methods."""
     seed: int = 0

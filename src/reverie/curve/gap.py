@@ -25,13 +25,20 @@ class Gap:
     stderr: float
     low: float  # ends of the 95% interval
     high: float
-    level: float  # the clock up to which it is counted
+    level: float | None  # the clock up to which it is counted; None: of log densities, no curve
     clock: str = "signal-to-noise ratio"  # what the clock is
     approximate: bool = False  # the area of this noise is no information
 
     def __str__(self) -> str:
-        text = f"{self.nats:.3g} nats [{self.low:.3g}, {self.high:.3g}] up to u = {self.level:.3g}"
+        text = f"{self.nats:.3g} nats [{self.low:.3g}, {self.high:.3g}] {self.reach}"
         return f"{text}{APPROXIMATE}" if self.approximate else text
+
+    @property
+    def reach(self) -> str:
+        """Up to where it is counted, in words."""
+        if self.level is None:
+            return "of exact log densities"
+        return f"up to u = {self.level:.3g}"
 
 
 class Leak(Gap):

@@ -76,7 +76,7 @@ class Scaler:
         """User units to one of the model's: (d,) of its columns, or (1,) of an image."""
         return np.asarray(self.std)[self._moving] if self.still else np.asarray(self.std)
 
-    def without(self, still: Sequence[int]) -> Scaler:
+    def without(self, still: np.ndarray) -> Scaler:
         """The same map with columns of one value set apart, if there are such."""
         return replace(self, still=[int(j) for j in still]) if len(still) else self
 

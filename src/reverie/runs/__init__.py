@@ -11,6 +11,7 @@ from reverie import lazily as _lazily
 
 _HOMES = {
     "FitConfig": "reverie.runs.config",
+    "FlowRun": "reverie.runs.flows",
     "Run": "reverie.runs.run",
     "fit": "reverie.runs.fitting",
     "Trainer": "reverie.runs.trainer",
@@ -30,6 +31,7 @@ __getattr__ = _lazily(__name__, _HOMES, {name: f"reverie.runs.folder:{name}" for
 if TYPE_CHECKING:
     from reverie.runs.config import FitConfig as FitConfig
     from reverie.runs.fitting import fit as fit
+    from reverie.runs.flows import FlowRun as FlowRun
     from reverie.runs.retraining import retrain as retrain
     from reverie.runs.run import Run as Run
     from reverie.runs.sweeps import sweep as sweep

@@ -9,7 +9,8 @@ from typing import Any
 
 from reverie.errors import InputError
 
-NETWORKS = ("mlp", "convolutional", "unet", "fno", "transformer", "kernel")
+FLOW = "flow"  # the one network that is no denoiser, perhaps with its kind: flow:maf
+NETWORKS = ("mlp", "convolutional", "unet", "fno", "transformer", "kernel", FLOW)
 BUDGETS = ("leak_budget", "bias_budget")
 PRECISIONS = ("auto", "float32", "bf16", "fp16", "float64")
 OBJECTIVES = ("standard", "gap", "gap-fixed")
@@ -52,7 +53,9 @@ class FitConfig:
     network: str | None = None
     """mlp (all spaces; the default), convolutional (a U-Net; the default for pictures of 16 x 16
     and more and for volumes), unet (images; that of the extra diffusers), fno (functions),
-    transformer (symbols) or kernel (manifolds: corrects a kernel estimate of the rows)."""
+    transformer (symbols), kernel (manifolds: corrects a kernel estimate of the rows), or flow
+    (rows of numbers: no denoiser but an exact density; flow:maf, flow:realnvp or flow:nice instead
+    of splines)."""
     objective: str = "standard"
     """standard (guess the clean point), gap (guess the noise of a step of random length) or
     gap-fixed (the same from one fixed noisy version of every row)."""
@@ -145,7 +148,8 @@ class FitConfig:
             raise InputError("leak_budget and bias_budget must not be negative")
         if not (math.isfinite(self.p_mean) and self.p_std > 0):
             raise InputError("p_mean must be finite and p_std positive")
-        if self.network not in (None, *NETWORKS, "custom"):
+        named = (self.network or "").partition(":")
+        if self.network not in (None, *NETWORKS, "custom") and named[0] != FLOW:
             raise InputError(f"network {self.network!r}: choose one of {', '.join(NETWORKS)}")
         if self.objective not in OBJECTIVES:
             raise InputError(

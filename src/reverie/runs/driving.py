@@ -14,14 +14,13 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from reverie.data import Scaler
 from reverie.files import write_json, write_text
 from reverie.runs.folder import save_tensors
 from reverie.runs.lowering import is_sharded
-from reverie.runs.previews import write_preview
 from reverie.runs.trainer import Event, Trainer
 
 OnEvent = Callable[[Event, Trainer], None]
+SAVE_SECONDS = 20.0
 COLUMNS = (
     "step", "loss", "train_nats", "holdout_nats", "leak", "leak_low", "leak_high", "lr", "bias",
     "bias_low", "bias_high", "apart", "copied", "extracted",
@@ -29,10 +28,14 @@ COLUMNS = (
 
 
 def drive(
-    trainer: Trainer, scaler: Scaler, path: Path | None, on_event: OnEvent | None, every: float
+    trainer: Trainer,
+    path: Path | None,
+    on_event: OnEvent | None,
+    on_check: OnEvent | None = None,
 ) -> None:
-    """Train to the end, and save in `path` every so many seconds, at the end, and when stopped.
+    """Train to the end, and save in `path` now and then, at the end, and when stopped.
 
+    on_check: called after a check of a fit that is kept, in the process that writes.
     Raises KeyboardInterrupt, saved, after the step in which a signal came to any process.
     """
     ranks, saved, asked = trainer.ranks, monotonic(), False
@@ -44,12 +47,9 @@ def drive(
                     (folder / "curves.json").unlink(missing_ok=True)  # they were of older weights
                 if on_event is not None:
                     _tell(on_event, event, trainer, signals)
-                if folder is not None and event.row is not None:
-                    with trainer.averaged() as network:
-                        name = f"step-{event.step:07d}"
-                        seed = trainer.config.seed
-                        write_preview(folder / "previews" / name, network, scaler, seed)
-                late = ranks.first and monotonic() - saved > every
+                if folder is not None and event.row is not None and on_check is not None:
+                    on_check(event, trainer)
+                late = ranks.first and monotonic() - saved > SAVE_SECONDS
                 asked, late = ranks.any(bool(signals), late)
                 if asked:
                     raise KeyboardInterrupt

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,52 +15,35 @@ import torch
 from torch import nn
 
 from reverie.data import (
-    Dataset,
     Scaler,
-    coder_for,
-    coder_on,
-    load,
-    split,
 )
-from reverie.data.coders import DOMAIN, EUCLIDEAN, SHARES, SYMBOLS, TABLE, TABLES, space_word
-from reverie.data.conditions import column_place, numbers_only, with_condition
-from reverie.data.domain_coder import table_coder
-from reverie.data.reading import without_keys
-from reverie.data.rows import shared_count
 from reverie.data.stored.points import points_of
-from reverie.denoisers import Denoiser
-from reverie.denoisers.networks.choice import default_name, default_width
 from reverie.errors import InputError
-from reverie.processes import Process, default_process, name_of, process_typed
-from reverie.processes.registry import ENTRIES, OWN, own_name
+from reverie.processes import Process, process_typed
 from reverie.runs.alike import check_alike, check_parts
 from reverie.runs.config import FitConfig
 from reverie.runs.crew import crew
 from reverie.runs.driving import OnEvent, drive, keep, sweep_up
+from reverie.runs.flows import fit_flow, is_flow_config
 from reverie.runs.folder import (
     Own,
     build_denoiser,
     conditions_of,
     load_tensors,
     load_weights,
-    open_data,
-    process_of,
     saved_config,
     split_rows,
     start,
 )
 from reverie.runs.lowering import layout_of
-from reverie.runs.on_disk import held_in_memory, in_hand, prepared
-from reverie.runs.ranks import ALONE, Ranks, answered, joined
+from reverie.runs.on_disk import in_hand
+from reverie.runs.opening import Opened, checked, configured, opened_run
+from reverie.runs.previews import write_preview
+from reverie.runs.ranks import ALONE, Ranks, answered, joined, launched
 from reverie.runs.run import Run
 from reverie.runs.runtime import Runtime
 from reverie.runs.tracking import trackers_of, tracking
-from reverie.runs.trainer import CHECK_ROWS, Trainer
-from reverie.sampling.ends import choose_ends
-from reverie.spaces import Bounded, FiniteSet, Mixed, Simplex
-
-SAVE_SECONDS = 20.0
-FROM_ROWS = "edm"  # the process whose levels are read off the rows where none are given
+from reverie.runs.trainer import Event, Trainer
 
 
 def fit(
@@ -89,9 +72,11 @@ def fit(
     the training and of the held-out rows, instead of a random split. conditions: what the model is
     told about each row of data: labels (n,) or values (n, ...) with NaN for what is missing, the
     name of a column (which is taken out of the rows), or a file. A tenth of them is lost in
-    training, so that None is the unconditional model. runtime, or its fields as settings
-    (devices=2, track="tensorboard"): how the fit runs, which is not saved. Under a launcher all
-    processes make this call alike, and only the first one writes. Ctrl-C saves and re-raises.
+    training, so that None is the unconditional model. With network="flow" there is no denoiser,
+    and what comes back is a `FlowRun`, which answers the same questions but those of a curve.
+    runtime, or its fields as settings (devices=2, track="tensorboard"): how the fit runs, which is
+    not saved. Under a launcher all processes make this call alike, and only the first one writes.
+    Ctrl-C saves and re-raises.
     Raises InputError on bad data, settings, or an `out` that already holds a run.
 
     >>> import numpy as np
@@ -111,43 +96,48 @@ def fit(
     if resuming and path is not None:
         config = saved_config(path)
     else:
-        config = _configure(config, process, network, settings)
+        config = configured(config, process, network, settings)
+    if is_flow_config(config):
+        _check_flow(own, conditions, runtime)
+        made: Any = fit_flow(data, config, path, resume=resume, rows=rows, on_event=on_event)
+        return made
     ranks = joined(config.device, runtime.wait)
-    opening = partial(_begin, data, config, path, own, rows, conditions)
+    opening = partial(checked, data, config, path, own, rows, conditions)
     if runtime.devices > 1 and ranks is ALONE:
         return _on_devices(opening, config, path, resuming, own, process, runtime, on_event)
     with answered(ranks):
         (resuming,) = ranks.any(resuming and ranks.first)
-        opened = ranks.agreed(lambda: _opened(opening, path if resuming else None, own))
+        opened = ranks.agreed(lambda: opened_run(opening, path if resuming else None, own))
         check_alike(ranks, opened.config, (opened.train, opened.holdout), runtime)
         asked = ranks.agreed(lambda: _asked(opened, runtime, ranks))
         if ranks.first and path is not None and not resuming:
             start(path, opened.config, opened.dataset, opened.scaler, opened.rows)
         trainer = _trainer(opened, path, ranks, runtime)
         with tracking(asked, path, opened.config, on_event) as told:
-            drive(trainer, opened.scaler, path, told, SAVE_SECONDS)
+            previews = _previews(path, opened.scaler, opened.config.seed)
+            drive(trainer, path, told, previews)
     return _finish(trainer, opened, path if ranks.first else None)
 
 
-@dataclass(frozen=True)
-class _Opened:
-    """All that a fit starts from: a run that is checked, written or not."""
-
-    config: FitConfig
-    own: Own
-    scaler: Scaler
-    train: Dataset
-    holdout: Dataset
-    dataset: Dataset
-    rows: Any = None  # of the data file in each split, and how many duplicates they share
+def _check_flow(own: Own, conditions: Any, runtime: Runtime) -> None:
+    """InputError on what a flow has no use for."""
+    if own.body is not None or conditions is not None:
+        raise InputError("a flow is told nothing: leave conditions out")
+    if runtime.devices > 1 or launched()[1] > 1:
+        raise InputError("a flow trains in one process: leave devices and the launcher out")
+    if runtime != replace(Runtime(), wait=runtime.wait):
+        raise InputError("a flow trains as it is: leave compile, channels_last and track out")
 
 
-def _opened(opening: Callable[[], _Opened], path: Path | None, own: Own) -> _Opened:
-    """What begins, or the run in `path`, which is read again."""
-    if path is None:
-        return opening()
-    config, scaler, train, holdout = open_data(path)
-    return _Opened(config, own, scaler, train, holdout, train)
+def _previews(path: Path | None, scaler: Scaler, seed: int) -> OnEvent:
+    """Writes what the averaged model draws, after a check."""
+
+    def write(event: Event, trainer: Trainer) -> None:
+        assert path is not None
+        with trainer.averaged() as network:
+            write_preview(path / "previews" / f"step-{event.step:07d}", network, scaler, seed)
+
+    return write
 
 
 def _runtime(runtime: Runtime | None, settings: dict[str, Any]) -> tuple[Runtime, dict[str, Any]]:
@@ -158,14 +148,14 @@ def _runtime(runtime: Runtime | None, settings: dict[str, Any]) -> tuple[Runtime
     return replace(runtime or Runtime(), **given).check(), left
 
 
-def _asked(opened: _Opened, runtime: Runtime, ranks: Ranks) -> list[Any]:
+def _asked(opened: Opened, runtime: Runtime, ranks: Ranks) -> list[Any]:
     """The trackers of the first process; InputError where what is asked for cannot be had."""
     layout_of(opened.scaler.point_shape, runtime)
     return trackers_of(runtime.track if ranks.first else None)
 
 
 def _on_devices(
-    opening: Callable[[], _Opened],
+    opening: Callable[[], Opened],
     config: FitConfig,
     path: Path | None,
     resuming: bool,
@@ -200,7 +190,7 @@ def _on_devices(
     return run if path is not None else replace(run, path=None)
 
 
-def _trainer(opened: _Opened, path: Path | None, ranks: Ranks, runtime: Runtime) -> Trainer:
+def _trainer(opened: Opened, path: Path | None, ranks: Ranks, runtime: Runtime) -> Trainer:
     """The trainer where the run left off, or at its start."""
     config, scaler = opened.config, opened.scaler
     torch.manual_seed(config.seed)  # the weights' start; everything else has its own generator
@@ -223,194 +213,7 @@ def _trainer(opened: _Opened, path: Path | None, ranks: Ranks, runtime: Runtime)
     return trainer
 
 
-def _configure(
-    config: FitConfig | None, process: str | Process | None, network: Any, settings: dict[str, Any]
-) -> FitConfig:
-    unknown = set(settings) - set(FitConfig.__dataclass_fields__)
-    if unknown:
-        raise InputError(f"fit has no setting {', '.join(sorted(unknown))}; see FitConfig")
-    typed = None if config is None or config.process is None else OWN.fullmatch(config.process)
-    if isinstance(process, str):
-        settings["process"] = process
-    elif process is not None and typed is None:  # else the text that made it stays
-        settings["process"] = own_name(process)
-    if network is not None:
-        settings["network"] = network if isinstance(network, str) else "custom"
-    settings = {k: v.item() if isinstance(v, np.generic) else v for k, v in settings.items()}
-    return replace(config or FitConfig(), **settings)
-
-
-def begin(
-    data: Any,
-    config: FitConfig,
-    path: Path,
-    own: Own,
-    given: tuple[np.ndarray, np.ndarray] | None = None,
-) -> None:
-    """Create a run that `fit(out=path, resume=True)` trains, in any process that sees the folder.
-
-    Raises InputError as `fit` does, before anything is written.
-    """
-    opened = _begin(data, config, path, own, given, None)
-    start(path, opened.config, opened.dataset, opened.scaler, opened.rows)
-
-
-def _begin(
-    data: Any,
-    config: FitConfig,
-    path: Path | None,
-    own: Own,
-    given: tuple[np.ndarray, np.ndarray] | None,
-    conditions: Any,
-) -> _Opened:
-    """Check everything that can be wrong before anything is written."""
-    if data is None:
-        raise InputError("fit needs data: a built-in name, a file, a folder of images or an array")
-    config.check()
-    if path is not None and (path / "config.json").exists():
-        raise InputError(f"{path} already holds a run: add --resume, or choose another --out")
-    space = _space(config, data) if own.process is None else space_word(own.process.space)
-    dataset, space = _loaded(config, data, conditions, space)
-    dataset = prepared(dataset, path, config)
-    if given is None:
-        rows = split(dataset, config.n, config.holdout, config.seed)
-    else:
-        rows = (*given, shared_count(dataset, given[1], given[0]))
-    train, holdout = dataset.take(rows[0]), held_in_memory(dataset.take(rows[1]))
-    # a scale is the training rows' own; symbols and units are those of all rows
-    fitted_on = train if space == EUCLIDEAN and len(train) > 1 else dataset
-    if own.process is None:
-        if space in TABLES or config.bounds:
-            scaler = table_coder(space, dataset, train, config.bounds)
-        else:
-            scaler = coder_for(space, fitted_on)
-        scaler = scaler.without(dataset.still_columns()) if space == EUCLIDEAN else scaler
-        named = config.process or default_process(scaler.space)
-        config = replace(config, space=space, process=named)
-        if named == FROM_ROWS:
-            config = with_ends(config, scaler, train)
-    else:
-        scaler = coder_on(own.process.space, dataset, fitted_on)
-        config = replace(config, space=space)
-    config = _sized(config, scaler, own)
-    if not dataset.labels:
-        _check_labels(train.conditions, holdout.conditions)
-    few = train.take(
-        np.arange(min(len(train), CHECK_ROWS))
-    ).loaded()  # enough to see that they fit
-    config, own = _fixed(config, own, build_denoiser(config, scaler, own, few), scaler, train)
-    if config.augment != "none" and (dataset.kind != "images" or space != EUCLIDEAN):
-        raise InputError(f"augment={config.augment} is for images; {dataset.source} is none")
-    if config.init is not None and not (Path(config.init) / "ema.safetensors").exists():
-        raise InputError(f"init: {config.init} is not a finished run")
-    return _Opened(config, own, scaler, train, holdout, dataset, rows)
-
-
-def with_ends(config: FitConfig, scaler: Scaler, train: Dataset) -> FitConfig:
-    """The config with the noise levels that the training rows ask for (`choose_ends`)."""
-    ends = choose_ends(scaler.to_model(train.few().values))
-    process = f"{FROM_ROWS}:sigma_min={ends.sigma_min:.4g},sigma_max={ends.sigma_max:.4g}"
-    return replace(config, process=process, p_mean=ends.p_mean, p_std=ends.p_std)
-
-
-def _sized(config: FitConfig, scaler: Scaler, own: Own) -> FitConfig:
-    """The config with its network and width, where these go with the data."""
-    process = process_of(config, scaler, own.process)
-    name = config.network or default_name(process, scaler.point_shape)
-    return replace(config, network=name, width=config.width or default_width(name))
-
-
-def _space(config: FitConfig, data: Any) -> str:
-    """The space that is named, or that the process or the kind of data implies."""
-    if config.space is not None:
-        return config.space
-    entry = ENTRIES.get((config.process or "").partition(":")[0])
-    is_text = str(getattr(data, "source", data)).lower().endswith(".txt")
-    of_symbols = entry is not None and issubclass(entry.space, FiniteSet)
-    if entry is not None and issubclass(entry.space, Simplex):
-        return SHARES
-    if entry is not None and issubclass(entry.space, Mixed):
-        return DOMAIN if issubclass(entry.space, Bounded) else TABLE
-    return SYMBOLS if of_symbols or is_text else EUCLIDEAN
-
-
-def _loaded(config: FitConfig, data: Any, conditions: Any, space: str) -> tuple[Dataset, str]:
-    """The rows, with what the model is told about each, and where they live.
-
-    A table with categories, dates or missing cells is one of columns, unless its space, a process
-    on another or a condition is named.
-    """
-    named = config.space is not None or config.process not in (None, "product")
-    named = named or conditions is not None
-    aside = isinstance(conditions, str | Path)
-    mixed = aside or not named or space in (SYMBOLS, *TABLES)
-    dataset = load(data, mixed=mixed)
-    if dataset.is_stored:
-        return _on_disk(dataset, conditions, space), EUCLIDEAN
-    if aside:
-        dataset = with_condition(dataset, conditions)
-    elif conditions is not None:
-        dataset = dataset.told(conditions)
-    if mixed and space != SYMBOLS:
-        dataset = without_keys(dataset)
-        if not named and dataset.kind == "table" and _of_columns(dataset):
-            space = TABLE
-        dataset = dataset if space in TABLES else numbers_only(dataset)
-    if space in TABLES:
-        return dataset.check_rows(2), space
-    return dataset.check(rows=2, constants=space in (SYMBOLS, EUCLIDEAN)), space
-
-
-def _on_disk(dataset: Dataset, conditions: Any, space: str) -> Dataset:
-    """Stored rows with what is told about each; they are vectors or pictures."""
-    if space != EUCLIDEAN:
-        raise InputError(
-            f"{dataset.source} is read from disk in pieces: its rows are vectors or pictures, no "
-            f"{space}; with stored=False they are read into memory"
-        )
-    if isinstance(conditions, str | Path):
-        if column_place(dataset, str(conditions)) is not None:
-            raise InputError(
-                f"{dataset.source} is read from disk in pieces: write the column {conditions} to "
-                "a file of its own, as labels.npy, for a condition"
-            )
-        return with_condition(dataset, conditions)
-    return dataset if conditions is None else dataset.told(conditions)
-
-
-def _of_columns(table: Dataset) -> bool:
-    """Whether columns are no numbers alone: categories, dates, truths, or cells are missing."""
-    plain = all(f.kind == "numeric" and not f.is_time and f.dtype != "bool" for f in table.fields)
-    return not plain or bool(np.isnan(table.values).any())
-
-
-def _check_labels(train: np.ndarray | None, holdout: np.ndarray | None) -> None:
-    """Held-out labels are among those of the training rows."""
-    if train is None or holdout is None or train.ndim > 1 or not len(holdout):
-        return
-    if holdout.max() > train.max():
-        raise InputError(
-            f"the held-out rows have label {holdout.max()}, the training rows none above "
-            f"{train.max()}: hold out fewer rows, or number the labels from the most frequent"
-        )
-
-
-def _fixed(
-    config: FitConfig, own: Own, denoiser: Denoiser, scaler: Scaler, train: Dataset
-) -> tuple[FitConfig, Own]:
-    """Config and process with all that is read off a file, which may change, or off the rows."""
-    process = denoiser.process
-    fitted = process.fitted_to(scaler.to_model(train.loaded().values))
-    entry = ENTRIES.get((config.process or "").partition(":")[0])
-    if own.process is not None:
-        named = config.process if fitted is process else own_name(fitted)
-        return replace(config, process=named), replace(own, process=fitted)
-    if fitted is not process or (entry is not None and entry.is_on_file):
-        return replace(config, process=name_of(fitted)), own
-    return config, own
-
-
-def _finish(trainer: Trainer, opened: _Opened, path: Path | None) -> Run:
+def _finish(trainer: Trainer, opened: Opened, path: Path | None) -> Run:
     config, network, progress = opened.config, trainer.network, trainer.progress
     trainer.averaged().__enter__()  # for good: the run is the averaged model
     if config.precision == "float64":  # it is used in float32, as the run that is loaded again

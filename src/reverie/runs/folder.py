@@ -42,7 +42,7 @@ from reverie.files import read_json, write_bytes, write_json
 from reverie.plan import StepCharges
 from reverie.processes import Process, name_of, process_on, process_typed
 from reverie.processes.registry import ENTRIES, OWN, OWN_PREFIX
-from reverie.runs.config import FitConfig
+from reverie.runs.config import FLOW, FitConfig
 from reverie.runs.on_disk import held_in_memory, in_hand, keep_stored, open_kept, split_of
 
 CONDITIONS = "conditions.npy"
@@ -103,6 +103,11 @@ class Fitted:
         """
         path = Path(path)
         config, scaler, train, holdout = open_data(path)
+        if (config.network or "").partition(":")[0] == FLOW:
+            raise InputError(
+                f"{path} is a run of a flow, which has no denoiser, so no curve and no plan: "
+                "reverie.runs.FlowRun.load opens it, and sample and audit take it"
+            )
         if not (path / "ema.safetensors").exists():
             raise InputError(f"{path} holds no weights yet: finish it with fit --resume")
         own = Own(process_typed(process) if isinstance(process, str) else process, body)

@@ -29,8 +29,9 @@ from reverie.denoisers import Denoiser, Memoriser
 from reverie.errors import InputError
 from reverie.files import read_json, write_json
 from reverie.runs.config import FitConfig
-from reverie.runs.fitting import begin, fit
+from reverie.runs.fitting import fit
 from reverie.runs.folder import Own, split_rows, whole_data
+from reverie.runs.opening import begin
 from reverie.runs.readings import draw_paired
 from reverie.runs.run import Run
 from reverie.runs.trainer import Event, Trainer

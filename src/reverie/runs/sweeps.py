@@ -25,8 +25,9 @@ from reverie.data import Dataset, load, split
 from reverie.errors import InputError
 from reverie.files import read_json, write_json, write_text
 from reverie.runs.config import FitConfig
-from reverie.runs.fitting import begin, fit
+from reverie.runs.fitting import fit
 from reverie.runs.folder import Own
+from reverie.runs.opening import begin
 from reverie.runs.readings import draw_paired
 from reverie.runs.run import Run
 from reverie.runs.trainer import Event, Trainer

@@ -18,11 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from reverie.curve import LossCurve, measure
+from reverie.curve import Leak, LossCurve, measure
 from reverie.data import some_rows
 from reverie.denoisers import Denoiser
 from reverie.errors import InputError
-from reverie.objectives import build_objective
+from reverie.objectives import Objective, build_objective
 from reverie.objectives.averaging import Average, Averaged, learning_rate
 from reverie.runs.config import FitConfig
 from reverie.runs.following import SAMPLES, bias_between, extracted, paired_samples, split_halves
@@ -120,16 +120,21 @@ class Trainer:
         self.conditions = tuple(
             None if told is None else in_type(told, kind).to(device) for told in conditions
         )
-        self.objective = build_objective(
-            config.objective, network, self.train, config.seed + 2,
-            conditions=self.conditions[0], bump=config.bump,
-        )  # fmt: skip
+        self.objective = self._lowered()
         self.halves: tuple[Trainer, ...] = self._halves() if config.follows else ()
         self.progress = Progress()
         self.started = 0
         self.work = _operations(network) * config.batch_size
         self.lowering = Lowering(network, self.objective, config, ranks, runtime)
         self.optimiser = optimiser_for(network, config, ranks, runtime)
+
+    def _lowered(self) -> Objective:
+        """What training lowers."""
+        config = self.config
+        return build_objective(
+            config.objective, self.network, self.train, config.seed + 2,
+            conditions=self.conditions[0], bump=config.bump,
+        )  # fmt: skip
 
     def _halves(self) -> tuple[Trainer, ...]:
         """The same network on either half of the rows, from the same weights and noise."""
@@ -240,10 +245,8 @@ class Trainer:
         progress, config = self.progress, self.config
         row = {"step": float(progress.step), "loss": progress.loss, "lr": self._learning_rate()}
         if self.holdout is not None:
-            train, held = self._curves()
-            leak = train.leak(held)
-            area = held.area()
-            row |= {"train_nats": train.area(), "holdout_nats": area, "leak": leak.nats}
+            known, fresh, leak = self._compared()
+            row |= {"train_nats": known, "holdout_nats": fresh, "leak": leak.nats}
             row |= {"leak_low": leak.low, "leak_high": leak.high}
         if self.halves:
             row |= self._followed()
@@ -303,6 +306,11 @@ class Trainer:
             with self.averaged() as network, shared(network, self.ranks):
                 found |= extracted(network, self.train, self.holdout, seed=seed)
         return found
+
+    def _compared(self) -> tuple[float, float, Leak]:
+        """Nats of training and of held-out rows, and the leak."""
+        train, held = self._curves()
+        return train.area(), held.area(), train.leak(held)
 
     def _curves(self) -> tuple[LossCurve, LossCurve]:
         """Training and held-out curves with common noise, on at most CHECK_ROWS rows each."""

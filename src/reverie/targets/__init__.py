@@ -19,6 +19,12 @@ _HOMES = {
     "AnnealedLayer": "reverie.targets.learned",
     "Annealing": "reverie.targets.annealing",
     "Chain": "reverie.targets.pair",
+    "ConditionalTarget": "reverie.targets.target",
+    "DiffusionLayer": "reverie.targets.stochastic",
+    "FlowLayer": "reverie.targets.stochastic",
+    "StochasticFlow": "reverie.targets.stochastic",
+    "VAELayer": "reverie.targets.stochastic",
+    "stochastic_flow": "reverie.targets.stochastic",
     "Funnel": "reverie.targets.known",
     "Gaussian": "reverie.targets.known",
     "GaussianStart": "reverie.targets.starts",
@@ -89,6 +95,12 @@ if TYPE_CHECKING:
     from reverie.targets.smc import SMC as SMC
     from reverie.targets.smc import Islands as Islands
     from reverie.targets.starts import GaussianStart as GaussianStart
+    from reverie.targets.stochastic import DiffusionLayer as DiffusionLayer
+    from reverie.targets.stochastic import FlowLayer as FlowLayer
+    from reverie.targets.stochastic import StochasticFlow as StochasticFlow
+    from reverie.targets.stochastic import VAELayer as VAELayer
+    from reverie.targets.stochastic import stochastic_flow as stochastic_flow
+    from reverie.targets.target import ConditionalTarget as ConditionalTarget
     from reverie.targets.target import Point as Point
     from reverie.targets.target import Target as Target
     from reverie.targets.training import train as train

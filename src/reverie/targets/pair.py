@@ -98,6 +98,7 @@ class Layer(nn.Module, ABC):
     """
 
     valid: bool = True
+    share: float = 1.0  # of rows whose log ratio `train` asks of costly layers on their way back
 
     @abstractmethod
     def ahead(
@@ -144,8 +145,12 @@ class Chain(PathPair):
         ends: Tensor | None = None,
         generator: torch.Generator | None = None,
         detach: bool = False,
+        condition: Tensor | None = None,
     ) -> Rollout:
-        """n paths; see `PathPair`. detach: gradients pass through kernels, not along paths."""
+        """n paths; see `PathPair`. detach: gradients pass through kernels, not along paths.
+
+        condition: of a `ConditionalTarget`, (1, c) for all paths or (n, c).
+        """
         forward = direction_is_forward(direction, ends)
         layers = list(self.layers) if forward else list(self.layers)[::-1]
         x = self.start.sample(n, generator) if forward else ends
@@ -153,7 +158,8 @@ class Chain(PathPair):
         if detach:
             x = x.detach()
         speed = _standard(x, generator) if self.momentum else None
-        first = point = self.target.at(x, speed)
+        target = self.target if condition is None else self.target.conditioned(condition)
+        first = point = target.at(x, speed)
         total = torch.zeros(len(x), dtype=x.dtype, device=x.device)
         for layer in layers:
             assert isinstance(layer, Layer)

@@ -23,10 +23,11 @@ from reverie.targets.learned import LEARNED, learned_pair
 from reverie.targets.pair import Chain, Layer, PathPair
 from reverie.targets.smc import SMC, Islands
 from reverie.targets.starts import GaussianStart
+from reverie.targets.stochastic import REPEATED, REPEATS, annealed_flow
 from reverie.targets.target import Target
 from reverie.targets.training import LOSSES, train
 
-METHODS = ("smc", "ais", *LEARNED, "scld")
+METHODS = ("smc", "ais", *LEARNED, "scld", "snf")
 ISLANDS = 16
 MOVES = (2, 8, 32, 128)  # of SMC at each temperature, until two of them agree
 BLOCK = 1 << 14  # paths at once
@@ -138,7 +139,8 @@ def sample(
     gradient: Callable[[Tensor], Tensor] | None = None,
     kernel: str | None = None,
     moves: int | None = None,
-    loss: str = "log-variance",
+    loss: str | None = None,
+    layers: str | None = None,
     training: int = TRAINING,
     exact: Tensor | None = None,
     modes: Tensor | None = None,
@@ -150,11 +152,13 @@ def sample(
 
     log_density: points (n, dim) -> (n,), nats, up to a constant. dim: by default the function's
     own `.dim`. method: one of `METHODS`; smc (default) is resampled in independent islands, ais is
-    not, the others are trained first (`loss`, `training` steps). steps: K of the path; by default
-    planned (smc, ais) or 64. start: a Gaussian as a `GaussianStart`, a deviation, or (mean,
-    deviation); by default found by a pilot from N(0, I). kernel: hmc (default), mala, random-walk
-    (no gradient), and for ais ula. moves: of SMC at each temperature; by default as many as change
-    log Z no more. exact: draws of the target (m, dim), for the upper bound. modes: (M, dim).
+    not, the others are trained first: `training` steps of `loss`, by default log-variance, of snf
+    reverse-kl. steps: K of the path; by default planned (smc, ais) or 64; of snf how often
+    `layers` stand (`stochastic_flow`; "flow mala", 8 times). start: a Gaussian as a
+    `GaussianStart`, a deviation, or (mean, deviation); by default found by a pilot from N(0, I).
+    kernel: hmc (default), mala, random-walk (no gradient), and for ais ula. moves: of SMC at each
+    temperature; by default as many as change log Z no more. exact: draws of the target (m, dim),
+    for the upper bound. modes: (M, dim).
     Everything is float64 and repeats with `seed`. Raises InputError on what cannot be used.
 
     >>> from reverie.targets import sample
@@ -165,7 +169,8 @@ def sample(
     asked = getattr(log_density, "dim", None) if dim is None else dim
     if asked is None:
         raise InputError("the target's dimension is not known: give dim")
-    _check(method, n, steps, kernel, moves, loss, training, level)
+    loss = loss or ("reverse-kl" if method == "snf" else "log-variance")
+    _check(method, n, steps, kernel, moves, loss, training, level, layers)
     target = Target(log_density, asked, gradient=gradient)
     law = _start(start, asked)
     generator = torch.Generator().manual_seed(seed)
@@ -182,7 +187,7 @@ def sample(
     else:
         run = _by_learning(
             target, law, method, n, steps, loss, training, level, settings, exact, seed, generator,
-            progress,
+            progress, layers,
         )  # fmt: skip
     shares = None if modes is None else mode_shares(run.samples, modes)
     return replace(
@@ -274,11 +279,17 @@ def _by_learning(
     seed: int,
     generator: torch.Generator,
     progress: Progress | None,
+    layers: str | None,
 ) -> TargetRun:
     if start is None:
         start = anneal(target, generator=generator).start
-    base = "cmcd" if method == "scld" else method
-    pair = learned_pair(base, target, start, steps=steps, seed=seed)
+    if method == "snf":
+        words = layers or REPEATED
+        pair = annealed_flow(target, start, layers=words, repeats=steps or REPEATS, seed=seed)
+        settings = settings | {"layers": words}
+    else:
+        base = "cmcd" if method == "scld" else method
+        pair = learned_pair(base, target, start, steps=steps, seed=seed)
     losses = train(pair, loss=loss, steps=training, generator=generator, progress=progress)
     settings = settings | {"loss": loss, "training": training, "steps": pair.steps}
     if method == "scld":
@@ -359,6 +370,7 @@ def _check(
     loss: str,
     training: int,
     level: float,
+    layers: str | None,
 ) -> None:
     if method not in METHODS:
         raise InputError(f"no method is called {method!r}; choose {', '.join(METHODS)}")
@@ -366,6 +378,8 @@ def _check(
         raise InputError(
             f"kernel {kernel!r}: smc and ais take {', '.join(KERNELS)}; learned methods take none"
         )
+    if layers is not None and method != "snf":
+        raise InputError(f"layers are of snf; {method} has its own")
     if loss not in LOSSES:
         raise InputError(f"no loss is called {loss!r}; choose {' or '.join(LOSSES)}")
     counts = {"n": (n, 64), "steps": (steps, 2), "moves": (moves, 1), "training": (training, 0)}

@@ -45,6 +45,15 @@ class Target:
             raise InputError(f"dim is {dim!r}; it must be a whole number of at least 1")
         self.log_density, self.dim, self.given = log_density, dim, gradient
         self.evaluations = self.gradients = self.undefined = 0
+        self.condition: Tensor | None = None
+
+    def conditioned(self, condition: Tensor) -> Target:
+        """The target for what each row is told; InputError: this one is told nothing."""
+        raise InputError("this target is told nothing: make a ConditionalTarget of it")
+
+    def told(self, n: int) -> Tensor | None:
+        """What each of n rows is told, (n, c), or None."""
+        return None if self.condition is None else self.condition.expand(n, -1)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Log density (n,) of points (n, dim); differentiable where x is."""
@@ -117,6 +126,48 @@ class Target:
             found = tuple(slope.shape) if isinstance(slope, Tensor) else type(slope).__name__
             raise InputError(f"the gradient must be a tensor {tuple(x.shape)}, not {found}")
         return torch.where(torch.isfinite(slope), slope, torch.zeros_like(slope))
+
+
+class ConditionalTarget(Target):
+    """A density of x for each y: log_density(x, y) of points (n, dim) and what they are told.
+
+    y: (n, c), one row for each point. gradient: in x, (n, dim), by default autograd's.
+    `.conditioned(y)` is the target of fixed rows y, one for all or one for each, with its own
+    counts; asked without y it raises InputError.
+
+    >>> import torch
+    >>> from reverie.targets import ConditionalTarget
+    >>> target = ConditionalTarget(lambda x, y: -0.5 * (x - y).square().sum(1), 1)
+    >>> target.conditioned(torch.tensor([[2.0]]))(torch.tensor([[0.0], [2.0]]))
+    tensor([-2., 0.])
+    """
+
+    def __init__(
+        self,
+        log_density: Callable[[Tensor, Tensor], Tensor],
+        dim: int,
+        *,
+        gradient: Callable[[Tensor, Tensor], Tensor] | None = None,
+    ) -> None:
+        def untold(x: Tensor) -> Tensor:
+            raise InputError("this density is conditional: ask target.conditioned(y)")
+
+        super().__init__(untold, dim)
+        self.of_both, self.gradient_of_both = log_density, gradient
+
+    def conditioned(self, condition: Tensor) -> Target:
+        """The target of rows y: (1, c) or (c,) for all points, or (n, c) for each of n."""
+        y = condition[None] if condition.ndim == 1 else condition
+
+        def bound(function: Callable[[Tensor, Tensor], Tensor]) -> LogDensity:
+            return lambda x: function(x, y.to(x).expand(len(x), -1))
+
+        slope = self.gradient_of_both
+        found = Target(
+            bound(self.of_both), self.dim, gradient=None if slope is None else bound(slope)
+        )
+        found.condition = y
+        return found
 
 
 class Point:
