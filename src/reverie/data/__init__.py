@@ -27,7 +27,6 @@ from reverie.data.rows import shared_rows as shared_rows
 from reverie.data.rows import some_rows as some_rows
 from reverie.data.rows import split as split
 from reverie.data.scaler import Scaler as Scaler
-from reverie.data.stored.dataset import StoredDataset as StoredDataset
 from reverie.data.stored.points import StoredPoints as StoredPoints
 from reverie.data.stored.rows import StoredRows as StoredRows
 from reverie.data.table_coder import TableCoder as TableCoder

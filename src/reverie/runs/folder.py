@@ -26,7 +26,6 @@ from reverie.data import (
     Dataset,
     Reading,
     Scaler,
-    StoredDataset,
     SymbolCoder,
     TableCoder,
     coder_from_json,
@@ -34,7 +33,7 @@ from reverie.data import (
 )
 from reverie.data.conditions import column_place, without_column
 from reverie.data.dataset import TakenColumn
-from reverie.data.stored.dataset import of_hashes
+from reverie.data.stored.dataset import StoredDataset, of_hashes
 from reverie.denoisers import Denoiser, Network, condition_of, network_for
 from reverie.denoisers.networks.conditions import Encoder, Labels
 from reverie.errors import InputError

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from reverie.data import Dataset, Reading, StoredDataset
-from reverie.data.stored.dataset import HELD, changed_piece
+from reverie.data import Dataset, Reading
+from reverie.data.stored.dataset import HELD, StoredDataset, changed_piece
 from reverie.data.stored.opening import open_stored
 from reverie.data.stored.rows import StoredRows
 from reverie.errors import InputError

@@ -25,8 +25,9 @@ import numpy as np
 
 from reverie.auditing.facts.fact import LEVEL, Match, beyond_held, listed
 from reverie.auditing.facts.neighbours import nearest
-from reverie.data import Dataset, StoredDataset, StoredRows, load, row_codes
+from reverie.data import Dataset, StoredRows, load, row_codes
 from reverie.data.statistics import statistics_of
+from reverie.data.stored.dataset import StoredDataset
 from reverie.data.stored.rows import Piece
 from reverie.errors import InputError
 

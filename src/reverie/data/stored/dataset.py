@@ -72,7 +72,8 @@ class StoredDataset(Dataset):
         plain: dict[str, Any] = {
             k: v for k, v in vars(part).items() if k in Dataset.__dataclass_fields__
         }
-        return Dataset(**plain | {"values": self.rows[rows]})
+        plain["values"] = self.rows[rows]
+        return Dataset(**plain)
 
     def sha256(self) -> str:
         """Hash of the hashes of its pieces."""
