@@ -74,7 +74,8 @@ def main() -> None:
         gains, ours, spent = [], [], [0.0, 0.0]
         for seed in range(given.seeds):
             began = time.process_time()
-            run = fit(rows, network="flow", steps=given.steps, seed=seed)
+            warmup = min(200, given.steps // 10)
+            run = fit(rows, network="flow", steps=given.steps, seed=seed, warmup=warmup)
             spent[0] += time.process_time() - began
             began = time.process_time()
             theirs = bare(run.train_values, run.holdout_values, given.steps, seed)
