@@ -39,7 +39,7 @@ def half_of(config: FitConfig) -> torch.dtype | None:
 
 
 def in_type(rows: Any, kind: torch.dtype) -> Any:
-    """Coordinates in float64 where the weights are; symbols, and rows not read yet, as they are."""
+    """Coordinates in float64 where the weights are; symbols, and rows yet to be read, stay."""
     wide = kind == torch.float64 and isinstance(rows, Tensor) and rows.is_floating_point()
     return rows.to(kind) if wide else rows
 
