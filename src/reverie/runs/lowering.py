@@ -38,12 +38,9 @@ def half_of(config: FitConfig) -> torch.dtype | None:
     return HALVES.get(name)
 
 
-def in_type(rows: Tensor, kind: torch.dtype) -> Tensor:
-    """Rows with coordinates of one type in that of the weights; symbols stay as they are.
-
-    Nothing is cast to float32: a fit on other rows has the type that they came in.
-    """
-    wide = kind == torch.float64 and rows.is_floating_point()
+def in_type(rows: Any, kind: torch.dtype) -> Any:
+    """Coordinates in float64 where the weights are; symbols, and rows yet to be read, stay."""
+    wide = kind == torch.float64 and isinstance(rows, Tensor) and rows.is_floating_point()
     return rows.to(kind) if wide else rows
 
 

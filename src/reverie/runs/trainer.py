@@ -207,7 +207,7 @@ class Trainer:
         rows = torch.randint(
             len(self.train), (size,), generator=self.generator, device=self.device
         )
-        x = self._augment(self.train[rows])
+        x = self._augment(in_type(self.train[rows], kind_of_weights(self.config)))
         return rows, x if self.layout is None else x.contiguous(memory_format=self.layout)
 
     def _foresee(self, size: int) -> None:
