@@ -163,9 +163,9 @@ def test_the_command_line(tmp_path, monkeypatch, capsys):
     said = capsys.readouterr().out
     assert "leak:" in said
     assert "no loss curve" in said
-    assert main(["sample", "run", "--n", "12", "--out", "made.npy", "--quiet"]) == 0
+    assert code_of("sample run --n 12 --out made.npy --quiet") == 0
     assert np.load("made.npy").shape == (12, 2)
-    assert main(["audit", "run", "--n", "60", "--quiet"]) == 0
+    assert code_of("audit run --n 60 --quiet") == 0
     assert json.loads((tmp_path / "run/audit.json").read_text())["models"][0]["leak_level"] is None
     assert "no loss curve" in (tmp_path / "run/audit.html").read_text()
     capsys.readouterr()
