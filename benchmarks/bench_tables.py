@@ -140,7 +140,7 @@ def figures(train, test, drawn: np.ndarray) -> dict[str, float | str]:
             distance.append(wasserstein_distance(real[:, j], made[:, j]) / spread[j])
     pairs = np.tril_indices(real.shape[1], -1)
     gap = association(made, is_category)[pairs] - association(real, is_category)[pairs]
-    if (made == held[: len(made)]).all():
+    if np.array_equal(made, held[: len(made)]):
         return marginal(tv, distance, gap) | {"AUC": float("nan"), "finding": "-"}
     pick = np.random.default_rng(0).permutation(len(drawn))[:AUDITED]
     verdict = audit(train, test, train.with_values(drawn[pick], "samples"), power=False)

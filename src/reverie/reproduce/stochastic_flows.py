@@ -113,7 +113,8 @@ def followed(problem: Inverse, pair: StochasticFlow, moves: str) -> StochasticFl
     if not moves:
         return pair
     after = stochastic_flow(problem.target, moves, deviation=DEVIATION)
-    return StochasticFlow(problem.target, pair.start, list(pair.layers) + list(after.layers))
+    layers: list[Any] = [*pair.layers, *after.layers]
+    return StochasticFlow(problem.target, pair.start, layers)
 
 
 def run(out: Path, seed: int = 0, full: bool = False) -> dict[str, Any]:
