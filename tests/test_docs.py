@@ -55,6 +55,7 @@ def check_own_process_page(folder, said):
     assert int(re.search(r"paired: (\d+)%", said)[1]) > 40  # a quarter by chance
 
 
+@pytest.mark.slow
 def test_the_page_of_an_own_process_runs(tmp_path, monkeypatch, capsys):
     """Word for word, in one interpreter; the sibling below types it in a shell."""
     scripts, typed = own_process_page(tmp_path)

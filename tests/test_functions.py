@@ -396,6 +396,7 @@ def test_random_observations_are_the_functions_own_points(generator):
 # --- the whole library on a function process -----------------------------------------------------
 
 
+@pytest.mark.slow
 def test_fit_measure_plan_sample_and_audit_work_as_on_any_process(generator):
     process = FunctionNoise(UNIT, Exponential(0.1))
     data = two_lines(UNIT, 600, generator)

@@ -58,6 +58,7 @@ def test_steps_are_rounded_and_curves_are_not(monkeypatch, precision, kind):
     assert np.isfinite([list(row.values()) for row in run.checks]).all()
 
 
+@pytest.mark.slow
 def test_half_precision_trains_to_the_same_loss():
     """bf16 keeps 8 bits: a loss of about 1 is known to a percent or so after averaging."""
     losses = [

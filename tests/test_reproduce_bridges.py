@@ -21,6 +21,7 @@ from reverie.reproduce.first_hitting import (
 )
 
 
+@pytest.mark.slow
 def test_exit_laws_are_densities_and_their_draws_lean_by_the_radius() -> None:
     """Over a Gauss-Legendre grid of cosines the mass is 1; the mean cosine is the radius."""
     row = torch.tensor([[0.0, 0.0, 1.0]], dtype=torch.float64)

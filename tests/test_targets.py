@@ -469,6 +469,7 @@ def test_bad_input_gets_one_sentence(call, why):
 # --- the command line and the page of docs ---------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_page_of_targets_runs(tmp_path, monkeypatch, capsys):
     """Word for word; log Z of a double well is 10.2935 by quadrature."""
     text = (DOCS / "targets.md").read_text()

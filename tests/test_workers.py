@@ -73,6 +73,7 @@ def test_one_bad_piece_does_not_stop_the_others():
         list(spread(refuse, [Piece("a", 1), Piece("b", 1)]))
 
 
+@pytest.mark.slow
 def test_processes_outlive_kills_and_faults(tmp_path, capfd, monkeypatch):
     monkeypatch.setattr("reverie.workers.local.ATTEMPTS", 2)
     words = ["plain", "bad", "killed once", "faulty", "last"]
@@ -218,6 +219,7 @@ def test_what_shares_nothing_out_says_so(tmp_path):
 # --- samples and queries -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_samples_do_not_depend_on_who_draws_them(tmp_path):
     denoiser = Memoriser(
         VP(shape=(2,)), torch.randn(30, 2, generator=torch.Generator().manual_seed(1))
@@ -258,6 +260,7 @@ def test_samples_of_a_run_on_the_command_line(tmp_path, capsys):
     assert end.value.code == 2
 
 
+@pytest.mark.slow
 def test_neighbours_of_many_queries_are_those_of_one_process(tmp_path):
     rng = np.random.default_rng(0)
     points = rng.normal(size=(2300, 3)).round(1)  # with duplicates, so that ties matter

@@ -18,7 +18,7 @@ from reverie.data.coders import DOMAIN, KINDS, NAMED, coder_on, space_word
 from reverie.data.dataset import Dataset
 from reverie.data.domain_columns import DomainColumn, Ends, domain_column, ends_said
 from reverie.data.scaler import Scaler
-from reverie.data.table_coder import TableCoder, fields_of, form_of_table
+from reverie.data.table_coder import TableCoder, coder_of_rows, fields_of, form_of_table
 from reverie.errors import InputError
 from reverie.spaces import Bounded, FiniteSet, Intervals, Space
 
@@ -126,12 +126,7 @@ space_word.register(Bounded, lambda space: DOMAIN)
 
 @coder_on.register(Bounded)
 def _on_bounded(space: Bounded, data: Dataset, train: Dataset) -> Scaler:
-    if data.kind != "table":  # rows that are the process's points as they stand
-        return coder_on.dispatch(object)(space, data, train)
-    coder = DomainCoder.fit(data, train)
-    if repr(coder.space) != repr(space):
-        raise InputError(f"{data.source} lies in {coder.space}, the process in {space}")
-    return coder
+    return coder_of_rows(DomainCoder, space, data, train)
 
 
 def table_coder(space: str, data: Dataset, train: Dataset, bounds: str | None) -> TableCoder:

@@ -226,9 +226,14 @@ space_word.register(Mixed, lambda space: TABLE)
 
 @coder_on.register(Mixed)
 def _on_mixed(space: Mixed, data: Dataset, train: Dataset) -> Scaler:
+    return coder_of_rows(TableCoder, space, data, train)
+
+
+def coder_of_rows(kind: type[TableCoder], space: Space, data: Dataset, train: Dataset) -> Scaler:
+    """The coder of a table on the space of a process, or of rows that are its points already."""
     if data.kind != "table":  # rows that are the process's points as they stand
         return coder_on.dispatch(object)(space, data, train)
-    coder = TableCoder.fit(data, train)
+    coder = kind.fit(data, train)
     if repr(coder.space) != repr(space):
         raise InputError(f"{data.source} lies in {coder.space}, the process in {space}")
     return coder

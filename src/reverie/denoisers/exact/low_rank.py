@@ -75,6 +75,7 @@ class Moments:
         count, dim = centred.shape
         kept = max(1, min(modes, dim, count // ROWS_PER_MODE))
         spectrum, basis = _leading(centred, kept)
+        basis = basis.contiguous()  # as it is read again from a file: the last bits depend on it
         total = float(centred.square().sum()) / count
         left = max(total - float(spectrum.sum()), 0.0)
         rest = left / (dim - kept) if dim > kept else 0.0
