@@ -141,6 +141,11 @@ def few_places(shape: tuple[int, ...]) -> np.ndarray:
     return np.sort(np.random.default_rng(0).choice(shape[0], most, replace=False))
 
 
+def _never_changes(rows: np.ndarray) -> np.ndarray:
+    """Mask (d,) of the columns of rows (n, d) that have one value in all of them."""
+    return (rows == rows[0]).all(0)
+
+
 TIMES = ("timestamp", "date", "duration", "time")
 
 
@@ -250,7 +255,7 @@ class Dataset:
                 f"{self.source}: row {row}, {self.name(column)} is {code}, no measurement but the "
                 f"mark of a missing cell; --missing={code} reads it so, then drop or fill it"
             )
-        constant = (flat == flat[0]).all(0)
+        constant = _never_changes(flat)
         rows_of_numbers = self.values.ndim == 2 and not constants
         if constant.all() or (rows_of_numbers and constant.any()):
             column = int(np.argmax(constant))
@@ -264,7 +269,7 @@ class Dataset:
         """Columns of rows of numbers (n, d) that have one value in all of them."""
         if self.is_stored or self.values.ndim != 2 or self.kind not in ("table", "vectors"):
             return np.empty(0, dtype=np.int64)
-        return np.flatnonzero((self.values == self.values[0]).all(0))
+        return np.flatnonzero(_never_changes(self.values))
 
     def moving(self) -> Dataset:
         """The same rows without such columns, unless there are no others."""
