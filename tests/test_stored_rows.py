@@ -495,3 +495,26 @@ def test_the_command_audits_rows_on_disk(tmp_path, monkeypatch, capsys):
     (tmp_path / "samples.npy").write_bytes((tmp_path / "samples.npy").read_bytes()[:900])
     assert run_command("audit", "--stored", *sets) == 2
     assert "cut short" in capsys.readouterr().err
+
+
+def test_an_audit_of_a_run_seeks_copies_among_all_its_rows_on_disk(tmp_path, monkeypatch):
+    """A model that hands out training rows which the tests do not hold."""
+    from reverie.runs import readings
+
+    np.save(tmp_path / "train.npy", np.random.default_rng(0).normal(size=(3000, 6)))
+    some = np.sort(np.random.default_rng(1).choice(2400, 300, replace=False))
+    monkeypatch.setattr(stored_dataset, "few_places", lambda shape: some[some < shape[0]])
+    run = fit(load(tmp_path / "train.npy", stored=True), steps=3, width=8, depth=1, holdout=600)
+    assert run.whole is not None
+    rows = run.whole.in_full().values
+    unseen = np.setdiff1d(np.arange(len(rows)), some)[:40]
+    honest = run.holdout.values[:160] + 0.5 * np.random.default_rng(2).normal(size=(160, 6))
+    monkeypatch.setattr(
+        readings,
+        "draw_told",
+        lambda *_, **__: (np.concatenate([rows[unseen], honest]), None, None),
+    )
+    verdict = run.audit(200)
+    assert verdict.finding == "copies"
+    assert set(range(40)) <= set(verdict.flagged_samples)
+    assert any("all 2,400 training rows" in note for note in verdict.notes)

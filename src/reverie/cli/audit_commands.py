@@ -142,7 +142,7 @@ def _audit_run(command: flags.Audit, console: Console) -> tuple[ModelReport, Cle
         run, str(command.run), samples=command.n, judging=_judging(command), extra=extra,
         plan=command.plan, sampler=command.sampler, sampling_steps=command.steps,
         progress=console.ticker("samples"), seed=command.seed, cycles=command.cycles,
-        cycling=console.ticker("cycles"),
+        cycling=console.ticker("cycles"), searching=console.ticker("all rows"),
     )  # fmt: skip
     split = audit_split(run.train, run.holdout, space=run.scaler)
     if report.samples is not None:  # so that the sample numbers on the page can be looked up

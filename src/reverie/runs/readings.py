@@ -12,6 +12,8 @@ from torch import Tensor
 
 from reverie.auditing import Verdict, audit
 from reverie.auditing.classes import Classes
+from reverie.auditing.facts.all_rows import on_disk, search_all
+from reverie.auditing.judge import with_all_rows
 from reverie.auditing.judging import Judging
 from reverie.auditing.model.cyclic import CyclicProbe, cyclic_probe
 from reverie.auditing.model.membership import auc_lines, membership_rows
@@ -217,6 +219,7 @@ def audit_run(
     seed: int = 0,
     cycles: int = 0,
     cycling: Ticker | None = None,
+    searching: Ticker | None = None,
     **drawing: Any,
 ) -> tuple[Verdict, np.ndarray]:
     """Audit a run: `n` samples of it, its splits, its leak and its membership tests.
@@ -225,8 +228,9 @@ def audit_run(
     with a guess and takes weights from held-out rows, unless drawing says `calibrate=True`. A run
     that is told labels is audited within its classes: samples are compared with rows of their own.
     judging: as in `audit`; its seed is `seed`. extra: further lines of the table.
-    cycles: of the cyclic probe, 0 for none; cycling is told those done. Returns the verdict and
-    the samples (n, *shape) in the data's own units.
+    cycles: of the cyclic probe, 0 for none; cycling is told those done. Where training rows stay
+    on disk, copies are sought among all of them, and `searching` is told the work done and in all.
+    Returns the verdict and the samples (n, *shape) in the data's own units.
     """
     drawing = {"calibrate": False} | drawing
     drawn, _, told_samples = draw_told(run, n, sampling_steps, seed=seed, **drawing)
@@ -269,6 +273,11 @@ def audit_run(
             "The samples are of the calibrated model; held-out rows also chose its weights, which "
             "makes copies of training rows harder to see."
         )
+    whole = on_disk(run.whole)
+    if whole is not None:
+        verdict = with_all_rows(verdict, search_all(
+            whole, run.holdout, samples, tested=len(run.train), progress=searching,
+        ))  # fmt: skip
     return replace(verdict, cyclic=probe), drawn
 
 

@@ -20,6 +20,7 @@ import torch
 from reverie.errors import InputError
 
 GROUP = 16  # columns of a tile whose least score is noted
+PASSES = 12  # smallest of a row that are sought one by one, quicker than by a partial sort
 SHORT, LONG = (512, 2048, 10), (2048, 2048, 5)  # queries, points of a tile, tiles of a block
 SHORT_COLUMNS = 128
 ROWS = 2**14  # that are only passed through
@@ -205,8 +206,15 @@ def _merge(
 
 def _smallest(values: np.ndarray, count: int, ordered: bool = False) -> np.ndarray:
     """Places (B, count) of the smallest of each row."""
-    found = torch.from_numpy(values).topk(count, dim=1, largest=False, sorted=ordered)
-    return found.indices.numpy()
+    if count > PASSES:
+        found = torch.from_numpy(values).topk(count, dim=1, largest=False, sorted=ordered)
+        return found.indices.numpy()
+    left, rows = values.copy(), np.arange(len(values))
+    places = np.empty((len(values), count), np.int64)
+    for j in range(count):
+        places[:, j] = left.argmin(1)
+        left[rows, places[:, j]] = np.inf
+    return places
 
 
 def flat_index(points: Points, centre: np.ndarray) -> Callable[..., Proposal]:
