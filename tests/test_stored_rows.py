@@ -356,6 +356,17 @@ def test_tables_of_texts_and_others_are_refused(tmp_path):
         load(tmp_path / "c.npy", stored=True).check()
 
 
+def test_a_column_of_one_value_is_set_apart_as_in_memory(tmp_path, small_blocks):
+    rows = numbers()
+    rows[:, 1] = 7
+    np.save(tmp_path / "a.npy", rows)
+    stored, held = (fit(load(tmp_path / "a.npy", stored=on), **SMALL) for on in (True, False))
+    assert stored.scaler.still == held.scaler.still == [1]
+    for a, b in zip(stored.denoiser.parameters(), held.denoiser.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert (stored.sample(5, steps=3)[:, 1] == 7).all()
+
+
 @pytest.mark.parametrize(
     ("settings", "match"),
     [

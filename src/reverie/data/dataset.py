@@ -267,7 +267,7 @@ class Dataset:
 
     def still_columns(self) -> np.ndarray:
         """Columns of rows of numbers (n, d) that have one value in all of them."""
-        if self.is_stored or self.values.ndim != 2 or self.kind not in ("table", "vectors"):
+        if self.values.ndim != 2 or self.kind not in ("table", "vectors"):
             return np.empty(0, dtype=np.int64)
         return np.flatnonzero(_never_changes(self.values))
 

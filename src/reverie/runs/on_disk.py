@@ -39,7 +39,7 @@ def prepared(data: Dataset, path: Path | None, config: FitConfig) -> Dataset:
             raise InputError(f"{name} needs all rows in memory, and {data.source} stays on disk")
     plain = None if path is None else path / PLAIN
     try:
-        return data.unpacked(plain).check(rows=2)
+        return data.unpacked(plain).check(rows=2, constants=True)
     except BaseException:
         if plain is not None:
             plain.unlink(missing_ok=True)

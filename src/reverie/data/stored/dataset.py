@@ -26,7 +26,8 @@ KEYED = 64  # numbers of a row that tell rows apart at first sight
 class StoredDataset(Dataset):
     """Rows that stay on disk; `values` are `StoredRows`.
 
-    >>>     >>> import numpy as np
+    >>> import tempfile
+    >>> import numpy as np
     >>> from reverie.data import load
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     np.save(f"{folder}/rows.npy", np.arange(12.0).reshape(6, 2))
@@ -34,6 +35,8 @@ class StoredDataset(Dataset):
     ...     data.is_stored, data.take(np.array([5, 1])).loaded().values.tolist()
     (True, [[10.0, 11.0], [2.0, 3.0]])
     """
+
+    vary: np.ndarray | None = None  # (d,) which columns take more than one value, once checked
 
     @property
     def rows(self) -> StoredRows:
@@ -98,15 +101,21 @@ class StoredDataset(Dataset):
         tell(len(self), len(self))
         found = self if len(here) == len(self) else self._without_bad(here)
         found.check_rows(rows)
-        if first is not None and vary is not None:
-            of_numbers = self.values.ndim == 2 and not constants
-            if not vary.any() or (of_numbers and not vary.all()):
-                column = int(np.argmin(vary))
-                raise InputError(
-                    f"{self.source}: {self.name(column)} is constant ({first[column]:g}) over all "
-                    "rows; drop it"
-                )
-        return found
+        if first is None or vary is None:
+            return found
+        of_numbers = self.values.ndim == 2 and not constants
+        if not vary.any() or (of_numbers and not vary.all()):
+            column = int(np.argmin(vary))
+            raise InputError(
+                f"{self.source}: {self.name(column)} is constant ({first[column]:g}) over all "
+                "rows; drop it"
+            )
+        return replace(found, vary=vary)
+
+    def still_columns(self) -> np.ndarray:
+        if self.vary is None or self.values.ndim != 2 or self.kind not in ("table", "vectors"):
+            return np.empty(0, dtype=np.int64)
+        return np.flatnonzero(~self.vary)
 
     def _check_block(self, flat: np.ndarray, places: np.ndarray) -> None:
         """InputError on what is no finite number, or stands for a missing cell."""
