@@ -165,7 +165,11 @@ def check_sizes(kind, members, others, m, replications):
 
 @pytest.mark.parametrize(
     ("kind", "members", "others", "m"),
-    [(2, 100, 100, 400), ("heavy", 150, 50, 400), ("discrete", 150, 150, 600)],
+    [
+        (2, 100, 100, 400),
+        ("heavy", 150, 50, 400),
+        pytest.param("discrete", 150, 150, 600, marks=pytest.mark.slow),
+    ],
 )
 def test_type_one_error_on_small_sets(kind, members, others, m):
     check_sizes(kind, members, others, m, 200)
@@ -287,7 +291,9 @@ def check_honest_fits(d, share, replications):
     assert said / replications > 0.2
 
 
-@pytest.mark.parametrize(("d", "share"), [(8, 0.533), (16, 0.559)])
+@pytest.mark.parametrize(
+    ("d", "share"), [(8, 0.533), pytest.param(16, 0.559, marks=pytest.mark.slow)]
+)
 def test_an_honest_gaussian_fit_depends_but_never_copies(d, share):
     check_honest_fits(d, share, 10)
 
@@ -520,7 +526,7 @@ def adult(path, rng, rows):
     [
         pytest.param("bootstrap", True, marks=pytest.mark.slow),
         ("noisy", True),
-        ("copula", False),
+        pytest.param("copula", False, marks=pytest.mark.slow),
         pytest.param("fresh", False, marks=pytest.mark.slow),
     ],
 )

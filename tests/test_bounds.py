@@ -34,6 +34,7 @@ def image_like():
     return LossCurve(u, rate, dim=3072), lam
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(rate=random_rates, steps=st.integers(1, 30), span=st.floats(1, 15))
 def test_t1_is_never_violated(rate, steps, span):

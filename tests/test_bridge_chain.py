@@ -29,7 +29,9 @@ def moments(bridge: ChainBridge, x0: torch.Tensor) -> tuple[float, float, float]
     [
         (dict(), (-1.0, 1.690, 0.5231)),
         (dict(learned_variance=False), (-1.0, 1.570, 0.475)),
-        (dict(target="drift", iterations=60), (-0.715, 1.536, 0.459)),
+        pytest.param(
+            dict(target="drift", iterations=60), (-0.715, 1.536, 0.459), marks=pytest.mark.slow
+        ),
     ],
 )
 def test_linear_regressions_follow_the_gaussian_recursion(settings, want) -> None:

@@ -125,6 +125,7 @@ def test_the_area_of_a_memoriser_is_what_its_plan_leaves_open() -> None:
     assert curves["train"].leak(curves["holdout"]).low > 3
 
 
+@pytest.mark.slow
 def test_only_the_bridge_that_memorises_copies() -> None:
     a, b = sets()
     found = {}
@@ -155,6 +156,7 @@ def test_paired_ends_hold_out_pairs_and_are_told_their_start() -> None:
     assert set(curves) == {"train", "holdout", "memoriser on train", "memoriser on holdout"}
 
 
+@pytest.mark.slow
 def test_a_plan_walks_at_its_levels() -> None:
     a, b = sets()
     run = bridge(a, b, solver="dsbm", steps=3, rounds=0)

@@ -51,6 +51,7 @@ def test_a_bridge_on_the_sphere_back_to_its_start() -> None:
     assert stats.kstest(angle, law_of(density.clamp(min=0), r)).pvalue > 1e-3
 
 
+@pytest.mark.slow
 def test_paths_end_in_the_plan_of_two_sets() -> None:
     """Counts of 1,200 paths against the plan's rows (chi-squared at .1%), and the drift against
     the slope of the log of the mixture."""

@@ -85,6 +85,7 @@ def test_one_matching_is_the_first_markov_projection() -> None:
     assert variance == pytest.approx(1.69, abs=0.1)
 
 
+@pytest.mark.slow
 def test_score_and_flow_matching_learns_the_plan_of_its_pairs() -> None:
     a, b = gaussians(5000)
     reference = OrnsteinUhlenbeck(0.8, 0.5)
@@ -112,6 +113,7 @@ def test_iterated_matching_finds_the_plan() -> None:
     assert variance == pytest.approx(1.69, abs=0.12)
 
 
+@pytest.mark.slow
 def test_paired_ends_are_told_the_start() -> None:
     """b = -a exactly: a Markov bridge would mix at the crossing, one told its start does not."""
     a, _ = gaussians(4000)

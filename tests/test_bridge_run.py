@@ -27,7 +27,15 @@ FAST = {
     "alpha-dsbm": dict(steps=3),
     "dsb": dict(rounds=1),
 }
-SOLVERS = ["lightsb", "dsbm", "alpha-dsbm", "sf2m", "dsb", "gaussian", "sinkhorn"]
+SOLVERS = [
+    "lightsb",
+    pytest.param("dsbm", marks=pytest.mark.slow),
+    "alpha-dsbm",
+    "sf2m",
+    "dsb",
+    "gaussian",
+    "sinkhorn",
+]
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -46,7 +54,9 @@ def test_a_folder_gives_the_same_bridge_back(solver, tmp_path) -> None:
     assert again.bridge.training is False or solver in ("gaussian", "sinkhorn")
 
 
-@pytest.mark.parametrize("solver", ["gaussian", "lightsb", "sinkhorn", "dsbm"])
+@pytest.mark.parametrize(
+    "solver", ["gaussian", "lightsb", "sinkhorn", pytest.param("dsbm", marks=pytest.mark.slow)]
+)
 def test_moved_rows_have_the_other_ends_moments(solver) -> None:
     a, b = ends(1000)
     settings = {"dsbm": dict(steps=40, rounds=0), "lightsb": dict(steps=100)}.get(solver, {})
@@ -174,6 +184,7 @@ def test_bad_input_is_one_sentence(tmp_path: Path, capsys) -> None:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_the_page_of_bridges_runs(tmp_path: Path, monkeypatch) -> None:
     page = Path(__file__).resolve().parents[1] / "docs" / "bridges.md"
     monkeypatch.chdir(tmp_path)

@@ -56,6 +56,7 @@ def test_the_light_bridge_finds_the_exact_plan() -> None:
         assert torch.allclose(ends[:, 1], marginal.sum(1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("together", [False, True])
 def test_networks_find_the_plan_of_one_site(together: bool) -> None:
     """One site: a guess of its end is no projection, so that what is left is the fit. The nats of

@@ -255,6 +255,7 @@ def test_cycles_need_a_run(capsys):
     assert "--cycles needs a run" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_audit_of_a_run_says_it(tmp_path):
     from reverie.report import describe, write_report
     from reverie.runs import FitConfig, fit

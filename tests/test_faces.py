@@ -20,7 +20,7 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-@pytest.mark.parametrize("dt", [0.1, 0.5])
+@pytest.mark.parametrize("dt", [pytest.param(0.1, marks=pytest.mark.slow), 0.5])
 def test_the_law_is_exact_at_any_step(dt: float) -> None:
     faces, draw = CategoricalFaces(2, 3, dt), seeded()
     run = faces.sample(EnumeratedEnds(faces, ROWS, WEIGHTS, draw), 8000, generator=draw)
@@ -65,6 +65,7 @@ def test_no_seed_gives_nan_or_an_endless_loop() -> None:
         assert float(torch.cdist(run.ends, rows).min(1).values.max()) == 0
 
 
+@pytest.mark.slow
 def test_a_fitted_guess_has_the_path_kl_of_the_exact_one() -> None:
     faces, draw = CategoricalFaces(2, 3, 0.2), seeded()
     rows = ROWS.repeat_interleave((10 * WEIGHTS).round().long(), 0)

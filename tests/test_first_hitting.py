@@ -89,6 +89,7 @@ def test_ends_that_contradict_the_state_still_stop() -> None:
     assert bool(((run.ends == 0) | (run.ends == 1)).all())
 
 
+@pytest.mark.slow
 def test_a_fitted_guess_has_the_path_kl_of_the_exact_one() -> None:
     draw = seeded()
     data = CORNERS[torch.multinomial(WEIGHTS, 5000, replacement=True, generator=draw)]
@@ -111,7 +112,11 @@ def test_a_fitted_guess_has_the_path_kl_of_the_exact_one() -> None:
 
 @pytest.mark.parametrize(
     ("d", "n", "apart"),
-    [(2, 4000, 0.02), (3, 1000, 0.06), pytest.param(8, 300, 0.1, marks=pytest.mark.slow)],
+    [
+        (2, 4000, 0.02),
+        pytest.param(3, 1000, 0.06, marks=pytest.mark.slow),
+        pytest.param(8, 300, 0.1, marks=pytest.mark.slow),
+    ],
 )
 def test_the_ball_stops_on_the_sphere_in_its_mean_time(d, n, apart) -> None:
     """E tau = (1 - r^2) / d, and ends of their own law, from inside too."""

@@ -120,6 +120,7 @@ def test_a_bias_budget_stops_and_keeps_the_best_average_within_it():
     assert all(check["bias_low"] <= 0.02 for check in run.checks[:-1])
 
 
+@pytest.mark.slow
 def test_a_leak_budget_needs_no_other_flag():
     run = fit(rows(d=8), steps=3000, leak_budget=0.5, **SMALL | dict(width=64, check_every=200))
     assert run.stopped == "leak above 0.5 nats"
@@ -128,6 +129,7 @@ def test_a_leak_budget_needs_no_other_flag():
     assert free.stopped == "all steps done"
 
 
+@pytest.mark.slow
 def test_the_page_and_its_data_show_the_training(tmp_path):
     run = fit(rows(), steps=60, follow_bias=True, **SMALL)
     report = ModelReport("x", checks=run.checks)

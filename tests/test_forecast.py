@@ -17,7 +17,10 @@ def gaussian(n, spectrum, seed=0):
 SLOW = pytest.mark.slow
 
 
-@pytest.mark.parametrize("n", [100, pytest.param(400, marks=SLOW), pytest.param(1200, marks=SLOW)])
+@pytest.mark.parametrize(
+    "n",
+    [pytest.param(100, marks=SLOW), pytest.param(400, marks=SLOW), pytest.param(1200, marks=SLOW)],
+)
 def test_digits_predicted_test_curve_lies_on_the_measured_one(n):
     """Mean over four random splits within 3% at every noise level."""
     ratio = []

@@ -103,6 +103,7 @@ def test_samples_of_an_exact_model_have_its_moments():
     assert torch.allclose(far.std(0), torch.ones(2), rtol=0.06)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", ["nll", "fid"])
 def test_training_lowers_the_bound_below_the_untrained(setting):
     draw = noise(9)

@@ -247,6 +247,7 @@ def test_a_loss_of_uniform_times_is_estimated_from_any_law_of_times(generator):
 # --- learning ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_learned_interior_is_even_in_information_for_a_gaussian(generator):
     """The loss per unit of log gamma is v(gamma) chi^2, so that its root mean square is the rate
     of information: the schedule of least variance spends time in proportion to it."""

@@ -59,6 +59,7 @@ def test_mann_whitney_is_exact_for_few_rows():
     assert roc([1.0, 1.0], [1.0, 1.0]).p_value == 1.0
 
 
+@pytest.mark.slow
 def test_p_values_are_uniform_under_the_null():
     rng = np.random.default_rng(1)
     p = [roc(*rng.standard_normal((2, 60))).p_value for _ in range(400)]

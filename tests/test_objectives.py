@@ -230,6 +230,7 @@ def test_constrained_training_raises_the_rare_share():
     assert share == pytest.approx(held.group_weights()[-1, 1], abs=0.06)
 
 
+@pytest.mark.slow
 def test_held_out_loss_at_most_a_budget():
     """Eight points overfit; held-out rows at a price keep the network off them.
 

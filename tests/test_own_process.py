@@ -58,7 +58,12 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+COSTLY = ("potts", "wright-fisher")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(c, marks=pytest.mark.slow) if c in COSTLY else c for c in CASES]
+)
 def test_every_verb_works_on_a_process_of_ones_own(name: str, tmp_path: Path) -> None:
     make, data = CASES[name]
     few = name == "wright-fisher"  # its kernel is a series

@@ -111,6 +111,7 @@ def test_what_makes_no_sense_is_said(setting):
 # --- layout and compilation ----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_channels_last_changes_no_more_than_the_last_bits():
     given = SMALL | dict(network="convolutional", precision="float64")
     plain = fit(pictures(), **given)

@@ -65,7 +65,13 @@ def copies_logs(sets, x, s):
 
 @pytest.mark.parametrize(
     ("models", "n", "d", "published"),
-    [(2, 1, 1, 0.165), (8, 1, 1, 0.302), (32, 1, 1, 0.335), (2, 20, 8, 0.084), (8, 20, 8, 0.169)],
+    [
+        (2, 1, 1, 0.165),
+        (8, 1, 1, 0.302),
+        pytest.param(32, 1, 1, 0.335, marks=pytest.mark.slow),
+        (2, 20, 8, 0.084),
+        (8, 20, 8, 0.169),
+    ],
 )
 def test_gaussian_mean_oracle(models, n, d, published):
     """E JSD_R of the Gaussian-mean model: simulated here, and as the specification has it; the
@@ -120,6 +126,7 @@ def test_lower_bound_covers_over_retrainings():
     assert above <= count * 0.05 + 2 * math.sqrt(count * 0.05 * 0.95)
 
 
+@pytest.mark.slow
 def test_models_that_forgot_their_data():
     """Samples of the population: the test has its size, and the value is about 0."""
     rng = np.random.default_rng(6)

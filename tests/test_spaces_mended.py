@@ -320,6 +320,7 @@ def test_observations_of_posteriors_with_two_modes_are_combined() -> None:
     assert abs(float((drawn > 0).double().mean()) - 0.5) < 4 * 2 * 0.5 / math.sqrt(n)
 
 
+@pytest.mark.slow
 def test_observations_with_nothing_in_common_are_refused() -> None:
     with pytest.raises(InputError, match="agree on too little"):
         two_signs().sample(200, torch.tensor([[0.2], [6.0], [-9.0], [0.1]]).double())

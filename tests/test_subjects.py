@@ -31,7 +31,17 @@ def reasons(train, holdout, **options):
     return fair_comparison(train, holdout, space=space).reasons
 
 
-@pytest.mark.parametrize("name", ["id", "nr", "subject", "Pig", "patient_id", "IdOfPatient"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "id",
+        "nr",
+        "subject",
+        "patient_id",
+        pytest.param("Pig", marks=pytest.mark.slow),
+        pytest.param("IdOfPatient", marks=pytest.mark.slow),
+    ],
+)
 def test_subjects_split_by_row_are_unfair_and_their_column_is_named(name):
     rng = np.random.default_rng(0)
     sets = halves(table(rng, name), rng)

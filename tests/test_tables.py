@@ -284,6 +284,7 @@ def test_adult_and_california_housing(real_data, tmp_path):
         load(real_data("california_housing/housing.csv.gz"))
 
 
+@pytest.mark.slow
 def test_copies_of_houses_are_found(real_data):
     """Bootstrap copies of a table with missing cells and a category, and rows held back."""
     houses = load(real_data("california_housing/housing.csv.gz"), mixed=True)

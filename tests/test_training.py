@@ -141,7 +141,12 @@ fitting.fit(data, out=sys.argv[2], resume=True, steps=int(sys.argv[3]), **{KILLE
 
 
 @pytest.mark.parametrize(
-    ("kills", "steps"), [(3, 60), pytest.param(10, 300, marks=pytest.mark.slow)]
+    ("kills", "steps"),
+    [
+        (2, 40),
+        pytest.param(3, 60, marks=pytest.mark.slow),
+        pytest.param(10, 300, marks=pytest.mark.slow),
+    ],
 )
 def test_kill_at_random_moments_ends_with_identical_weights(tmp_path, monkeypatch, kills, steps):
     """SIGKILL at random moments of a fit that saves after every step, then let it finish."""
@@ -165,7 +170,7 @@ def test_kill_at_random_moments_ends_with_identical_weights(tmp_path, monkeypatc
         if (cut / "state.json").exists():
             reached.append(json.loads((cut / "state.json").read_text())["step"])
     fit(points(), out=cut, resume=True, steps=steps, **KILLED)
-    assert len(set(reached)) >= (3 if kills == 10 else 2), reached  # at different steps
+    assert len(set(reached)) >= {2: 1, 3: 2, 10: 3}[kills], reached  # at different steps
     assert same(weights(tmp_path / "whole"), weights(cut))
     metrics = [(tmp_path / n / "metrics.csv").read_text() for n in ("whole", "cut")]
     assert metrics[0] == metrics[1]
@@ -304,6 +309,7 @@ def test_a_leak_budget_keeps_the_best_average_within_it():
     assert curve.area() == pytest.approx(min(within), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_accumulation_gives_the_same_gradient_in_expectation():
     """Halved batches: both fits learn the same map; their held-out curves agree to 5%."""
     areas = []

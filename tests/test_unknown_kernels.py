@@ -116,6 +116,7 @@ class Characters(Denoiser):
             return self.process.space.gradient(x, slope)
 
 
+@pytest.mark.slow
 def test_without_a_kernel_the_implicit_objective_finds_the_score_and_the_other_does_not(generator):
     """The factor of the true score at which each objective, a parabola in it, is least."""
     process, n = Brownian(Rotations(5), 1e-2, 4.0), 2000
