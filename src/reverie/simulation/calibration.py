@@ -15,8 +15,6 @@ from typing import Any
 
 import numpy as np
 from scipy import stats
-from sklearn.model_selection import KFold, cross_val_score
-from sklearn.neural_network import MLPClassifier
 
 from reverie.auditing.nulls.rank_tests import holm
 from reverie.errors import InputError
@@ -150,6 +148,9 @@ def classifier_accuracy(reference: Any, drawn: Any, seed: int = 1) -> float:
     >>> round(classifier_accuracy(near, far), 2)
     1.0
     """
+    from sklearn.model_selection import KFold, cross_val_score  # slow to import
+    from sklearn.neural_network import MLPClassifier
+
     first, second = (
         as_rows(v, n).numpy() for v, n in ((reference, "reference"), (drawn, "drawn"))
     )

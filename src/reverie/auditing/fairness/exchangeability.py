@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 from scipy.stats import kendalltau, rankdata
-from sklearn.ensemble import HistGradientBoostingRegressor
 
 from reverie.auditing.facts.closeness import Closeness
 from reverie.auditing.facts.neighbours import nearest
@@ -198,6 +197,8 @@ class Order:
 
 def order_test(pool: Pool, draws: int, seed: int) -> Order:
     """Where trees that learned the order of half the training rows place the held-out ones."""
+    from sklearn.ensemble import HistGradientBoostingRegressor  # slow to import
+
     halves = _halves(pool.is_held, pool.unit, seed + 3)
     if halves is None:
         return Order(1.0, 0.5, False)

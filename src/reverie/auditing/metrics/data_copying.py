@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
-from sklearn.cluster import KMeans
 
 from reverie.auditing.facts.neighbours import nearest
 from reverie.errors import InputError
@@ -44,6 +43,8 @@ def copying_test(
     the Z_c are independent, so the null deviation is sqrt(sum w_c^2), not 1. A cell counts when
     it has at least 20 samples and a held-out row. Raises InputError when none does.
     """
+    from sklearn.cluster import KMeans  # slow to import, and of audits alone
+
     clusters = KMeans(min(cells, len(members)), n_init="auto", random_state=seed).fit(members)
     labels = [clusters.predict(np.asarray(rows, members.dtype)) for rows in (members, held, drawn)]
     z, counts = [], []

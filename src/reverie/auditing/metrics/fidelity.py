@@ -12,17 +12,19 @@ References: Szekely and Rizzo 2004 (energy); Lopez-Paz and Oquab 2017 (classifie
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import stats
-from sklearn.ensemble import HistGradientBoostingClassifier
 
 from reverie.auditing.metrics.feature_metrics import frechet_distance as frechet_distance
 from reverie.auditing.metrics.principal import principal
 from reverie.auditing.nulls.rank_tests import wilson
 from reverie.auditing.row import Row
 from reverie.errors import InputError
+
+if TYPE_CHECKING:
+    from sklearn.ensemble import HistGradientBoostingClassifier
 
 ROWS = 4000  # rows a side that the tests look at,
 MANY = 10  # and so many times those of the other side: more tell no more
@@ -127,6 +129,8 @@ def sorter(
     rows: np.ndarray, label: np.ndarray, seed: int = 0, **settings: Any
 ) -> HistGradientBoostingClassifier:
     """Boosted trees fitted to tell the labels (n,) of rows (n, d); NaN is a value of its own."""
+    from sklearn.ensemble import HistGradientBoostingClassifier  # slow to import
+
     model = HistGradientBoostingClassifier(random_state=seed, **settings)
     model.fit(rows, label)
     return model
