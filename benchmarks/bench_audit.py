@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import sklearn.ensemble  # noqa: F401 - so that no case is charged for it
 import torch
 from scipy import linalg
 from threadpoolctl import threadpool_limits

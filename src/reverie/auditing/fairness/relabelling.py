@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import csr_array
 
+KEYS = 2**20  # random numbers at a time
 TIE = 1e-6  # statistics that agree so closely are equal; labels are summed in float32
 
 
@@ -27,10 +28,14 @@ class Relabellings:
         _, first, row = np.unique(unit, return_index=True, return_inverse=True)
         by_row = len(first) == len(unit)
         own = is_held if by_row else is_held[first]
-        labels = np.repeat(own[None], draws + 1, 0)
-        rng = np.random.default_rng(seed)
-        labels[1:] = rng.permuted(labels[1:], axis=1)
-        return cls((labels if by_row else labels[:, row]).astype(np.float32))
+        labels = np.empty((draws + 1, len(own)), np.float32)
+        labels[0] = own
+        rng, count = np.random.default_rng(seed), int(own.sum())
+        size = max(KEYS // len(own), 1)
+        for start in range(1, draws + 1, size):
+            block = labels[start : start + size]
+            block[:] = _random_subsets(rng, block.shape, count)
+        return cls(labels if by_row else labels[:, row])
 
     def differences(self, scores: np.ndarray) -> np.ndarray:
         """Mean of scores (N, p) over the held-out rows less that over the others, (R + 1, p)."""
@@ -46,6 +51,14 @@ class Relabellings:
         one, other = graph.sum(1) @ held, graph.sum(0) @ held
         both = np.einsum("nr,nr->r", held, graph @ held)
         return np.stack([both, len(first) - one - other + both], 1).astype(np.float64)
+
+
+def _random_subsets(rng: np.random.Generator, shape: tuple[int, int], count: int) -> np.ndarray:
+    """Masks (R, U) of `count` units each, drawn without replacement: those of the least keys."""
+    if count == 0:
+        return np.zeros(shape, bool)
+    keys = rng.integers(2**64, size=shape, dtype=np.uint64)  # equal ones are not to be met
+    return keys <= np.partition(keys, count - 1, axis=1)[:, count - 1 : count]
 
 
 def standardised(values: np.ndarray) -> np.ndarray:
