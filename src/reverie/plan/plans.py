@@ -64,6 +64,10 @@ class Plan(PlannedSteps):
     charge = Formerly("clock_excess")
     charges = Formerly("excesses")
 
+    @property
+    def seen(self) -> Any:
+        return self.curve.seen
+
     def path_kl(self, ideal: LossCurve) -> float:
         """Path KL in nats of the K steps, initialisation apart, given the ideal curve."""
         if self.curve.columns > 1:

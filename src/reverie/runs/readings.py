@@ -30,6 +30,7 @@ from reverie.runs.trust import trust_of
 from reverie.sampling import default_sampler, sample
 from reverie.sampling.blocks import BLOCK, Drawing, draw_blocks
 from reverie.sampling.scales import plan_times
+from reverie.sampling.starting import start_law
 from reverie.spaces import FiniteSet
 from reverie.workers.pieces import HERE, Workers
 
@@ -176,7 +177,8 @@ def draw_told(
     if condition is None and known is not None:
         condition = known[torch.randint(len(known), (n,), generator=generator)]
     times, shape = plan_times(chosen), run.scaler.point_shape
-    drawing = Drawing(denoiser, times, sampler, shape, device, cells)
+    start = start_law(denoiser, chosen, float(times[0]), seen=run.seen)
+    drawing = Drawing(denoiser, times, sampler, shape, device, cells, start)
     parts = draw_blocks(
         drawing, n, seed=seed, first=None if known is None else generator, block=batch_size,
         condition=condition, workers=workers, progress=progress,
