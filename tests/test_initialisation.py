@@ -24,7 +24,6 @@ from reverie.processes import (
     Uniform,
 )
 from reverie.sampling import sample_many
-from reverie.sampling.initialisation import moments_of
 from reverie.sampling.starting import start_law
 from reverie.spaces import Sphere
 
@@ -276,7 +275,6 @@ def test_symbols(process, generator):
 def test_numpy_rows_and_refusals(generator):
     rows = np.random.default_rng(0).standard_normal((50, 2))
     assert initial_states(VP(), rows, 3, generator=generator).dtype == torch.float32
-    assert moments_of(VP(), rows).dim == 2
     with pytest.raises(InputError, match="at least one state"):
         initial_states(VP(), rows, 0)
     with pytest.raises(InputError, match="at least two rows"):

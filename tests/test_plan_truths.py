@@ -325,6 +325,50 @@ def test_the_best_ridge_is_never_worse_than_none():
             assert theory.critical_n(budget, "best") <= theory.critical_n(budget, 0.0)
 
 
+def redundant_tables():
+    """Spectra of standardised tables with columns that others nearly determine."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((600, 5))
+    tables = {
+        "a rounded sum": np.c_[x, np.round(x[:, 0] + x[:, 1], 4)],
+        "a noisy sum": np.c_[x, x[:, 0] + x[:, 1] + 0.01 * rng.standard_normal(600)],
+        "a noisy copy": np.c_[x, x[:, 0] + 0.1 * rng.standard_normal(600)],
+        "three rounded": np.c_[x, np.round(x[:, :3] @ rng.standard_normal((3, 3)), 3)],
+    }
+    for name, table in tables.items():
+        yield name, np.linalg.eigvalsh(np.corrcoef(table.T))[::-1]
+
+
+def simulated_kl(spectrum, n, ridges, repeats=40):
+    """Mean KL (R,) in nats over draws of n rows with estimated mean, whatever the theory says."""
+    rng, total = np.random.default_rng(1), np.zeros(len(ridges))
+    for _ in range(repeats):
+        rows = rng.standard_normal((n, len(spectrum))) * np.sqrt(spectrum)
+        mean = rows.mean(0)
+        values, basis = np.linalg.eigh((rows - mean).T @ (rows - mean) / n)
+        second = (basis**2 * spectrum[:, None]).sum(0) + (mean @ basis) ** 2
+        fitted = values.clip(min=0) + ridges[:, None]
+        total += 0.5 * (second / fitted - 1 + np.log(fitted)).sum(1)
+    return total / repeats - 0.5 * np.log(spectrum).sum()
+
+
+@pytest.mark.parametrize(("name", "spectrum"), list(redundant_tables()))
+def test_the_best_ridge_is_the_best_of_a_fine_grid(name, spectrum):
+    """At most 1% above it, none included, by draws; and so is the number of rows it asks for."""
+    grid = np.concatenate([[0], np.geomspace(1e-3 * spectrum[-1], 10 * spectrum[0], 50)])
+    for n in (30, 300):
+        best = LinearTheory(spectrum, n=n, mean="estimated").optimal_ridge()
+        found = simulated_kl(spectrum, n, np.concatenate([[best], grid]))
+        assert found[0] <= 1.01 * found[1:].min(), (name, n)
+    theory, dim = LinearTheory(spectrum, n=300), len(spectrum)
+    for budget in (0.1, 0.01):
+        n = int(theory.critical_n(budget, "best"))
+        for count, within in ((n, True), (n - 1, False)):
+            there = theory.at(n=count)
+            least = min(there.at(ridge=float(c)).kl() for c in grid[1:])
+            assert (min(least, there.expected_kl()) / dim <= budget * (1 + 1e-4)) == within
+
+
 def test_orders_without_a_constant_report_no_steps():
     curve = gaussian_curve(np.ones(20), 30.0, 0.03, 100)
     facts = Facts(second_moment=20.0, lipschitz=1.0, fisher=2.0, intrinsic_dim=3.0)

@@ -29,6 +29,7 @@ from reverie.runs.folder import Fitted, conditions_of
 from reverie.runs.trust import trust_of
 from reverie.sampling import default_sampler, sample
 from reverie.sampling.blocks import BLOCK, Drawing, draw_blocks
+from reverie.sampling.initialisation import InitialisationKL, initialisation_kl
 from reverie.sampling.scales import plan_times
 from reverie.sampling.starting import start_law
 from reverie.spaces import FiniteSet
@@ -184,6 +185,13 @@ def draw_told(
         condition=condition, workers=workers, progress=progress,
     )  # fmt: skip
     return np.concatenate([run.scaler.to_user(part) for part in parts]), chosen, condition
+
+
+def start_of(run: Fitted, plan: AnyPlan) -> InitialisationKL | None:
+    """What samples of a run on this plan save by their start; None where it is the noise alone."""
+    t = float(plan.times[0])
+    law = start_law(run.denoiser, plan, t, seen=run.seen)
+    return None if law is None else initialisation_kl(run.process, law, t)
 
 
 def _given(run: Fitted, given: Mapping[str, Any] | None) -> Mapping[int, int]:

@@ -30,6 +30,7 @@ from reverie.denoisers.exact.low_rank import Moments, Seen
 from reverie.errors import InputError
 from reverie.processes import GaussianProcess, JumpProcess, Process, ProductProcess
 from reverie.processes.base import Draw
+from reverie.sampling.ends import NATS
 
 
 @dataclass(frozen=True)
@@ -46,19 +47,15 @@ class InitialisationKL:
     t: float
 
     def __str__(self) -> str:
-        said = f"starting from the noise alone costs {self.saved:.3g} nats"
         left = "" if self.left_at_most is None else f" (which pay at most {self.left_at_most:.3g})"
-        return f"{said} more than from the moments of the noised data{left}"
+        more = f"{self.saved:.3g} nats more than from the moments of the noised data{left}"
+        if self.saved > NATS:
+            return f"starting from the noise alone would cost {more}: runs start from these"
+        return f"runs start from the noise alone, which costs {more}"
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers."""
         return {"saved": self.saved, "left_at_most": self.left_at_most, "t": self.t}
-
-
-def moments_of(process: Process, rows: Tensor | np.ndarray) -> Moments:
-    """Mean and covariance of rows (n, *shape) of data, as `initial_states` takes them."""
-    points = process.space.check(process.space.as_points(torch.as_tensor(rows)))
-    return Moments.fit(points)
 
 
 def initial_states(
@@ -191,6 +188,8 @@ def _(process: ProductProcess, law: Any, n: int, **draw: Unpack[Draw]) -> Tensor
 
 
 def _each_part(process: ProductProcess, law: Any, t: float) -> list[tuple[Process, Any, float]]:
+    if not isinstance(law, tuple):
+        raise InputError("a product starts from the law of each part: give rows, not moments")
     times = (float(time) for time in process.part_times(t))
     return list(zip(process.parts, law, times, strict=True))
 

@@ -20,7 +20,7 @@ from reverie.denoisers import Denoiser, Moments, Seen
 from reverie.errors import InputError
 from reverie.plan import PlannedSteps
 from reverie.processes import GaussianProcess, Process
-from reverie.processes.base import Draw, point_shape
+from reverie.processes.base import Draw
 from reverie.sampling.ends import NATS  # that a start from the noise may cost
 from reverie.sampling.initialisation import initialisation_kl, known_law, states_of
 
@@ -109,14 +109,14 @@ def _complain(
 def _(
     process: GaussianProcess, states: Tensor, t: float | None, plan: PlannedSteps | Tensor
 ) -> None:
+    """Where noise has modes, by its widest: data are taken to fall off as the noise does."""
     variance = getattr(getattr(plan, "curve", None), "variance", None) or 1.0
     alpha, sigma = process.scales(process.t_range[1] if t is None else t, states[:1])
-    ratio = (alpha / sigma).square().flatten() * variance
-    dim = math.prod(point_shape(process.space, tuple(states.shape[1:])))
-    cost = 0.5 * dim * float((ratio - ratio.log1p()).mean())
+    ratio = float((alpha / sigma).square().min()) * variance
+    cost = 0.5 * states[0].numel() * (ratio - math.log1p(ratio))
     if cost <= NATS:
         return
-    share = float((ratio / (1 + ratio)).mean())
+    share = ratio / (1 + ratio)
     warnings.warn(
         f"the first level still holds {share:.0%} of signal for data of deviation "
         f"{math.sqrt(variance):.3g}, and nothing is known of the data: the run starts from the "
