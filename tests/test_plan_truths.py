@@ -37,14 +37,14 @@ def gaussian_area(spectrum, curve):
 # --- exact means exact ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("steps", "most"), [(30, 1e-5), (100, 1e-4), (250, 1e-3), (1000, 1e-2)])
-def test_the_program_meets_the_closed_form_at_many_steps(steps, most):
-    """d K/2 (r - 1 - log r); the curve itself is interpolated, which is worth 1e-5."""
-    curve = gaussian_curve(np.ones(192), 80.0, 0.002)
+@pytest.mark.parametrize("steps", [10, 50, 250, 1000, pytest.param(2000, marks=pytest.mark.slow)])
+def test_the_program_meets_the_closed_form_at_many_steps(steps):
+    """d K/2 (r - 1 - log r), on a curve so fine that its interpolation is worth 1e-8."""
+    curve = gaussian_curve(np.ones(192), 80.0, 0.002, 4000)
     r = ((1 + curve.u[-1]) / (1 + curve.u[0])) ** (1 / steps)
     optimum = 192 * steps / 2 * (r - 1 - math.log(r))
     plan = plan_steps(curve, steps, clock="nats")
-    assert abs(plan.excess / optimum - 1) < most
+    assert abs(plan.excess / optimum - 1) < 1e-6
     assert plan.excess <= plan_steps(curve, steps, "density").excess * (1 + 1e-5)
     assert (np.diff(plan.u) > 0).all()
 

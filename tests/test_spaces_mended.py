@@ -14,12 +14,21 @@ from scipy.special import xlogy
 from torch import Tensor
 from torch.distributions import Independent, MultivariateNormal, Uniform
 
+from own_processes import Windy
 from reverie import InputError, measure, plan_steps, posterior, sample
-from reverie.denoisers import Denoiser, Memoriser, PosteriorHead, TokenTransformer
+from reverie.denoisers import (
+    Denoiser,
+    GaussianMixture,
+    Memoriser,
+    PosteriorHead,
+    TokenTransformer,
+)
 from reverie.information import bound, entropy
 from reverie.plan import plan_at, steps_needed
+from reverie.plan.rising import swells
 from reverie.processes import (
     EDM,
+    VP,
     Brownian,
     JumpProcess,
     Masking,
@@ -80,6 +89,22 @@ def test_shares_of_clusters_hold_on_the_default_plan(space: Manifold) -> None:
     assert abs(found - 0.25) < 2.5 * math.sqrt(0.25 * 0.75 / n)  # was 5 to 12 of them
     assert "guess explains" in plan.approximation
     assert not plan.curve.process.steps_exact  # type: ignore[union-attr]
+
+
+def test_shares_hold_on_a_process_that_does_not_tell_how_it_forgets() -> None:
+    """One of a user's own, without `slowest`: read off its curve, whose peak is at half of it."""
+    generator = torch.Generator().manual_seed(0)
+    process = Windy()
+    data = clusters(process.space)
+    denoiser = Memoriser(process, data)
+    plan = plan_steps(measure(denoiser, data, levels=32, generator=generator), 20)
+    assert swells(plan.curve) == pytest.approx(1.0, rel=0.5)  # e^-tau is left of the circle's
+    assert "slowest" in plan.approximation
+    n = 800
+    found = share(process.space, sample(denoiser, n, plan, generator=generator), data)
+    assert abs(found - 0.25) < 2.5 * math.sqrt(0.25 * 0.75 / n)  # was 8 of them
+    flat = GaussianMixture(VP(), torch.zeros(1, 2), torch.eye(2)[None], torch.ones(1))
+    assert swells(measure(flat, torch.randn(60, 2, generator=generator), levels=8)) == 0
 
 
 def circle_kl(data: Tensor, tau: float) -> float:

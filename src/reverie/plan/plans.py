@@ -28,7 +28,14 @@ from reverie.formerly import Formerly
 from reverie.plan.default import default_plan, mean_guess, worthless
 from reverie.plan.excess import NODES, Warp, checked_clock, has_samples_clock, priced, warp_of
 from reverie.plan.program import adaptive, needed
-from reverie.plan.rising import rises, rising_knots, rising_steps_needed, staircase_of
+from reverie.plan.rising import (
+    rises,
+    rising_knots,
+    rising_steps_needed,
+    staircase_of,
+    swelling_knots,
+    swells,
+)
 from reverie.plan.rivals import LOG_RIVALS, NEED_DIM, RIVALS, SHARE_RIVALS
 from reverie.plan.steps import PlannedSteps
 from reverie.processes.gaussian import require_gaussian
@@ -90,6 +97,11 @@ class Plan(PlannedSteps):
 
     @property
     def approximation(self) -> str:
+        if swells(self.curve):
+            return (
+                "the process does not tell how its noise forgets (`slowest`): a step is charged "
+                "clock times the majorant of the rate, and kept short up to its peak"
+            )
         if not rises(self.curve):
             return ""
         return (
@@ -321,7 +333,7 @@ def _build(
 ) -> Plan:
     low, high = ends
     if method == "loss-adaptive":
-        solve = rising_knots if rises(curve) else adaptive
+        solve = rising_knots if rises(curve) else swelling_knots if swells(curve) else adaptive
         places = solve(curve, steps, warp, low, high)
     elif not curve.is_log:
         if method not in SHARE_RIVALS:
