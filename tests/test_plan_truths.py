@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from reverie.auditing.metrics.fidelity import energy_distance
 from reverie.calibration import calibrate
 from reverie.curve import LossCurve, measure
 from reverie.denoisers import Denoiser, GaussianMixture, as_denoiser
 from reverie.errors import InputError
-from reverie.plan import default_plan, plan_at, plan_steps, steps_needed
+from reverie.plan import default_method, default_plan, plan_at, plan_steps, steps_needed
 from reverie.plan.excess import variance_of
-from reverie.processes import EDM, VP, Masking, Tabulated
+from reverie.processes import EDM, VP, Masking, ProductProcess, Tabulated
 from reverie.runs.trust import trusted
 from reverie.sampling import sample
 from reverie.sampling.drawn_steps import paired_classifier, paired_energy, steps_by_drawing
@@ -82,6 +83,43 @@ def test_the_default_clock_is_samples_where_it_is_defined():
     assert plan_steps(LossCurve(curve.u, curve.rate), 5).clock == "nats"  # no dimension
     share = np.linspace(0, 1, 20)
     assert plan_steps(LossCurve(share, 2 - share), 4).clock == "nats"
+
+
+def test_solvers_of_second_order_have_a_plan_of_their_own():
+    """Half even in arctan(sigma / c), half in log sigma; where it is defined and unasked only."""
+    curve = gaussian_curve(np.full(3, 4.0), 20.0, 0.01, 60)
+    plan = plan_steps(curve, 8, sampler="heun")
+    assert plan.method == default_method(curve, "heun") == "tangent-log-snr"
+    sigma = plan.u**-0.5
+    parts = (np.arctan(sigma / 2), np.log(sigma))
+    place = sum((part[0] - part) / (part[0] - part[-1]) for part in parts) / 2
+    assert np.allclose(place, np.linspace(0, 1, 9), atol=1e-4)
+    assert plan_steps(curve, 8, sampler="heun", clock="samples").method == "loss-adaptive"
+    assert plan_steps(curve, 8, "karras", sampler="heun").method == "karras"
+    assert plan_steps(LossCurve(curve.u, curve.rate), 8, sampler="heun").method == "loss-adaptive"
+    for process in (Masking(5, 8), ProductProcess(VP(shape=(2,)), Masking(3, 1))):
+        assert default_method(process, "heun") == "loss-adaptive"
+
+
+@pytest.mark.parametrize("sampler", ["heun", "dpm++2m"])
+def test_the_plan_of_a_solver_of_second_order_comes_close_on_wide_ends(sampler):
+    """A rare mode, exact denoiser: far closer than the program, level with the best rival."""
+    law = GaussianMixture(
+        EDM(0.002, 80.0), torch.tensor([[-1.0], [1.0]]), torch.full((2, 1, 1), 0.05**2),
+        torch.tensor([0.9, 0.1]),
+    )  # fmt: skip
+    rows = law.draw(1500, torch.Generator().manual_seed(5))
+    curve = measure(law, rows, 48, generator=torch.Generator().manual_seed(1))
+
+    def distance(plan):
+        noise = torch.Generator().manual_seed(7)
+        drawn = sample(law, 1500, plan, sampler, shape=(1,), generator=noise)
+        return energy_distance(drawn.double().numpy(), rows.double().numpy())
+
+    own = distance(plan_steps(curve, 10, sampler=sampler))
+    rivals = [distance(plan_steps(curve, 10, name)) for name in ("karras", "log-snr", "tangent")]
+    assert own < min(rivals) + 2e-3  # about two errors of a distance between such sets
+    assert own < 0.5 * distance(plan_steps(curve, 10, clock="samples"))
 
 
 @pytest.mark.parametrize("noisy", [80.0, 2.0, 0.5])
