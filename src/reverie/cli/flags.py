@@ -72,10 +72,10 @@ class Sample:
     steps: int = 20
     """Steps of the sampler (K steps take K + 1 evaluations, heun and dpm++2s 2K + 1)."""
     plan: str | None = None
-    """Where the steps lie: loss-adaptive (the default), tangent-log-snr (the default for heun and
-    dpm++2m), rescaled-entropic, karras, log-snr, cosine, linear, quadratic, entropic, tangent,
-    density, score-optimal, step-optimised, align-your-steps, or its published tables ays-sd,
-    ays-sdxl and ays-svd."""
+    """Where the steps lie: loss-adaptive (the default), entropic-log-snr (the default for heun),
+    log-snr (the default for dpm++2m), rescaled-entropic, karras, cosine, linear, quadratic,
+    entropic, tangent, density, score-optimal, step-optimised, align-your-steps, or its published
+    tables ays-sd, ays-sdxl and ays-svd."""
     clock: str | None = None
     """What the loss-adaptive plan charges: samples (what one sees; the default) or nats
     (likelihood)."""

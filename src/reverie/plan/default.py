@@ -1,10 +1,10 @@
 """Which plan is made when nobody says: one rule for every way to ask for a plan.
 
 The method is the exact program, "loss-adaptive", but for deterministic solvers of second order
-(`OF_SECOND_ORDER`). The program counts what a guess costs that is held for a step; they draw a
+(`METHOD_OF_SAMPLER`). The program counts what a guess costs that is held for a step; they draw a
 line through two guesses, and long steps of log sigma, which cost the program little, lead them
 astray (exact mixtures, sigma .002 to 80, K = 10 with Heun: energy distance .10 to .14, against
-under .006 for "tangent-log-snr"; `benchmarks/bench_solver_plans.py`).
+under .001 for "entropic-log-snr"; `benchmarks/bench_solver_plans.py`).
 
 The program's clock is "samples" where it is defined: plans that charge what one sees came closest
 to held-out data on real models and on invented laws with exact denoisers, for ancestral steps and
@@ -24,7 +24,7 @@ from reverie.plan.excess import has_samples_clock, variance_of
 from reverie.processes import Process
 
 CLOCK_OF_SAMPLER: dict[str, str] = {}  # samplers that need another clock than their process's
-OF_SECOND_ORDER = ("heun", "dpm++2m")  # deterministic solvers that were tried
+METHOD_OF_SAMPLER = {"heun": "entropic-log-snr", "dpm++2m": "log-snr"}  # of second order
 WORTHLESS = 1.5  # times the guess of the mean
 
 
@@ -62,14 +62,14 @@ def default_method(process: Process | LossCurve | None, sampler: str = "ancestra
     >>> from reverie.plan import default_method
     >>> from reverie.processes import VP, Masking
     >>> [default_method(VP(), sampler) for sampler in ("ddim", "heun")]
-    ['loss-adaptive', 'tangent-log-snr']
+    ['loss-adaptive', 'entropic-log-snr']
     """
     of_noise = process.process if isinstance(process, LossCurve) else process
     one = of_noise is None or of_noise.gaussian is not None
     if isinstance(process, LossCurve):
         one = one and process.u.ndim == 1 and has_samples_clock(process)
-    known = one and sampler in OF_SECOND_ORDER and default_plan(process, sampler) == "samples"
-    return "tangent-log-snr" if known else "loss-adaptive"
+    known = one and default_plan(process, sampler) == "samples"
+    return METHOD_OF_SAMPLER.get(sampler, "loss-adaptive") if known else "loss-adaptive"
 
 
 def worthless(curve: LossCurve) -> np.ndarray:

@@ -4,8 +4,8 @@ A function takes the curve, two positions of log gamma (noisy, clean) and K, and
 positions between them. Those of `classic` ignore the curve; the others read it:
 
     tangent            arctan(sigma / c) linear, c the data's deviation
-    tangent-log-snr    half of the steps even in arctan(sigma / c), half in log sigma: fine where
-                       data are decided, and no step so long that a line through two guesses
+    entropic-log-snr   half of the steps as rescaled-entropic has them, half even in log sigma: fine
+                       where data are decided, and no step so long that a line through two guesses
                        misleads (our own, found on exact laws)
     entropic           equal information (Stancevic et al. 2025); rescaled: multiplied by sigma
     density            equal integrals of sqrt(-rate' du): the limit of many loss-adaptive steps
@@ -34,13 +34,6 @@ def _tangent(curve: LossCurve, low: float, high: float, steps: int) -> np.ndarra
     return classic.arctan(low, high, steps, math.sqrt(variance_of(curve)))
 
 
-def _tangent_log_snr(curve: LossCurve, low: float, high: float, steps: int) -> np.ndarray:
-    axis = np.linspace(low, high, NODES)
-    turned = -np.arctan(np.exp(-0.5 * axis) / math.sqrt(variance_of(curve)))
-    parts = (np.diff(turned) / (turned[-1] - turned[0]), np.full(NODES - 1, 1 / (NODES - 1)))
-    return equal_parts(sum(parts), axis, steps)
-
-
 def equal_parts(mass: np.ndarray, axis: np.ndarray, steps: int) -> np.ndarray:
     """Positions (K + 1,) on `axis` (N,) that cut the mass (N - 1,) between nodes equally."""
     running = np.concatenate([[0.0], np.cumsum(mass + 1e-12 * mass.sum() + 1e-300)])
@@ -61,11 +54,20 @@ def _entropic(curve: LossCurve, low: float, high: float, steps: int) -> np.ndarr
 
 def _rescaled_entropic(curve: LossCurve, low: float, high: float, steps: int) -> np.ndarray:
     axis = np.linspace(low, high, NODES)
+    return equal_parts(_rescaled_mass(curve, axis), axis, steps)
+
+
+def _entropic_log_snr(curve: LossCurve, low: float, high: float, steps: int) -> np.ndarray:
+    axis = np.linspace(low, high, NODES)
+    mass = _rescaled_mass(curve, axis)
+    return equal_parts(mass / mass.sum() + 1 / len(mass), axis, steps)
+
+
+def _rescaled_mass(curve: LossCurve, axis: np.ndarray) -> np.ndarray:
+    """Information times sigma between nodes: rate d(-1/sqrt(u)) u."""
     u, rate = (a[:, 0] for a in curve.at(axis))
-    middle = 0.5 * ((u * rate)[1:] + (u * rate)[:-1])  # rate d(-1/sqrt(u)) u
-    return equal_parts(
-        middle * np.exp(-0.25 * (axis[1:] + axis[:-1])) * np.diff(axis), axis, steps
-    )
+    middle = 0.5 * ((u * rate)[1:] + (u * rate)[:-1])
+    return middle * np.exp(-0.25 * (axis[1:] + axis[:-1])) * np.diff(axis)
 
 
 def _score_optimal(curve: LossCurve, low: float, high: float, steps: int) -> np.ndarray:
@@ -93,8 +95,8 @@ RIVALS: dict[str, Places] = {
     "quadratic": lambda _, *ends: classic.vp_time(*ends, power=2.0),
     "entropic": _entropic,
     "rescaled-entropic": _rescaled_entropic,
+    "entropic-log-snr": _entropic_log_snr,
     "tangent": _tangent,
-    "tangent-log-snr": _tangent_log_snr,
     "density": _density,
     "score-optimal": _score_optimal,
     "step-optimised": lambda _, *ends: step_optimised(*ends),
@@ -110,4 +112,4 @@ SHARE_RIVALS: dict[str, Places] = {
 }
 # what any clock that starts above 0 can have: even in its logarithm, or in information
 LOG_RIVALS = ("log-snr", "entropic", "density")
-NEED_DIM = ("tangent", "tangent-log-snr", "score-optimal")
+NEED_DIM = ("tangent", "score-optimal")
