@@ -4,9 +4,9 @@ A function takes the curve, two positions of log gamma (noisy, clean) and K, and
 positions between them. Those of `classic` ignore the curve; the others read it:
 
     tangent            arctan(sigma / c) linear, c the data's deviation
-    entropic-log-snr   half of the steps as rescaled-entropic has them, half even in log sigma: fine
-                       where data are decided, and no step so long that a line through two guesses
-                       misleads (our own, found on exact laws)
+    entropic-log-snr   half of the steps as rescaled-entropic's, half even in log sigma: fine where
+                       data are decided, and none so long that a line through two guesses misleads
+                       (our own, found on exact laws)
     entropic           equal information (Stancevic et al. 2025); rescaled: multiplied by sigma
     density            equal integrals of sqrt(-rate' du): the limit of many loss-adaptive steps
     score-optimal      Williams et al. 2024, equal cost of a corrector; a reconstruction in which

@@ -18,6 +18,7 @@ from reverie.curve import LossCurve
 POLISH_SWEEPS, GOLDEN_ROUNDS = 12, 10
 NEWTON_ROUNDS, SETTLED = 12, 1e-13  # steps at most, and a gain in the area that ends them
 SLOPE, BEND = 1e-5, 1e-3  # of the axis, over which differences are taken
+STENCIL = (-SLOPE, SLOPE, -BEND, 0.0, BEND)
 GOLDEN = (np.sqrt(5) - 1) / 2
 
 
@@ -156,12 +157,10 @@ def _newton(knots: np.ndarray, cost: Staircase) -> np.ndarray:
 def _derivatives(places: np.ndarray, cost: Staircase) -> list[tuple[np.ndarray, np.ndarray]]:
     """W and the rate, their first and their second derivatives along the axis, each (M, J)."""
     inside = np.clip(places, places[0] + BEND, places[-1] - BEND)
-    near = [cost.read(inside + step) for step in (-SLOPE, SLOPE, -BEND, 0.0, BEND)]
-    found = [cost.read(places)]
-    found.append(tuple((b - a) / (2 * SLOPE) for a, b in zip(near[0], near[1], strict=True)))
-    second = zip(near[2], near[3], near[4], strict=True)
-    found.append(tuple((a - 2 * here + b) / BEND**2 for a, here, b in second))
-    return found
+    near, found = {step: cost.read(inside + step) for step in STENCIL}, [cost.read(places)]
+    first = [(near[SLOPE][j] - near[-SLOPE][j]) / (2 * SLOPE) for j in (0, 1)]
+    second = [(near[BEND][j] - 2 * near[0.0][j] + near[-BEND][j]) / BEND**2 for j in (0, 1)]
+    return [*found, (first[0], first[1]), (second[0], second[1])]
 
 
 def polish(knots: np.ndarray, cost: Staircase) -> np.ndarray:
