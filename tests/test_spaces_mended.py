@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,21 @@ from scipy.special import xlogy
 from torch import Tensor
 from torch.distributions import Independent, MultivariateNormal, Uniform
 
-from reverie import InputError, measure, plan_steps, posterior, sample
-from reverie.denoisers import Denoiser, Memoriser, PosteriorHead, TokenTransformer
+from own_processes import Windy
+from reverie import InputError, fit, measure, plan_steps, posterior, sample
+from reverie.denoisers import (
+    Denoiser,
+    GaussianMixture,
+    Memoriser,
+    PosteriorHead,
+    TokenTransformer,
+)
 from reverie.information import bound, entropy
 from reverie.plan import plan_at, steps_needed
+from reverie.plan.rising import swells
 from reverie.processes import (
     EDM,
+    VP,
     Brownian,
     JumpProcess,
     Masking,
@@ -80,6 +91,35 @@ def test_shares_of_clusters_hold_on_the_default_plan(space: Manifold) -> None:
     assert abs(found - 0.25) < 2.5 * math.sqrt(0.25 * 0.75 / n)  # was 5 to 12 of them
     assert "guess explains" in plan.approximation
     assert not plan.curve.process.steps_exact  # type: ignore[union-attr]
+
+
+def test_shares_hold_on_a_process_that_does_not_tell_how_it_forgets() -> None:
+    """One of a user's own, without `slowest`: read off its curve, whose peak is at half of it."""
+    generator = torch.Generator().manual_seed(0)
+    process = Windy()
+    data = clusters(process.space)
+    denoiser = Memoriser(process, data)
+    plan = plan_steps(measure(denoiser, data, levels=32, generator=generator), 20)
+    assert swells(plan.curve) == pytest.approx(1.0, rel=0.5)  # e^-tau is left of the circle's
+    assert "slowest" in plan.approximation
+    n = 800
+    found = share(process.space, sample(denoiser, n, plan, generator=generator), data)
+    assert abs(found - 0.25) < 2.5 * math.sqrt(0.25 * 0.75 / n)  # was 8 of them
+    flat = GaussianMixture(VP(), torch.zeros(1, 2), torch.eye(2)[None], torch.ones(1))
+    assert swells(measure(flat, torch.randn(60, 2, generator=generator), levels=8)) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("space", [Torus(1), Sphere(2)], ids=repr)
+def test_a_plan_of_few_steps_keeps_the_shares_of_a_trained_score(space: Manifold) -> None:
+    """Twenty steps against a hundred and sixty of one network, whose own shares are its own."""
+    run = fit(clusters(space).repeat(8, 1), process=Brownian(space, 1e-3), steps=600, holdout=100)
+    centres, n = clusters(space), 3000
+    few, many = (
+        share(space, run.scaler.to_model(run.sample(n, steps, seed=1)), centres)
+        for steps in (20, 160)
+    )
+    assert abs(few - many) < 2 * math.sqrt(2 * 0.25 * 0.75 / n)
 
 
 def circle_kl(data: Tensor, tau: float) -> float:
@@ -195,6 +235,41 @@ def test_masking_never_builds_symbols_by_symbols() -> None:
     measure(Memoriser(process, x), x, levels=2, generator=generator)
     with pytest.raises(InputError, match="50001 are too many"):
         process.kernel(0.5)
+
+
+STEP = """
+import resource, sys, time, torch
+from reverie.denoisers import PosteriorHead, TokenTransformer
+from reverie.processes import Masking
+from reverie.processes.times import bound_rate, low_discrepancy
+torch.set_num_threads(1)
+symbols, sites = int(sys.argv[1]), 32
+process = Masking(symbols, sites)
+body = TokenTransformer(process.states, (sites,), symbols, 64, 2, 2)
+denoiser = PosteriorHead(process, body)
+optimiser = torch.optim.Adam(denoiser.parameters(), 1e-3)
+x, spent = torch.randint(symbols, (16, sites)), []
+for _ in range(4):
+    start = time.process_time()
+    loss = bound_rate(process, denoiser, x, low_discrepancy(16, process.t_range)).mean()
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+    spent.append(time.process_time() - start)
+print(min(spent), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("symbols", "seconds"), [(5000, 0.5), (50_000, 5.0)])
+def test_a_training_step_is_linear_in_the_vocabulary(symbols: int, seconds: float) -> None:
+    """16 rows of 32 sites on one core: time of the CPU, and memory of the whole process in GiB."""
+    done = subprocess.run(
+        [sys.executable, "-c", STEP, str(symbols)], capture_output=True, text=True, check=True
+    )
+    spent, memory = map(float, done.stdout.split())
+    assert spent < seconds
+    assert memory < 3
 
 
 def test_other_chains_refuse_large_alphabets() -> None:

@@ -59,6 +59,7 @@ class Calibrated(Denoiser):
         super().__init__()
         self.denoiser, self.reference, self.process = denoiser, reference, denoiser.process
         self.per, self.calibration = per, calibration
+        self.seen = reference.seen if denoiser.seen is None else denoiser.seen
         self.mixing = mixing_of(self.process, reference, per)
         self.times = np.asarray(times, dtype=np.float64)
         table = torch.as_tensor(np.asarray(weights), dtype=torch.float64)

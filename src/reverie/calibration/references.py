@@ -75,7 +75,7 @@ class LinearReference(Reference):
 
     def __init__(self, process: Process, moments: Moments) -> None:
         super().__init__()
-        self.process, self.moments = process, moments
+        self.process, self.moments, self.seen = process, moments, moments
         base = getattr(process, "base", process)  # of log-ratios, the noise on them
         self.linear = LowRankLinear(base, moments)  # type: ignore[arg-type]
 

@@ -150,7 +150,7 @@ def plan(command: flags.PlanSteps, console: Console) -> int:
             console.say("measuring steps ...")
             charges = step_charges(run, calibrate=command.calibrate)
     report = report_plans(
-        str(command.model), known.curve, counts, method=command.plan or "loss-adaptive",
+        str(command.model), known.curve, counts, method=command.plan,
         clock=command.clock, sampler=samplers[0], budget=command.budget, facts=facts,
         charges=charges,
     )  # fmt: skip

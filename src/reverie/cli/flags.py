@@ -71,10 +71,11 @@ class Sample:
     """How many samples."""
     steps: int = 20
     """Steps of the sampler (K steps take K + 1 evaluations, heun and dpm++2s 2K + 1)."""
-    plan: str = "loss-adaptive"
-    """Where the steps lie: loss-adaptive, rescaled-entropic, karras, log-snr, cosine, linear,
-    quadratic, entropic, tangent, density, score-optimal, step-optimised, align-your-steps, or its
-    published tables ays-sd, ays-sdxl and ays-svd."""
+    plan: str | None = None
+    """Where the steps lie: loss-adaptive (the default), entropic-log-snr (the default for heun),
+    log-snr (the default for dpm++2m), rescaled-entropic, karras, cosine, linear, quadratic,
+    entropic, tangent, density, score-optimal, step-optimised, align-your-steps, or its published
+    tables ays-sd, ays-sdxl and ays-svd."""
     clock: str | None = None
     """What the loss-adaptive plan charges: samples (what one sees; the default) or nats
     (likelihood)."""
@@ -153,7 +154,7 @@ class Audit:
     """With a run: how many samples to draw."""
     steps: int = 20
     """With a run: steps of the sampler."""
-    plan: str = "loss-adaptive"
+    plan: str | None = None
     """With a run: where the steps lie, as in `reverie sample`. The samples are of the model
     itself, without calibration."""
     sampler: str | None = None

@@ -12,7 +12,7 @@ from reverie.data import save, save_rows
 from reverie.errors import InputError
 from reverie.runs.flows import is_flow
 from reverie.runs.given import as_given, filled_sentence, whole_rows
-from reverie.runs.readings import draw_told
+from reverie.runs.readings import draw_told, start_of
 from reverie.runs.rejection import draw_told_without_copies, hole_of
 from reverie.runs.trust import Trusted
 from reverie.sampling.samplers import default_sampler, sampler_named
@@ -51,14 +51,17 @@ def sample(command: flags.Sample, console: Console) -> int:
         written = save(command.out, values, run.scaler)
     else:
         written = save_rows(command.out, whole_rows(run, values, told))
+    start = start_of(run, plan)
     data = {"written": str(written), "n": command.n, "refused": refused,
             "hole": None if hole is None else hole.to_json(), "plan": plan.to_json(),
-            "calibration": None if known is None else _calibration(known)}  # fmt: skip
+            "calibration": None if known is None else _calibration(known),
+            "initialisation": None if start is None else start.to_json()}  # fmt: skip
     at_own_times = sampler_named(run.process, sampler).own_times
     how = sampler if at_own_times else f"{command.steps} steps, {plan.name} plan"
     text = f"{written}: {command.n:,} samples, {how}"
     text += "" if refused is None else "; " + _refusal(refused, hole, fill)
     text += f"; {known.drawn_from()}" if known is not None and known.drawn_from() else ""
+    text += "" if start is None else f"; {start}"
     filled = filled_sentence(run, told, bool(command.given))
     text += f"; {filled}" if filled else ""
     flags.print_result(command, text, data)

@@ -19,6 +19,7 @@ from scipy.interpolate import PchipInterpolator
 from scipy.optimize import isotonic_regression
 
 from reverie.curve.gap import Z95, Gap, Leak
+from reverie.denoisers.exact.low_rank import Seen
 from reverie.errors import InputError
 from reverie.processes import Process
 from reverie.templates import Card, Shown
@@ -33,7 +34,8 @@ class LossCurve(Shown):
     u, rate: (L,), or (L, J) for J clocks. stderr: like rate, of the mean over samples. covariance:
     (L, L), of the means of the levels' shares of the area (see `weights`). per_sample: (n, L) or
     (n, L, J) rates. t: (L,) process times. dim: coordinates of a point. variance: of the data,
-    mean over coordinates, where it was seen. InputError on bad arrays.
+    mean over coordinates, where it was seen. seen: the rows it was measured on, from which a
+    sampler may start; they are not written. InputError on bad arrays.
     Source: I-MMSE, dI/dgamma = mmse / 2 (Guo, Shamai & Verdu 2005).
 
     >>> import numpy as np
@@ -55,6 +57,7 @@ class LossCurve(Shown):
     count: int | None = None
     label: str = ""
     variance: float | None = None
+    seen: Seen | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         u, rate = (np.asarray(a, dtype=np.float64) for a in (self.u, self.rate))

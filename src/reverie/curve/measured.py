@@ -12,7 +12,7 @@ import torch
 from reverie.curve.gap import APPROXIMATE
 from reverie.curve.loss_curve import LossCurve
 from reverie.data import StoredPoints
-from reverie.denoisers import Denoiser, condition_rows, evaluating
+from reverie.denoisers import Denoiser, Seen, condition_rows, evaluating
 from reverie.denoisers.rates import (
     Moments,
     as_points,
@@ -101,6 +101,7 @@ def measure(
         n,
         label if process.area_exact else f"{label}{APPROXIMATE}".strip(),
         _variance(points, spread) if process.gaussian is not None else None,
+        Seen(points),
     )
 
 

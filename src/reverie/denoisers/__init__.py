@@ -13,6 +13,7 @@ from reverie.denoisers.exact.linear import Linear as Linear
 from reverie.denoisers.exact.linear_of import linear_of as linear_of
 from reverie.denoisers.exact.low_rank import LowRankLinear as LowRankLinear
 from reverie.denoisers.exact.low_rank import Moments as Moments
+from reverie.denoisers.exact.low_rank import Seen as Seen
 from reverie.denoisers.exact.memoriser import Memoriser as Memoriser
 from reverie.denoisers.exact.mixed_mixture import MixedMixture as MixedMixture
 from reverie.denoisers.exact.transferred import Transferred as Transferred

@@ -17,6 +17,8 @@ class Denoiser(nn.Module):
     """Guesses what the process asks for (clean data, for Gaussian noise) from a state at t.
 
     `state` is (B, *shape), `t` is () or (B,); the prediction has the shape of `process.target`.
+    seen: what it knows of the data, as `Seen` rows or their `Moments`: where runs start whose
+    first level keeps signal; None where it knows nothing.
 
     >>> import torch
     >>> from reverie import Denoiser
@@ -31,6 +33,7 @@ class Denoiser(nn.Module):
     """
 
     process: Process
+    seen: Any = None
 
     def forward(self, state: Tensor, t: Tensor, condition: Any = None) -> Tensor:
         raise NotImplementedError

@@ -57,7 +57,7 @@ class ClassifierFreeGuidance(Denoiser):
         low, high = interval
         if not 0 <= low < high:
             raise InputError(f"interval is {interval}; need 0 <= low < high, in sigma/alpha")
-        self.denoiser, self.process = denoiser, denoiser.process
+        self.denoiser, self.process, self.seen = denoiser, denoiser.process, denoiser.seen
         self.guidance_scale, self.null, self.interval = float(guidance_scale), null, interval
         self._everywhere = low == 0 and math.isinf(high)
         if not self._everywhere:
@@ -114,6 +114,7 @@ class ClassifierGuidance(Denoiser):
     def __init__(self, denoiser: Denoiser, log_prob: LogProb, guidance_scale: float = 1.0) -> None:
         super().__init__()
         self.denoiser, self.process = denoiser, _gaussian(denoiser.process)
+        self.seen = denoiser.seen
         self.log_prob, self.guidance_scale = log_prob, float(guidance_scale)
 
     def forward(self, state: Tensor, t: Tensor, condition: Any = None) -> Tensor:

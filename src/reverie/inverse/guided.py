@@ -47,7 +47,7 @@ class Guided(Denoiser):
     def __init__(self, denoiser: Denoiser, measurement: Measurement) -> None:
         super().__init__()
         self.process = gaussian_process(denoiser.process)
-        self.denoiser, self.measurement = denoiser, measurement
+        self.denoiser, self.measurement, self.seen = denoiser, measurement, denoiser.seen
 
     def forward(self, state: Tensor, t: Tensor, condition: Any = None) -> Tensor:
         """Guided guess (B, *shape)."""

@@ -1,5 +1,6 @@
 """Where the steps of a sampler lie, and what that costs: plans read off a loss curve."""
 
+from reverie.plan.default import default_method as default_method
 from reverie.plan.default import default_plan as default_plan
 from reverie.plan.excess import CLOCKS as CLOCKS
 from reverie.plan.plans import METHODS as METHODS

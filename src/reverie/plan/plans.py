@@ -25,10 +25,17 @@ from reverie.curve import LossCurve
 from reverie.diffusers.handover import Handover, hand_over
 from reverie.errors import InputError
 from reverie.formerly import Formerly
-from reverie.plan.default import default_plan, mean_guess, worthless
+from reverie.plan.default import default_method, default_plan, mean_guess, worthless
 from reverie.plan.excess import NODES, Warp, checked_clock, has_samples_clock, priced, warp_of
 from reverie.plan.program import adaptive, needed
-from reverie.plan.rising import rises, rising_knots, rising_steps_needed, staircase_of
+from reverie.plan.rising import (
+    rises,
+    rising_knots,
+    rising_steps_needed,
+    staircase_of,
+    swelling_knots,
+    swells,
+)
 from reverie.plan.rivals import LOG_RIVALS, NEED_DIM, RIVALS, SHARE_RIVALS
 from reverie.plan.steps import PlannedSteps
 from reverie.processes.gaussian import require_gaussian
@@ -64,6 +71,10 @@ class Plan(PlannedSteps):
     charge = Formerly("clock_excess")
     charges = Formerly("excesses")
 
+    @property
+    def seen(self) -> Any:
+        return self.curve.seen
+
     def path_kl(self, ideal: LossCurve) -> float:
         """Path KL in nats of the K steps, initialisation apart, given the ideal curve."""
         if self.curve.columns > 1:
@@ -86,6 +97,11 @@ class Plan(PlannedSteps):
 
     @property
     def approximation(self) -> str:
+        if swells(self.curve):
+            return (
+                "the process does not tell how its noise forgets (`slowest`): a step is charged "
+                "clock times the majorant of the rate, and kept short up to its peak"
+            )
         if not rises(self.curve):
             return ""
         return (
@@ -169,7 +185,7 @@ MANY_CLOCKS = ("loss-adaptive", "log-snr")  # what curves with several clocks ca
 def plan_steps(
     curve: LossCurve,
     steps: int = 10,
-    method: str = "loss-adaptive",
+    method: str | None = None,
     clock: str | Warp | None = None,
     ends: tuple[float, float] | None = None,
     *,
@@ -179,10 +195,12 @@ def plan_steps(
     """Choose the K + 1 levels of a K-step sampler from a loss curve.
 
     steps: K intervals between finite ends. method: one of `METHODS`; "loss-adaptive" is the exact
-    program (reconstructed, see the module). clock: what the exact program charges: "nats" (optimal
-    in path KL for the ancestral sampler), "samples" (detail nobody sees weighs less, see
-    `plan.excess`) or an increasing function of u; by default `default_plan`'s for the curve and
-    the `sampler`, and `.clock` says which (other methods need none and are charged in nats).
+    program (reconstructed, see the module); by default, where no clock is asked for,
+    `default_method`'s for the curve and the `sampler`. clock: what the exact program charges:
+    "nats" (optimal in path KL for the ancestral sampler), "samples" (detail nobody sees weighs
+    less, see `plan.excess`) or an increasing function of u; by default `default_plan`'s for the
+    curve and the `sampler`, and `.clock` says which (other methods need none and are charged in
+    nats).
     ends: clock values (noisy, clean), default the curve's. deviation: the data's, per coordinate,
     which the samples clock and the tangent plan use; by default the curve's own reading of it.
     Raises InputError on an unknown word, bad ends, or a clock that does not increase.
@@ -197,13 +215,15 @@ def plan_steps(
     """
     if not isinstance(steps, int | np.integer) or not 1 <= steps < NODES:
         raise InputError(f"steps is {steps!r}; it must be a whole number from 1 to {NODES - 1}")
-    if method not in METHODS:
+    if method is not None and method not in METHODS:
         raise InputError(f"no plan is called {method!r}; choose one of {', '.join(METHODS)}")
     if deviation is not None:
         if not 0 < deviation < np.inf:
             raise InputError(f"the data's deviation is {deviation}; it must be a positive number")
         curve = replace(curve, variance=float(deviation) ** 2)
     curve = _repaired(curve)
+    if method is None:
+        method = default_method(curve, sampler) if clock is None else "loss-adaptive"
     if clock is None:
         clock = default_plan(curve, sampler) if method == "loss-adaptive" else "nats"
     if curve.columns > 1 and (method not in MANY_CLOCKS or not _charges(curve, clock)):
@@ -317,7 +337,7 @@ def _build(
 ) -> Plan:
     low, high = ends
     if method == "loss-adaptive":
-        solve = rising_knots if rises(curve) else adaptive
+        solve = rising_knots if rises(curve) else swelling_knots if swells(curve) else adaptive
         places = solve(curve, steps, warp, low, high)
     elif not curve.is_log:
         if method not in SHARE_RIVALS:

@@ -17,7 +17,7 @@ import numpy as np
 from reverie.curve import LossCurve
 from reverie.plan.excess import NODES, Warp
 from reverie.plan.rivals import equal_parts
-from reverie.plan.staircase import Staircase, best_knots, least_areas, polish
+from reverie.plan.staircase import Staircase, best_knots, least_areas, polish, settle
 
 FEW = 20  # steps that the uniform nodes serve
 PARTS = 8
@@ -32,10 +32,10 @@ def adaptive(
     u, rate = curve.at(axis)
     knots = axis[best_knots(u if warp is None else warp(u), rate, steps)]
     cost = Staircase(curve, warp)
-    found = polish(knots, cost)
+    found = settle(polish(knots, cost), cost)
     if steps <= FEW or curve.columns > 1 or len(axis) > MANY * steps:
         return found
-    rival = polish(_dense(curve, steps, warp, low, high), cost)
+    rival = settle(polish(_dense(curve, steps, warp, low, high), cost), cost)
     return min((found, rival), key=lambda places: float(cost(places[:-1], places[1:]).sum()))
 
 

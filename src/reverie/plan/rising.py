@@ -20,6 +20,10 @@ is left, to TO; a frozen score holds that mode's growth to first order only. So 
 take x by no more than a reach (below 1 log x, since the kernel is as on flat space there): REACH,
 or more where K is so small that such steps would take more than half of it. This is a rule, found
 on circles, spheres and rotations; what it costs in nats is in the plan's price.
+
+A process of one's own that does not tell its `slowest` has no blind rate either. Where its curve
+swells, from a noisy end that tells little to a peak, the same reach is kept: near a uniform law
+b ~ u^-2 e^-(slowest/u), whose peak is at slowest = 2 u.
 """
 
 from __future__ import annotations
@@ -37,6 +41,7 @@ from reverie.plan.staircase import Staircase
 from reverie.processes import Process
 
 FROM, TO, REACH = 7.0, 0.25, 0.75
+SWELLS = 2.5  # times the first clock value: a later peak is no accident of sampling
 NODES, INNER = 401, 65
 BLIND_LEVELS = 48
 Warp = Callable[[np.ndarray], np.ndarray]
@@ -45,6 +50,20 @@ Warp = Callable[[np.ndarray], np.ndarray]
 def rises(curve: LossCurve) -> bool:
     """Whether the noise of this curve forgets into a uniform law."""
     return curve.process is not None and curve.process.slowest > 0
+
+
+def swells(curve: LossCurve) -> float:
+    """`slowest` of a curve that rises to a peak, where its process does not tell; else 0.
+
+    Read off the curve's majorant, which is flat up to the peak.
+    """
+    process = curve.process
+    told = process is None or process.monotone or process.steps_exact or process.steps_measured
+    if told or rises(curve) or curve.columns > 1 or not curve.is_log:
+        return 0.0
+    rate = curve.rate.reshape(-1)
+    peak = float(curve.u.reshape(-1)[np.flatnonzero(rate >= rate.max() * (1 - 1e-9))[-1]])
+    return 2 * peak if peak > SWELLS * float(curve.u.reshape(-1)[0]) else 0.0
 
 
 class RisingStaircase(Staircase):
@@ -102,9 +121,23 @@ def rising_knots(
     curve: LossCurve, steps: int, warp: Warp | None, low: float, high: float
 ) -> np.ndarray:
     """Places (K + 1,) of the cheapest K steps among those within reach."""
+    assert curve.process is not None
     axis = np.linspace(low, high, max(NODES, 2 * steps + 1))
-    table = _within_reach(curve, RisingStaircase(curve, warp).table(axis), axis, reach_of(steps))
-    return axis[cheapest_path(table, steps)]
+    table = RisingStaircase(curve, warp).table(axis)
+    return axis[_cheapest(table, axis, steps, curve.process.slowest)]
+
+
+def swelling_knots(
+    curve: LossCurve, steps: int, warp: Warp | None, low: float, high: float
+) -> np.ndarray:
+    """As `rising_knots`, at clock times rate, where the curve alone tells the `slowest`."""
+    axis = np.linspace(low, high, max(NODES, 2 * steps + 1))
+    clock, rate = (value[:, 0] for value in Staircase(curve, warp).read(axis))
+    return axis[_cheapest(rate[:, None] * (clock - clock[:, None]), axis, steps, swells(curve))]
+
+
+def _cheapest(table: np.ndarray, axis: np.ndarray, steps: int, slowest: float) -> np.ndarray:
+    return cheapest_path(_within_reach(table, axis, slowest, reach_of(steps)), steps)
 
 
 def reach_of(steps: int) -> float:
@@ -114,8 +147,10 @@ def reach_of(steps: int) -> float:
 
 def least_excesses(curve: LossCurve, most: int) -> Iterator[float]:
     """Yield the least excess in nats of 1, 2, ... `most` steps; infinite where none reaches."""
+    assert curve.process is not None
     axis = np.linspace(curve.axis[0], curve.axis[-1], max(NODES, 2 * most + 1))
-    table = _within_reach(curve, RisingStaircase(curve).table(axis), axis, REACH)
+    table = RisingStaircase(curve).table(axis)
+    table = _within_reach(table, axis, curve.process.slowest, REACH)
     table = np.where(np.tri(len(axis), dtype=bool), np.inf, table)
     value, area = table[:, -1], float(curve.cumulative(axis)[-1])
     for _ in range(most):
@@ -129,12 +164,9 @@ def rising_steps_needed(curve: LossCurve, budgets: Sequence[float], most: int) -
     return [next((k for k, e in enumerate(excess, 1) if e <= nats), None) for nats in budgets]
 
 
-def _within_reach(
-    curve: LossCurve, table: np.ndarray, axis: np.ndarray, reach: float
-) -> np.ndarray:
+def _within_reach(table: np.ndarray, axis: np.ndarray, slowest: float, reach: float) -> np.ndarray:
     """The table with infinite charges for steps that go too far while shares are decided."""
-    assert curve.process is not None
-    left = curve.process.slowest / np.exp(axis)
+    left = slowest / np.exp(axis)
     stage = np.where(left > 1, left, 1 + np.log(np.minimum(left, 1)))
     fall = np.minimum(stage, FROM)[:, None] - stage
     # a neighbour is always within reach, however coarse the nodes

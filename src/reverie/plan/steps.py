@@ -58,6 +58,11 @@ class PlannedSteps(Shown):
         return self.t
 
     @property
+    def seen(self) -> Any:
+        """What is known of the data that it was made for (`Denoiser.seen`), or None."""
+        return None
+
+    @property
     def excesses(self) -> dict[str, float]:
         """Excess by clock: in nats, and in others where they are known."""
         return {"nats": self.excess}

@@ -8,7 +8,7 @@ import numpy as np
 
 from reverie.auditing.model.copying import CopyingDistance, copying_distance
 from reverie.auditing.model.dimension import DimensionCurve, dimension_curve
-from reverie.plan import AnyPlan, plan_steps, steps_needed
+from reverie.plan import AnyPlan, default_method, plan_steps, steps_needed
 from reverie.report.page import ModelReport
 from reverie.runs.readings import (
     SAMPLE_STEPS,
@@ -48,11 +48,12 @@ def describe(
         verdict, drawn = audit_run(run, samples, **(dict[str, Any](seed=run.config.seed) | audit))
     ended = f"{run.step:,} steps; {run.stopped}." if run.stopped else f"{run.step:,} steps."
     if verdict is not None:
-        how = audit.get("plan", "loss-adaptive"), audit.get("sampling_steps", SAMPLE_STEPS)
         sampler = audit.get("sampler") or default_sampler(run.process)
+        plan_name = audit.get("plan") or default_method(run.process, sampler)
+        count = audit.get("sampling_steps", SAMPLE_STEPS)
         ended += (
             f" Audited on {len(drawn):,} samples: {sampler} sampler, "
-            f"{how[1]} steps of the {how[0]} plan."
+            f"{count} steps of the {plan_name} plan."
         )
     return ModelReport(
         name=name,

@@ -203,7 +203,7 @@ def report_plans(
     curve: LossCurve,
     counts: list[int],
     *,
-    method: str = "loss-adaptive",
+    method: str | None = None,
     clock: str | Warp | None = None,
     sampler: str = "ancestral",
     budget: float | None = None,
@@ -212,9 +212,10 @@ def report_plans(
 ) -> PlanReport:
     """Plan every number of steps in `counts` with every schedule, and certify them.
 
-    clock: default `default_plan`'s. budget: nats, for the number of steps that the loss-adaptive
-    plan in nats needs. facts: what the certificates of Gaussian noise stand on. charges: measured
-    steps, on which plans then stand. Raises InputError as `plan_steps` does.
+    method, clock: default `default_method`'s and `default_plan`'s. budget: nats, for the number of
+    steps that the loss-adaptive plan in nats needs. facts: what the certificates of Gaussian noise
+    stand on. charges: measured steps, on which plans then stand. Raises InputError as `plan_steps`
+    does.
 
     >>> import numpy as np
     >>> from reverie import LossCurve
@@ -225,7 +226,7 @@ def report_plans(
     ([5], 1.48)
     """
     if charges is not None:
-        measured = {steps: charges.plan(steps, method) for steps in counts}
+        measured = {steps: charges.plan(steps, method or "loss-adaptive") for steps in counts}
         return PlanReport(
             name, charges.curve, sampler, dict(measured),
             {steps: dict(plan.compare()) for steps, plan in measured.items()},

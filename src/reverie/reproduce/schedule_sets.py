@@ -73,7 +73,8 @@ def _clothing(side: int = 32) -> Dataset:
 
 MLP: dict[str, Any] = dict(steps=6000, stop_on_leak=True)
 UNET = dict(network="unet", width=16, batch_size=32, lr=2e-3, steps=1500, check_every=1500)
-RIVALS = ("karras", "log-snr", "cosine", "tangent", "rescaled-entropic")  # where time is short
+# where time is short
+RIVALS = ("karras", "log-snr", "cosine", "tangent", "rescaled-entropic", "entropic-log-snr")
 FEW: dict[str, Any] = dict(steps=(5, 10, 20), seeds=3, rivals=RIVALS)
 
 IMAGES: dict[str, Any] = dict(rows=200, ddim_steps=())

@@ -18,6 +18,7 @@ from reverie.data import (
     Scaler,
 )
 from reverie.data.stored.points import points_of
+from reverie.denoisers import Seen
 from reverie.errors import InputError
 from reverie.processes import Process, process_typed
 from reverie.runs.alike import check_alike, check_parts
@@ -135,7 +136,8 @@ def _previews(path: Path | None, scaler: Scaler, seed: int) -> OnEvent:
     def write(event: Event, trainer: Trainer) -> None:
         assert path is not None
         with trainer.averaged() as network:
-            write_preview(path / "previews" / f"step-{event.step:07d}", network, scaler, seed)
+            place = path / "previews" / f"step-{event.step:07d}"
+            write_preview(place, network, scaler, seed, Seen(trainer.train))
 
     return write
 

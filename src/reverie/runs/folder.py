@@ -34,7 +34,7 @@ from reverie.data import (
 from reverie.data.conditions import column_place, without_column
 from reverie.data.dataset import TakenColumn
 from reverie.data.stored.dataset import StoredDataset, of_hashes
-from reverie.denoisers import Denoiser, Network, condition_of, network_for
+from reverie.denoisers import Denoiser, Network, Seen, condition_of, network_for
 from reverie.denoisers.networks.conditions import Encoder, Labels
 from reverie.errors import InputError
 from reverie.files import read_json, write_bytes, write_json
@@ -82,6 +82,11 @@ class Fitted:
     def train_points(self) -> Tensor:
         """Training rows in model space."""
         return self.scaler.to_model(self.train.values)
+
+    @property
+    def seen(self) -> Seen:
+        """The training rows in model space, as a sampler may start from them."""
+        return Seen(self.train_points())
 
     def holdout_points(self) -> Tensor:
         """Held-out rows in model space."""

@@ -10,17 +10,21 @@ import torch
 
 from reverie.curve import level_times
 from reverie.data import Scaler, save, to_image, to_pixels
-from reverie.denoisers import Denoiser
+from reverie.denoisers import Denoiser, Seen
 from reverie.files import write_bytes
 from reverie.sampling import sample, samplers_of
+from reverie.sampling.starting import start_law
 
 COUNT, LEVELS = 48, 19
 
 
-def write_preview(path: Path, denoiser: Denoiser, scaler: Scaler, seed: int) -> Path:
+def write_preview(
+    path: Path, denoiser: Denoiser, scaler: Scaler, seed: int, seen: Seen | None = None
+) -> Path:
     """Draw COUNT samples from fixed noise and write them: a contact sheet, or 16 rows of numbers.
 
-    `path` has no ending; returns the file written.
+    `path` has no ending; returns the file written. seen: the training rows, where samples start
+    whose first level keeps signal.
     """
     device = next((p.device for p in denoiser.parameters()), torch.device("cpu"))
     times = torch.as_tensor(level_times(denoiser.process, LEVELS))
@@ -32,6 +36,7 @@ def write_preview(path: Path, denoiser: Denoiser, scaler: Scaler, seed: int) -> 
         shape=scaler.point_shape,
         generator=torch.Generator(device).manual_seed(seed),
         device=device,
+        start=start_law(denoiser, times, float(times[0]), seen=seen),
     )
     values = scaler.to_user(points)
     if scaler.kind == "images":

@@ -31,7 +31,9 @@ from reverie.runs.folder import Fitted, conditions_of
 from reverie.runs.trust import trust_of
 from reverie.sampling import default_sampler, sample
 from reverie.sampling.blocks import BLOCK, Drawing, draw_blocks
+from reverie.sampling.initialisation import InitialisationKL, initialisation_kl
 from reverie.sampling.scales import plan_times
+from reverie.sampling.starting import start_law
 from reverie.spaces import FiniteSet
 from reverie.workers.pieces import HERE, Workers
 
@@ -46,20 +48,21 @@ STEP_NODES, STEP_ROWS = 33, 128
 def sampling_plan(
     run: Fitted,
     steps: int = SAMPLE_STEPS,
-    method: str = "loss-adaptive",
+    method: str | None = None,
     clock: str | None = None,
     sampler: str = "ancestral",
     *,
     calibrate: bool = True,
 ) -> AnyPlan:
-    """The plan that samples of `run` are drawn on: by default in the clock of `default_plan`.
+    """The plan that samples of `run` are drawn on: by default `default_method`'s for the sampler,
+    in the clock of `default_plan`.
 
     calibrate: for the calibrated model, where the run's own is worse than the linear guess (see
     `runs.trust`). Where a step's charge is not clock times rate, all steps between some levels are
     measured.
     """
     if run.process.steps_measured:
-        return step_charges(run, calibrate=calibrate).plan(steps, method)
+        return step_charges(run, calibrate=calibrate).plan(steps, method or "loss-adaptive")
     curve = trust_of(run).curve if calibrate else sampling_curve(run)
     return plan_steps(curve, steps, method, clock, sampler=sampler)
 
@@ -118,7 +121,7 @@ def draw(
     run: Fitted,
     n: int,
     steps: int = SAMPLE_STEPS,
-    plan: str = "loss-adaptive",
+    plan: str | None = None,
     sampler: str | None = None,
     *,
     clock: str | None = None,
@@ -133,9 +136,10 @@ def draw(
 ) -> tuple[np.ndarray, AnyPlan]:
     """Draw `n` samples (n, *shape) in the data's own units, and the plan they were drawn on.
 
-    sampler: None is `default_sampler`'s. clock: of the plan; None is `default_plan`'s. condition:
-    what the model is told, one row for all or one for each; by default a run with conditions draws
-    them from its training rows', so that the samples follow the law of the data. given: of a
+    plan, sampler, clock: None is `default_method`'s, `default_sampler`'s, `default_plan`'s.
+    condition: what the model is told, one row for all or one for each; by default a run with
+    conditions draws them from its training rows', so that the samples follow the law of the data.
+    given: of a
     table, cells that all samples have, as {"group": "B"} (see `TableCoder.given`): these symbols
     are shown from the start, which is exact for an exact denoiser, since symbols may be revealed
     in any order. calibrate: draw from the calibrated model where the run's own is worse than the
@@ -155,7 +159,7 @@ def draw_told(
     run: Fitted,
     n: int,
     steps: int = SAMPLE_STEPS,
-    plan: str = "loss-adaptive",
+    plan: str | None = None,
     sampler: str | None = None,
     *,
     clock: str | None = None,
@@ -178,12 +182,20 @@ def draw_told(
     if condition is None and known is not None:
         condition = known[torch.randint(len(known), (n,), generator=generator)]
     times, shape = plan_times(chosen), run.scaler.point_shape
-    drawing = Drawing(denoiser, times, sampler, shape, device, cells)
+    start = start_law(denoiser, chosen, float(times[0]), seen=run.seen)
+    drawing = Drawing(denoiser, times, sampler, shape, device, cells, start)
     parts = draw_blocks(
         drawing, n, seed=seed, first=None if known is None else generator, block=batch_size,
         condition=condition, workers=workers, progress=progress,
     )  # fmt: skip
     return np.concatenate([run.scaler.to_user(part) for part in parts]), chosen, condition
+
+
+def start_of(run: Fitted, plan: AnyPlan) -> InitialisationKL | None:
+    """What samples of a run on this plan save by their start; None where it is the noise alone."""
+    t = float(plan.times[0])
+    law = start_law(run.denoiser, plan, t, seen=run.seen)
+    return None if law is None else initialisation_kl(run.process, law, t)
 
 
 def _given(run: Fitted, given: Mapping[str, Any] | None) -> Mapping[int, int]:

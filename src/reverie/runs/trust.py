@@ -29,7 +29,7 @@ from reverie.files import read_json, write_json
 from reverie.plan.guard import LEAST_ROWS, Guard, guard
 from reverie.runs.curves import sampling_curve
 from reverie.runs.folder import Fitted, conditions_of, weights_digest
-from reverie.sampling.initialisation import InitialisationKL, initialisation_kl, moments_of
+from reverie.sampling.initialisation import InitialisationKL, initialisation_kl
 
 CALIBRATION, GUARD = "calibration", "guard.json"  # in a run's folder
 FORMAT = 1
@@ -210,6 +210,6 @@ def _start(denoiser: Denoiser, curve: LossCurve, rows: Tensor) -> Initialisation
     if curve.t is None or len(rows) < 2 or not torch.as_tensor(rows).is_floating_point():
         return None
     try:
-        return initialisation_kl(process, moments_of(process, rows), float(curve.t[0]))
+        return initialisation_kl(process, rows, float(curve.t[0]))
     except InputError:
         return None

@@ -24,6 +24,7 @@ from reverie.errors import InputError
 from reverie.plan import PlannedSteps
 from reverie.sampling.run import sample
 from reverie.sampling.scales import plan_times
+from reverie.sampling.starting import first_states, start_law
 from reverie.workers.pieces import HERE, Piece, Tell, Ticker, Workers
 from reverie.workers.spreading import spread
 
@@ -40,7 +41,10 @@ class Block(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Drawing:
-    """How every block is drawn, at process times (K + 1,). known: coordinates that are given."""
+    """How every block is drawn, at process times (K + 1,). known: coordinates that are given.
+
+    start: the law of the first states (see `starting.start_law`), or None.
+    """
 
     denoiser: Denoiser
     times: Tensor
@@ -48,6 +52,7 @@ class Drawing:
     shape: tuple[int, ...] | None
     device: str = "cpu"
     known: Mapping[int, int] = field(default_factory=dict)
+    start: Any = None
     options: dict[str, Any] = field(default_factory=dict)
 
     def block(self, block: Block) -> Tensor:
@@ -58,14 +63,14 @@ class Drawing:
             denoiser = deepcopy(denoiser).to(self.device)
             told = told.to(self.device) if isinstance(told, Tensor) else told
         if self.known:
-            init = denoiser.process.sample_prior(
-                block.count, shape=self.shape, t=float(self.times[0]), generator=generator,
-                device=self.device,
+            init = first_states(
+                denoiser.process, self.start, block.count, self.times, shape=self.shape,
+                t=float(self.times[0]), generator=generator, device=self.device,
             )  # fmt: skip
             init[:, list(self.known)] = torch.tensor(list(self.known.values())).to(init)
         options: dict[str, Any] = {
             "shape": self.shape, "generator": generator, "condition": told, "init": init,
-            "device": self.device, **self.options,
+            "device": self.device, "start": self.start, **self.options,
         }  # fmt: skip
         return sample(denoiser, block.count, self.times, self.sampler, **options).cpu()
 
@@ -108,7 +113,8 @@ def sample_many(
     if own:
         raise InputError(f"sample_many takes no {own.pop()!r}: its noise follows from the seed")
     times = plan_times(plan)
-    drawing = Drawing(denoiser, times, sampler, shape, device, options=options)
+    start = start_law(denoiser, plan, float(times[0]), options.pop("start", None))
+    drawing = Drawing(denoiser, times, sampler, shape, device, start=start, options=options)
     return torch.cat(
         draw_blocks(
             drawing, n, seed=seed, block=block, workers=workers, condition=condition,

@@ -16,18 +16,21 @@ the information that the level keeps of Gaussian data, 1/2 sum log(1 + gamma lam
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import singledispatch
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from reverie.calibration.references import SiteMarginals, reference_of
-from reverie.denoisers.exact.low_rank import Moments
+from reverie.denoisers.exact.low_rank import Moments, Seen
 from reverie.errors import InputError
-from reverie.processes import GaussianProcess, JumpProcess, Process
+from reverie.processes import GaussianProcess, JumpProcess, Process, ProductProcess
+from reverie.processes.base import Draw
+from reverie.sampling.ends import NATS
 
 
 @dataclass(frozen=True)
@@ -44,24 +47,20 @@ class InitialisationKL:
     t: float
 
     def __str__(self) -> str:
-        said = f"starting from the noise alone costs {self.saved:.3g} nats"
         left = "" if self.left_at_most is None else f" (which pay at most {self.left_at_most:.3g})"
-        return f"{said} more than from the moments of the noised data{left}"
+        more = f"{self.saved:.3g} nats more than from the moments of the noised data{left}"
+        if self.saved > NATS:
+            return f"starting from the noise alone would cost {more}: runs start from these"
+        return f"runs start from the noise alone, which costs {more}"
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers."""
         return {"saved": self.saved, "left_at_most": self.left_at_most, "t": self.t}
 
 
-def moments_of(process: Process, rows: Tensor | np.ndarray) -> Moments:
-    """Mean and covariance of rows (n, *shape) of data, as `initial_states` takes them."""
-    points = process.space.check(process.space.as_points(torch.as_tensor(rows)))
-    return Moments.fit(points)
-
-
 def initial_states(
     process: Process,
-    rows_or_moments: Tensor | np.ndarray | Moments,
+    rows_or_moments: Tensor | np.ndarray | Moments | Seen,
     n: int,
     t: float | None = None,
     generator: torch.Generator | None = None,
@@ -72,7 +71,8 @@ def initial_states(
 
     rows_or_moments: data (N, *shape), or their `Moments`. Use as `sample(..., init=states)`.
     dtype: default that of the rows, else float32; symbols stay integers. Raises InputError on
-    processes that are neither Gaussian nor of symbols, and on fewer than two rows.
+    processes that are neither Gaussian nor of symbols nor a product with such parts, and on fewer
+    than two rows.
 
     >>> import torch
     >>> from reverie import initial_states
@@ -85,24 +85,22 @@ def initial_states(
     """
     if not isinstance(n, int | np.integer) or n < 1:
         raise InputError(f"n is {n}; draw at least one state, a whole number")
-    known = _known(process, rows_or_moments)
+    known = known_law(process, rows_or_moments)
     if dtype is None:
         given = getattr(rows_or_moments, "dtype", None)
         floats = isinstance(given, torch.dtype) and given.is_floating_point
         dtype = given if floats else torch.float32
-    points = _draw(process, known, n, generator)
-    level = process.t_range[1] if t is None else t
-    states = process.corrupt(points, level, generator=generator)
-    return states.to(dtype) if states.is_floating_point() else states
+    return states_of(process, known, n, t=t, generator=generator, dtype=dtype)
 
 
 def initialisation_kl(
-    process: Process, rows_or_moments: Tensor | np.ndarray | Moments, t: float | None = None
+    process: Process, rows_or_moments: Tensor | np.ndarray | Moments | Seen, t: float | None = None
 ) -> InitialisationKL:
     """Nats that a start from the noise costs at level t (default the noisiest).
 
-    rows_or_moments: data (N, *shape), or their `Moments`. InputError on processes that are neither
-    Gaussian nor of symbols, and on fewer than two rows.
+    rows_or_moments: data (N, *shape), or their `Moments`. Of a product, the sum over the parts
+    that have a closed form. InputError on processes that are neither Gaussian nor of symbols nor a
+    product with such parts, and on fewer than two rows.
 
     >>> import torch
     >>> from reverie import initialisation_kl
@@ -112,14 +110,27 @@ def initialisation_kl(
     [13.43, 0.0]
     """
     level = process.t_range[1] if t is None else float(t)
-    return _kl(process, _known(process, rows_or_moments), level)
+    return _kl(process, known_law(process, rows_or_moments), level)
 
 
-def _known(process: Process, given: Any) -> Any:
-    if isinstance(given, Moments | SiteMarginals):
+def known_law(process: Process, given: Any) -> Any:
+    """What is kept of rows (N, *shape), `Seen` or not, or of `Moments` as they are."""
+    if isinstance(given, Moments | SiteMarginals | tuple):
         return given
+    if isinstance(given, Seen):
+        return _law_seen(process, given)
     points = process.space.check(process.space.as_points(torch.as_tensor(given)))
     return _law(process, points)
+
+
+@singledispatch
+def _law_seen(process: Process, seen: Seen) -> Any:
+    return _law(process, seen.points)
+
+
+@_law_seen.register
+def _(process: GaussianProcess, seen: Seen) -> Any:
+    return seen.moments  # fitted once
 
 
 @singledispatch
@@ -141,11 +152,53 @@ def _(process: JumpProcess, rows: Tensor) -> Any:
     return reference_of(process, rows)
 
 
-def _draw(process: Process, known: Any, n: int, generator: torch.Generator | None) -> Tensor:
+@_law.register
+def _(process: ProductProcess, rows: Tensor) -> Any:
+    """The law of every part, None where its own prior is the start."""
+    pieces = process.space.split(rows)
+    return tuple(_or_none(part, own) for part, own in zip(process.parts, pieces, strict=True))
+
+
+def _or_none(part: Process, rows: Tensor) -> Any:
+    try:
+        return _law(part, rows)
+    except InputError:
+        return None
+
+
+@singledispatch
+def states_of(process: Process, law: Any, n: int, **draw: Unpack[Draw]) -> Tensor:
+    """As `process.sample_prior`, from the noised points of a `known_law` instead of the noise."""
+    device, generator, t = draw.get("device", "cpu"), draw.get("generator"), draw.get("t")
+    points = _points(law, n, generator, torch.device(device))
+    level = process.t_range[1] if t is None else t
+    states = process.corrupt(points, level, generator=generator)
+    return states.to(draw.get("dtype", states.dtype)) if states.is_floating_point() else states
+
+
+@states_of.register
+def _(process: ProductProcess, law: Any, n: int, **draw: Unpack[Draw]) -> Tensor:
+    t = draw.get("t")
+    level = process.t_range[1] if t is None else float(t)
+    pieces = process.space.split(process.sample_prior(n, **draw))
+    for j, (part, own, time) in enumerate(_each_part(process, law, level)):
+        if own is not None and math.isfinite(_kl(part, own, time).saved):
+            pieces[j] = states_of(part, own, n, **(draw | Draw(t=time)))
+    return process.space.join(pieces, torch.empty(0, dtype=draw.get("dtype", torch.float32)))
+
+
+def _each_part(process: ProductProcess, law: Any, t: float) -> list[tuple[Process, Any, float]]:
+    if not isinstance(law, tuple):
+        raise InputError("a product starts from the law of each part: give rows, not moments")
+    times = (float(time) for time in process.part_times(t))
+    return list(zip(process.parts, law, times, strict=True))
+
+
+def _points(known: Any, n: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
     """Points (n, *shape) of the law kept: noising them gives the states."""
     if isinstance(known, Moments):
-        return known.draw(n, generator)
-    table = known.frequencies
+        return known.to(device).draw(n, generator)
+    table = known.frequencies.to(device)
     flat = table.reshape(-1, table.shape[-1])
     drawn = torch.multinomial(flat, n, replacement=True, generator=generator)
     return drawn.T.reshape(n, *table.shape[:-1])
@@ -182,3 +235,10 @@ def _(process: JumpProcess, known: Any, t: float) -> InitialisationKL:
     law = table @ process.kernel(t)[0].to(table)
     gap = torch.xlogy(law, law) - torch.xlogy(law, process.stationary.to(law))
     return InitialisationKL(max(float(gap.sum()), 0.0), None, t)
+
+
+@_kl.register
+def _(process: ProductProcess, known: Any, t: float) -> InitialisationKL:
+    """Parts are noised alone, so that what the starts save adds up."""
+    each = [_kl(part, own, time).saved for part, own, time in _each_part(process, known, t) if own]
+    return InitialisationKL(sum(saved for saved in each if math.isfinite(saved)), None, t)

@@ -18,6 +18,7 @@ from reverie.processes.base import Draw
 from reverie.sampling.er_sde import Phi
 from reverie.sampling.samplers import sampler_named, settings_of
 from reverie.sampling.scales import Request, Visit, Visits, plan_times
+from reverie.sampling.starting import first_states, start_law
 from reverie.sampling.two_stage import Churn
 
 ROUNDING = 1e-6  # of times that float32 has seen
@@ -43,6 +44,9 @@ class Options(TypedDict, total=False):
     generator: torch.Generator | None
     condition: Any  # an array (n, ...) or (1, ...), or whatever the denoiser takes
     init: Tensor | None  # states to start from instead of the prior
+    # rows (N, *shape) of data, or their `Moments`, whose noised moments the run starts from; by
+    # default what the model or the plan knows, where the first level keeps signal
+    start: Any
     device: torch.device | str
     dtype: torch.dtype  # of the states; default the parameters', and float32 at least
     eta: float  # of ddim: 0 (default) is deterministic, 1 ancestral; of sde-dpm++2m: 1 (default)
@@ -147,7 +151,8 @@ def _visits(
             shape=options.get("shape"), t=float(times[0]), generator=generator,
             dtype=options.get("dtype", state_type(denoiser)), device=options.get("device", "cpu"),
         )  # fmt: skip
-        state = process.sample_prior(n, **draw)
+        law = start_law(denoiser, plan, float(times[0]), options.get("start"))
+        state = first_states(process, law, n, plan, **draw)
     condition = condition_rows(options.get("condition"), len(state), state)
 
     ask: Any = denoiser

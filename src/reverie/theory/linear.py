@@ -289,7 +289,8 @@ class LinearTheory:
         """Ridge with the least KL, or with the least test loss at time t; asymptotic.
 
         objective: "kl" or "test" (needs t). The converged fit is meant, whatever `time`. 0 where
-        no positive ridge does better than none.
+        no positive ridge does better than none. Within 1% of the best by simulation from about
+        three samples a direction on; with fewer the best over draws is larger.
         """
         fit = self._needed()
         if objective == "kl":

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from reverie.denoisers.base import Denoiser
+from reverie.denoisers.exact.low_rank import Moments
 from reverie.errors import InputError
 from reverie.processes import GaussianProcess
 
@@ -68,6 +69,15 @@ class GaussianMixture(Denoiser):
         self.register_buffer("log_weights", (weights / weights.sum()).log())
         self.register_buffer("spectrum", spectrum.clamp(min=0))
         self.register_buffer("basis", basis)
+
+    @property
+    def seen(self) -> Moments:  # type: ignore[override]
+        weights = self.log_weights.exp()
+        mean = weights @ self.means
+        off = self.means - mean
+        covariance = torch.einsum("k,kij->ij", weights, self.covariances)
+        spectrum, basis = torch.linalg.eigh(covariance + (weights * off.T) @ off)
+        return Moments(mean, basis.flip(1), spectrum.flip(0).clamp(min=0), 0.0)
 
     def forward(self, state: Tensor, t: Tensor, condition: Any = None) -> Tensor:
         """E[x | x_t], (B, d)."""

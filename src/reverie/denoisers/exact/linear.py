@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from reverie.denoisers.base import Denoiser
+from reverie.denoisers.exact.low_rank import Moments
 from reverie.errors import InputError
 from reverie.processes import GaussianProcess
 
@@ -55,6 +56,10 @@ class Linear(Denoiser):
         self.register_buffer("mean", mean)
         self.register_buffer("spectrum", spectrum.double())
         self.register_buffer("basis", basis)
+
+    @property
+    def seen(self) -> Moments:  # type: ignore[override]
+        return Moments(self.mean.double(), self.basis.double(), self.spectrum, 0.0)
 
     @classmethod
     def fit(cls, process: GaussianProcess, data: Tensor, ridge: float = 0.0) -> Linear:

@@ -10,12 +10,15 @@ r = d it is the linear optimum itself, as `Linear`, which keeps all modes, has i
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from reverie.data import StoredPoints, some_rows
 from reverie.denoisers.base import Denoiser
 from reverie.errors import InputError
 from reverie.processes import GaussianProcess, require_gaussian
@@ -23,6 +26,7 @@ from reverie.processes import GaussianProcess, require_gaussian
 MODES = 64  # leading modes kept by default: two thin matrix products beside a network's call
 ROWS_PER_MODE = 4  # fewer rows than this a mode tell its direction too badly
 SKETCH = 1024  # beyond this many rows and coordinates the leading modes come from a sketch
+LEAST_READ, NUMBERS_READ = 1024, 2**21  # rows of which moments are read, and numbers in them
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +100,32 @@ class Moments:
         return Moments(mean, basis, spectrum, self.rest)
 
 
+class Seen:
+    """Rows of data (N, *shape) that a guess or a curve is of; their `Moments` once asked for.
+
+    The rows are held, not copied. `points`: so many of them, at random, that moments cost little:
+    about two million numbers, and at least 1,024 rows. InputError as `Moments.fit`.
+
+    >>> import torch
+    >>> from reverie.denoisers import Seen
+    >>> seen = Seen(torch.randn(400, 6, generator=torch.Generator().manual_seed(0)))
+    >>> seen.points.shape, round(seen.moments.trace, 1)
+    (torch.Size([400, 6]), 6.1)
+    """
+
+    def __init__(self, rows: Tensor | StoredPoints) -> None:
+        self.rows = rows
+
+    @cached_property
+    def points(self) -> Tensor:
+        numbers = max(math.prod(self.rows.shape[1:]), 1)
+        return some_rows(self.rows, max(LEAST_READ, NUMBERS_READ // numbers), 0)  # type: ignore[arg-type]
+
+    @cached_property
+    def moments(self) -> Moments:
+        return Moments.fit(self.points)
+
+
 def _leading(centred: Tensor, kept: int) -> tuple[Tensor, Tensor]:
     """The leading `kept` eigenpairs of centred^T centred / n, largest first."""
     count, dim = centred.shape
@@ -143,7 +173,7 @@ class LowRankLinear(Denoiser):
         super().__init__()
         process = require_gaussian(process, "the linear guess")
         # plain attributes: a module moved to half precision must keep its moments
-        self.process, self.moments = process, moments
+        self.process, self.moments, self.seen = process, moments, moments
         self._cast: dict[Any, tuple[Tensor, ...]] = {}
 
     def forward(self, state: Tensor, t: Tensor, condition: Any = None) -> Tensor:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from reverie.denoisers.base import Denoiser
+from reverie.denoisers.exact.low_rank import Seen
 from reverie.errors import InputError
 from reverie.processes import Process
 from reverie.processes.gaussian import require_gaussian
@@ -54,6 +55,10 @@ class Memoriser(Denoiser):
         self._by_products = process.gaussian is not None and process.isotropic
         if self._by_products:
             self._prepare()
+
+    @property
+    def seen(self) -> Seen:  # type: ignore[override]
+        return Seen(self.data)
 
     def _prepare(self) -> None:
         """Centred points and half their square norms, for the matrix products."""
