@@ -28,6 +28,7 @@ from reverie.denoisers import ResidualMLP
 from reverie.errors import InputError
 
 LEAST_SPREAD, SPAN = -9.0, 0.05  # of log S; of a fit, over which weights are averaged
+STARTS = 8  # z of each row of a batch, in pairs of opposite ones: less noise in log c
 CLUSTERED = 4096  # rows whose clusters the centres start from
 
 
@@ -82,11 +83,12 @@ class ConditionalLight(nn.Module):
         return 10 * weight[..., 0], self.base + centre, log_spread
 
     def loss(self, z: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        """log c(z; y) - log v(x; y) (B,), of standardised x."""
+        """log c(z; y) - log v(x; y) (B,), of standardised x (B, dim); the mean over starts z
+        (B, starts, dim) of the first."""
         weight, centre, log_spread = self.potential(y)
-        spread, z, x = log_spread.exp(), z[:, None], x[:, None]
-        linear = (z.square() * spread + 2 * z * centre).sum(2) / (2 * self.epsilon)
-        log_c = (weight + linear).logsumexp(1)
+        spread, x = log_spread.exp(), x[:, None]
+        linear = z.square() @ spread.transpose(1, 2) + 2 * z @ centre.transpose(1, 2)
+        log_c = (weight[:, None] + linear / (2 * self.epsilon)).logsumexp(2).mean(1)
         off = (x - centre).square() / (self.epsilon * spread)
         volume = log_spread + math.log(2 * math.pi * self.epsilon)
         return log_c - (weight - 0.5 * (off + volume).sum(2)).logsumexp(1)
@@ -160,8 +162,8 @@ class ConditionalLight(nn.Module):
         for k in range(steps):
             optimiser.param_groups[0]["lr"] = rate * 0.5 * (1 + math.cos(math.pi * k / steps))
             pick = torch.randint(len(x), (batch,), generator=generator)
-            z = torch.randn(batch, x.shape[1], generator=generator)
-            loss = bridge.loss(z, x[pick], y[pick]).mean()
+            half = torch.randn(batch, STARTS // 2, x.shape[1], generator=generator)
+            loss = bridge.loss(torch.cat([half, -half], 1), x[pick], y[pick]).mean()
             optimiser.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(bridge.body.parameters(), 1.0)

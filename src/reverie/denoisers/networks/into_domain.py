@@ -76,7 +76,7 @@ class DomainNetwork(Denoiser):
         alpha, sigma = process.base.scales(t, state)
         scaled = state / (alpha.square() + sigma.square()).sqrt()
         angles = (scaled[:, : process.count, None] * self.waves.to(state)).flatten(1)  # type: ignore[operator]
-        known = process.cut(state, left)[:, process.count :]
+        known = process.law(state, left)
         return torch.cat([scaled, angles.sin(), angles.cos(), known], 1)
 
     def losses(
