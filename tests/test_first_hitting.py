@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from scipy.integrate import quad
 
 from reverie import InputError
@@ -19,6 +20,7 @@ from reverie.bridges import (
     EnumeratedEnds,
     Points,
     Product,
+    Simplex,
     data_bridge,
     fit_domain_bridge,
 )
@@ -260,11 +262,49 @@ def test_all_samples_are_inside() -> None:
         assert bool(MIXED.contains(x).all())
 
 
-@pytest.mark.slow
-def test_a_million_samples_are_inside() -> None:
-    bridge = DomainBridge(MIXED, sigma=1.0)
-    x = bridge.generate(1_000_000, steps=5, generator=seeded())
-    assert bool(MIXED.contains(x).all())
+DOMAINS = {
+    "box": Box([-1.0, 2.0], [1.0, 2.5]),
+    "half-lines": Box([0.0, -math.inf, 5.0], [math.inf, -3.0, math.inf]),
+    "finite set": Points(torch.tensor([[0.0, 0], [1, 3], [-2, 7], [1e3, 0]])),
+    "vertices": Points(torch.eye(5)),
+    "simplex": Simplex(3),
+    "product": MIXED,
+}
+
+
+@pytest.mark.parametrize("n", [3000, pytest.param(1_000_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", DOMAINS)
+def test_a_million_samples_are_inside(name: str, n: int) -> None:
+    """Also where the motion is far too small or too large for the domain."""
+    domain = DOMAINS[name]
+    for sigma in (1.0, 0.01, 100.0):
+        x = DomainBridge(domain, sigma).generate(n, steps=2, generator=seeded())
+        assert bool(domain.contains(x).all())
+        assert bool(torch.isfinite(x).all())
+
+
+@pytest.mark.parametrize(("z", "v"), [((0.3, 0.1), 0.2), ((4.0, -3.0), 0.5), ((0.5, 0.5), 30.0)])
+def test_on_a_segment_the_simplex_has_the_cut_normal(z: tuple[float, float], v: float) -> None:
+    """The first share is normal of mean (1 + z1 - z2) / 2 and variance v / 2, cut to [0, 1]."""
+    domain, n = Simplex(2), 5000
+    at = torch.tensor(z, dtype=torch.float64).expand(n, 2)
+    x = domain.draw(at, torch.full((n,), v), seeded())[:, 0].numpy()
+    middle, spread = (1 + z[0] - z[1]) / 2, math.sqrt(v / 2)
+    law = stats.truncnorm(-middle / spread, (1 - middle) / spread, middle, spread)
+    assert stats.kstest(x, law.cdf).pvalue > 1e-3
+    found = float(domain.mean(at[:1], torch.tensor([v]))[0, 0])
+    assert found == pytest.approx(law.mean(), abs=0.1 * law.std())
+
+
+def test_with_much_noise_the_simplex_has_the_uniform_law() -> None:
+    """A share of four is beta (1, 3); the gradient of the mean is the covariance by variance."""
+    domain = Simplex(4)
+    x = domain.draw(torch.zeros(4000, 4).double(), torch.full((4000,), 1e4), seeded())
+    assert stats.kstest(x[:, 3].numpy(), stats.beta(1, 3).cdf).pvalue > 1e-3
+    z = torch.zeros(1, 4, dtype=torch.float64, requires_grad=True)
+    domain.mean(z, torch.tensor([10.0]))[0, 0].backward()
+    assert z.grad is not None
+    assert float(z.grad[0, 0]) == pytest.approx(stats.beta(1, 3).var() / 10, rel=0.2)
 
 
 def test_the_exact_mixture_has_the_law_of_the_data() -> None:
@@ -297,6 +337,7 @@ def test_bad_input_is_one_sentence() -> None:
         lambda: BooleanCube(2, 0.0),
         lambda: Ball(2, torch.tensor([1.0, 0.5])),
         lambda: Box([1.0], [0.0]),
+        lambda: Simplex(1),
         lambda: DomainBridge(Box([0.0], [1.0]), sigma=0.0),
         lambda: fit_domain_bridge(torch.tensor([[2.0]]), Box([0.0], [1.0])),
         lambda: DomainBridge(Box([0.0], [1.0])).sample(torch.zeros(3, 1), reverse=True),

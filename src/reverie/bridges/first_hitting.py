@@ -13,7 +13,6 @@ So no step overshoots into a corner without data, at any length of steps.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,8 +25,7 @@ from reverie.errors import InputError
 Ends = Callable[[Tensor], Tensor]  # a draw (B, d) of the end, given the state (B, d)
 CAP = 100_000  # steps that no run passes
 TRIES = 10_000  # rounds of rejection
-SHARES = (0.9, 0.75, 0.6, 0.45, 0.3)  # of the way to the sphere, for a move in the ball
-ROUNDS = 4  # of rejection that a wider move may take
+ROUNDS = 8  # of rejection that a move in the ball may take
 
 
 @dataclass(frozen=True)
@@ -187,7 +185,7 @@ class BooleanCube(FirstHitting):
 class Ball(FirstHitting):
     """The unit sphere, from a point inside the ball: Poisson kernel (1 - |z|^2) / |z - x|^dim.
 
-    Moves go to the rim of balls inside, as wide as rejection takes few rounds: the rim's law is
+    Moves go to the rim of balls inside, as wide as rejection takes few trials: the rim's law is
     the Poisson kernel's there. Time is the mean exit time radius^2 / dim of each, which does not
     depend on where a ball is left. A state nearer than `reach` to its end stops there.
     States and ends are (B, dim), origin (dim,). InputError unless dim is at least 2 and the origin
@@ -211,6 +209,10 @@ class Ball(FirstHitting):
             raise InputError(
                 f"the origin must be a point of {dim} > 1 coordinates inside the ball"
             )
+        # Harnack: h on a rim at this share of the way is at most ROUNDS times h at its centre
+        shares = torch.linspace(0, 0.99, 1000)
+        few = (1 + shares) / (1 - shares) ** (dim - 1) <= ROUNDS
+        self.share = float(shares[few].max())
 
     def stopped(self, state: Tensor) -> Tensor:
         return state.norm(dim=1) >= 1 - 1e-12
@@ -235,11 +237,14 @@ class Ball(FirstHitting):
     def step(
         self, state: Tensor, end: Tensor, generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor]:
-        radius, log_most = self._widest(state, end)
+        # as wide for every end: else how far it moves would tell the end, and draws of ends
+        # given the state alone would forget that
+        radius = self.share * (1 - state.norm(dim=1))
+        log_most = self._log_most(state, end, radius)
         moved, open_ = state.clone(), torch.arange(len(state))
         least = self._log_kernel(state, end) + log_most
         for _ in range(TRIES):
-            shape = (2 * ROUNDS, len(open_), self.dim)
+            shape = (ROUNDS, len(open_), self.dim)
             way = torch.randn(shape, generator=generator, dtype=state.dtype)
             way = way * (radius[open_] / way.norm(dim=2))[..., None]
             trial = state[open_] + way
@@ -256,21 +261,15 @@ class Ball(FirstHitting):
         moved = torch.where(near, end / end.norm(dim=1, keepdim=True), moved)
         return moved, radius.square() / self.dim
 
-    def _widest(self, state: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
-        """Radius (B,) of each move, and the log of a bound of h on its rim by h at its centre.
+    def _log_most(self, state: Tensor, end: Tensor, radius: Tensor) -> Tensor:
+        """The log (B,) of a bound of h on the rim by h at its centre.
 
         On the rim |z'| is at least |z| - r, and |z' - x| at least |z - x| - r.
         """
-        size, apart = state.norm(dim=1)[:, None], (state - end).norm(dim=1)[:, None]
-        shares = [*SHARES, 1 / max(2, self.dim)]
-        radius = (1 - size) * torch.tensor(shares, dtype=state.dtype)
+        size, apart = state.norm(dim=1), (state - end).norm(dim=1)
         inner = (size - radius).clamp(min=0)
         log_most = torch.log1p(-inner.square()) - torch.log1p(-size.square())
-        log_most = log_most - self.dim * torch.log1p(-radius / apart)
-        few = log_most < math.log(ROUNDS)
-        few[:, -1] = True
-        widest = few.double().argmax(1, keepdim=True)  # the first of them
-        return radius.gather(1, widest)[:, 0], log_most.gather(1, widest)[:, 0]
+        return log_most - self.dim * torch.log1p(-radius / apart)
 
     def _log_kernel(self, state: Tensor, end: Tensor) -> Tensor:
         square = state.square().sum(-1).clamp(max=1 - 1e-15)

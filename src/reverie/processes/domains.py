@@ -126,15 +126,22 @@ class Box(Domain):
         shift = (-0.5 * first.square()).exp() - (-0.5 * last.square()).exp()
         shift = 2 / math.sqrt(2 * math.pi) * shift / mass
         if some:
-            shift = shift.index_put(tail.nonzero(as_tuple=True), _tail_shift(low[tail], high[tail]))
+            shift = shift.index_put(
+                tail.nonzero(as_tuple=True), _tail_shift(low[tail], high[tail])
+            )
         return (z + deviation * shift).clamp(self.low, self.high).to(z)
 
     def draw(
         self, z: Tensor, variance: Tensor, generator: torch.Generator | None = None
     ) -> Tensor:
+        chance = torch.rand(z.shape, generator=generator, dtype=torch.float64)
+        return self.quantile(z, variance, chance)
+
+    def quantile(self, z: Tensor, variance: Tensor, chance: Tensor) -> Tensor:
+        """The points (B, dim) that have these chances (B, dim) below them, or above where more of
+        the interval lies to the right of the centre."""
         deviation, low, high = self._units(z.double(), variance)
         low, high, sign = _left(low, high)
-        chance = torch.rand(z.shape, generator=generator, dtype=torch.float64)
         bottom, top = log_ndtr(low), log_ndtr(high)
         place = torch.logaddexp(bottom + torch.log1p(-chance), top + chance.log())
         unit = _inverse_log_ndtr(place).clamp(low, high)

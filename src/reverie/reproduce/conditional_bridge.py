@@ -33,6 +33,7 @@ TOYS = {
 }
 SEEN = (-1.2, 0.0, 1.2)
 ROWS, DRAWS, SCALE, VARIANCE = 50_000, 20_000, 0.3, 0.05
+TOLD: dict[str, Any] = dict(components=20, width=64, depth=1, batch=1024, rate=5e-3)
 READINGS = (0.18, 0.32, 0.42, 0.49, 0.54)
 MOMENTS = ("mean", "variance", "skewness", "kurtosis")
 PUBLISHED = {  # the paper's CDSB and its reference column, parameters 1 and 2
@@ -93,7 +94,7 @@ def toy_rows(seed: int, steps: int, chain: bool) -> tuple[list[Row], dict[int, l
     for kind, name in TOYS.items():
         draw = torch.Generator().manual_seed(seed)
         x, y = toy(kind, ROWS, draw)
-        fitted = ConditionalLight.fit(x, y, steps=steps, generator=draw)
+        fitted = ConditionalLight.fit(x, y, steps=steps, generator=draw, **TOLD)
         drawn[kind] = [
             fitted.sample(torch.full((DRAWS, 1), at), generator=draw)[:, 0].numpy() for at in SEEN
         ]
