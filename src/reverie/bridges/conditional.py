@@ -55,7 +55,8 @@ class ConditionalLight(nn.Module):
     """
 
     moments: Tensor  # (2, dim): mean and deviation of x
-    told_moments: Tensor  # (2, told)
+    told_mean: Tensor  # (told,)
+    told_root: Tensor  # (told, told): makes y's covariance the identity
     base: Tensor  # (components, dim): where the centres start
 
     def __init__(
@@ -71,7 +72,8 @@ class ConditionalLight(nn.Module):
         super().__init__()
         self.dim, self.told, self.components, self.sigma = dim, told, components, sigma
         self.register_buffer("moments", torch.tensor([[0.0], [1.0]]).repeat(1, dim))
-        self.register_buffer("told_moments", torch.tensor([[0.0], [1.0]]).repeat(1, told))
+        self.register_buffer("told_mean", torch.zeros(told))
+        self.register_buffer("told_root", torch.eye(told))
         self.register_buffer("base", torch.zeros(components, dim))
         seen = (told * (1 + 2 * len(WAVES)),)
         self.body = ResidualMLP(seen, width, depth, out=components * (1 + 2 * dim))
@@ -95,7 +97,7 @@ class ConditionalLight(nn.Module):
         return mean, LEAST_UNIT + nn.functional.softplus(log_unit - LEAST_UNIT)
 
     def _read(self, network: nn.Module, y: Tensor) -> Tensor:
-        seen = (y.to(self.moments) - self.told_moments[0]) / self.told_moments[1]
+        seen = (y.to(self.moments) - self.told_mean) @ self.told_root
         angles = (seen[..., None] * seen.new_tensor(WAVES)).flatten(1)
         seen = torch.cat([seen, angles.sin(), angles.cos()], 1)
         return network(seen, seen.new_zeros(len(seen)))
@@ -176,8 +178,9 @@ class ConditionalLight(nn.Module):
             )
         bridge = cls(x.shape[1], y.shape[1], **network)
         x, y = x.float(), y.float()
-        for buffer, rows in ((bridge.moments, x), (bridge.told_moments, y)):
-            buffer.copy_(torch.stack([rows.mean(0), rows.std(0).clamp(min=1e-6)]))
+        bridge.moments.copy_(torch.stack([x.mean(0), x.std(0).clamp(min=1e-6)]))
+        bridge.told_mean.copy_(y.mean(0))
+        bridge.told_root.copy_(_whitening(y))
         x = (x - bridge.moments[0]) / bridge.moments[1]
         first = max(1, steps // 2)
 
@@ -207,6 +210,15 @@ class ConditionalLight(nn.Module):
 
         _train(bridge.body, divergence, steps, rate, lambda done: told(first + done))
         return bridge
+
+
+def _whitening(rows: Tensor) -> Tensor:
+    """The symmetric root (d, d) of the inverse covariance of rows (n, d); directions without
+    spread are left small."""
+    off = (rows - rows.mean(0)).double()
+    values, vectors = torch.linalg.eigh(off.T @ off / (len(rows) - 1))
+    least = 1e-6 * float(values.max()) + 1e-12
+    return (vectors * values.clamp(min=least).rsqrt()) @ vectors.T
 
 
 def _train(

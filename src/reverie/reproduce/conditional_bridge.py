@@ -139,7 +139,9 @@ def demand_rows(seed: int, steps: int) -> list[Row]:
     draw = torch.Generator().manual_seed(seed)
     x = torch.randn(30_000, 2, generator=draw)
     y = demand(x) + 1e-3**0.5 * torch.randn(len(x), 5, generator=draw)
-    fitted = ConditionalLight.fit(x, y, steps=steps, components=20, generator=draw)
+    fitted = ConditionalLight.fit(
+        x, y, steps=2 * steps, components=20, width=64, rate=5e-3, generator=draw
+    )
     made = fitted.sample(torch.tensor(READINGS).expand(200_000, 5), generator=draw)
     rows = []
     for name, ours, exact in zip(MOMENTS, moments(made), quadrature(), strict=True):
