@@ -12,7 +12,7 @@ but joint draws is needed, no likelihood. Plans, drifts and paths are closed for
 network, so that x given y takes one exact step: no Gaussian step blurs a sharp edge, as the last
 kernels of a chain do (`chain`).
 
-Noise is informed: z is a point of N(m(y), s(y)^2), x's own mean and deviation given y by a
+Where noise is informed z is a point of N(m(y), s(y)^2), x's own mean and deviation given y by a
 network fitted before (the paper's conditional reference), and the bridge lives in its units. So
 the mixture has the shape of a law to learn, and not its place and size, which move with y.
 """
@@ -32,7 +32,6 @@ from reverie.denoisers import ResidualMLP
 from reverie.errors import InputError
 
 LEAST_SPREAD, SPAN = -9.0, 0.05  # of log S; of a fit, over which weights are averaged
-WAVES = (1.0, 2.0, 4.0)  # of sines and cosines of y, in radians a deviation
 LEAST_UNIT = -7.0  # of log s(y), in deviations of x
 STARTS = 8  # z of each row of a batch, in pairs of opposite ones: less noise in log c
 CLUSTERED = 4096  # rows whose clusters the centres start from
@@ -41,6 +40,8 @@ CLUSTERED = 4096  # rows whose clusters the centres start from
 class ConditionalLight(nn.Module):
     """From z ~ N(0, 1) to x given y, in units of x given y; sigma: of the Brownian reference.
 
+    informed: z has x's mean and deviation given y, else all of x's. waves: radians a deviation of
+    sines and cosines of y that the networks see, for few coordinates that tell much.
     dim: coordinates of x; told: of y. `fit` trains one, on joint rows x (n, dim) and y (n, told).
     Source: Shi et al. 2022, Proposition 1, with the potentials of Korotin et al. 2024.
 
@@ -55,8 +56,7 @@ class ConditionalLight(nn.Module):
     """
 
     moments: Tensor  # (2, dim): mean and deviation of x
-    told_mean: Tensor  # (told,)
-    told_root: Tensor  # (told, told): makes y's covariance the identity
+    told_moments: Tensor  # (2, told)
     base: Tensor  # (components, dim): where the centres start
 
     def __init__(
@@ -68,14 +68,16 @@ class ConditionalLight(nn.Module):
         width: int = 128,
         depth: int = 2,
         sigma: float = 1.0,
+        informed: bool = True,
+        waves: tuple[float, ...] = (),
     ) -> None:
         super().__init__()
         self.dim, self.told, self.components, self.sigma = dim, told, components, sigma
+        self.informed, self.waves = informed, waves
         self.register_buffer("moments", torch.tensor([[0.0], [1.0]]).repeat(1, dim))
-        self.register_buffer("told_mean", torch.zeros(told))
-        self.register_buffer("told_root", torch.eye(told))
+        self.register_buffer("told_moments", torch.tensor([[0.0], [1.0]]).repeat(1, told))
         self.register_buffer("base", torch.zeros(components, dim))
-        seen = (told * (1 + 2 * len(WAVES)),)
+        seen = (told * (1 + 2 * len(waves)),)
         self.body = ResidualMLP(seen, width, depth, out=components * (1 + 2 * dim))
         self.frame = ResidualMLP(seen, width, depth, out=2 * dim)
 
@@ -92,14 +94,17 @@ class ConditionalLight(nn.Module):
         return 10 * weight[..., 0], self.base + centre, log_spread
 
     def units(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log deviation (B, dim) of standardised x given y, as fitted."""
+        """Mean and log deviation (B, dim) of standardised x given y, as fitted; 0 uninformed."""
+        if not self.informed:
+            return 2 * (y.new_zeros(len(y), self.dim).to(self.moments),)
         mean, log_unit = self._read(self.frame, y).split(self.dim, 1)
         return mean, LEAST_UNIT + nn.functional.softplus(log_unit - LEAST_UNIT)
 
     def _read(self, network: nn.Module, y: Tensor) -> Tensor:
-        seen = (y.to(self.moments) - self.told_mean) @ self.told_root
-        angles = (seen[..., None] * seen.new_tensor(WAVES)).flatten(1)
-        seen = torch.cat([seen, angles.sin(), angles.cos()], 1)
+        seen = (y.to(self.moments) - self.told_moments[0]) / self.told_moments[1]
+        angles = [seen * wave for wave in self.waves]
+        parts = [part for angle in angles for part in (angle.sin(), angle.cos())]
+        seen = torch.cat([seen, *parts], 1)
         return network(seen, seen.new_zeros(len(seen)))
 
     def loss(self, z: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -166,10 +171,11 @@ class ConditionalLight(nn.Module):
         progress: Callable[[int, int], None] | None = None,
         **network: Any,
     ) -> ConditionalLight:
-        """Train on joint rows x (n, dim) and y (n, told) by Adam, half as many steps before on
-        the units; returns averaged weights.
+        """Train on joint rows x (n, dim) and y (n, told) by Adam, if informed half as many steps
+        before on the units; returns averaged weights.
 
-        network: components, width, depth, sigma. InputError where the rows do not fit together.
+        network: components, width, depth, sigma, informed, waves. InputError where the rows do
+        not fit together.
         """
         if x.ndim != 2 or y.ndim != 2 or len(x) != len(y) or len(x) < 2:
             raise InputError(
@@ -178,11 +184,10 @@ class ConditionalLight(nn.Module):
             )
         bridge = cls(x.shape[1], y.shape[1], **network)
         x, y = x.float(), y.float()
-        bridge.moments.copy_(torch.stack([x.mean(0), x.std(0).clamp(min=1e-6)]))
-        bridge.told_mean.copy_(y.mean(0))
-        bridge.told_root.copy_(_whitening(y))
+        for buffer, rows in ((bridge.moments, x), (bridge.told_moments, y)):
+            buffer.copy_(torch.stack([rows.mean(0), rows.std(0).clamp(min=1e-6)]))
         x = (x - bridge.moments[0]) / bridge.moments[1]
-        first = max(1, steps // 2)
+        first = max(1, steps // 2) if bridge.informed else 0
 
         def told(done: int) -> None:
             if progress is not None:
@@ -210,15 +215,6 @@ class ConditionalLight(nn.Module):
 
         _train(bridge.body, divergence, steps, rate, lambda done: told(first + done))
         return bridge
-
-
-def _whitening(rows: Tensor) -> Tensor:
-    """The symmetric root (d, d) of the inverse covariance of rows (n, d); directions without
-    spread are left small."""
-    off = (rows - rows.mean(0)).double()
-    values, vectors = torch.linalg.eigh(off.T @ off / (len(rows) - 1))
-    least = 1e-6 * float(values.max()) + 1e-12
-    return (vectors * values.clamp(min=least).rsqrt()) @ vectors.T
 
 
 def _train(
