@@ -96,7 +96,8 @@ class ConditionalLight(nn.Module):
     def units(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log deviation (B, dim) of standardised x given y, as fitted; 0 uninformed."""
         if not self.informed:
-            return 2 * (y.new_zeros(len(y), self.dim).to(self.moments),)
+            nought = torch.zeros(len(y), self.dim).to(self.moments)
+            return nought, nought
         mean, log_unit = self._read(self.frame, y).split(self.dim, 1)
         return mean, LEAST_UNIT + nn.functional.softplus(log_unit - LEAST_UNIT)
 
