@@ -83,7 +83,10 @@ def steps() -> None:
     init, gaussian, null = torch.randn(BATCH, 2), Model(), Null()
     times = torch.linspace(1, 0, STEPS + 1, dtype=torch.float64)
     box = DomainBridges(Bounded(Intervals([-5.0] * 2, [5.0] * 2)))
-    domain, at = DomainNetwork(box, body=Zero()), torch.linspace(*box.t_range[::-1], STEPS + 1)
+    domain, at = (
+        DomainNetwork(box, body=Zero()),
+        torch.linspace(box.t_range[1], box.t_range[0], STEPS + 1),
+    )
     scaled = Network(VE(*ENDS), Zero())  # the Gaussian network around the same body
     quiet = Quiet(box)
     rows = {

@@ -9,8 +9,8 @@
 
 Both are fitted by `ConditionalLight`, the first from informed noise, of the mean and deviation of
 x given y: without it the second law was .08 off at y = -1.2 after as many steps. With `full` a
-chain of Gaussian kernels by regression, the paper's own kind of solver, stands beside it there: its
-last steps blur an edge.
+chain of Gaussian kernels by regression, the paper's own kind of solver, stands beside it there:
+its last steps blur an edge.
 """
 
 from __future__ import annotations
