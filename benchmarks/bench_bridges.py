@@ -3,6 +3,8 @@
     pip install --no-deps torchcfm POT     # in an environment of its own; rows without are skipped
     python benchmarks/bench_bridges.py
 
+A domain's network is timed beside the Gaussian network around the same body, which says nothing.
+
 Must: LightSB at a cBW2-UVP of .2% or below in under 60 s at D = 16, epsilon = 1 (pairs drawn anew,
 diagonal components); a step of a bridge's path no slower than one of a Gaussian sampler with the
 same null network; no slower than the peers on the same work. CPU time of one thread, in pairs.
@@ -16,10 +18,10 @@ import time
 import torch
 from torch import Tensor, nn
 
-from bench_sampler import BATCH, STEPS, Model
+from bench_sampler import BATCH, ENDS, STEPS, Model
 from reverie.bridges import Bridge, BrownianMotion, MinibatchSinkhorn, NetworkBridge, sinkhorn
-from reverie.denoisers import DomainNetwork
-from reverie.processes import DomainBridges
+from reverie.denoisers import Denoiser, DomainNetwork, Network
+from reverie.processes import VE, DomainBridges
 from reverie.reproduce.schrodinger_bridge import light_row
 from reverie.sampling import sample
 from reverie.spaces import Bounded, Intervals
@@ -54,6 +56,17 @@ class Zero(nn.Module):
         return x[:, :2] * self.unit
 
 
+class Quiet(Denoiser):
+    """A denoiser into a domain whose guess is the state."""
+
+    def __init__(self, process: DomainBridges) -> None:
+        super().__init__()
+        self.process = process
+
+    def forward(self, state: Tensor, t: Tensor, condition: object = None) -> Tensor:
+        return state
+
+
 def light() -> None:
     for steps in (400, 800, 1600):
         began = time.process_time()
@@ -70,27 +83,36 @@ def steps() -> None:
     init, gaussian, null = torch.randn(BATCH, 2), Model(), Null()
     times = torch.linspace(1, 0, STEPS + 1, dtype=torch.float64)
     box = DomainBridges(Bounded(Intervals([-5.0] * 2, [5.0] * 2)))
-    domain, at = DomainNetwork(box, body=Zero()), torch.linspace(*box.t_range[::-1], STEPS + 1)
-    ours = {
-        "path of a bridge": lambda: null.sample(init, steps=STEPS),
-        "its denoiser, sampled": lambda: sample(
-            null.denoiser(), BATCH, torch.linspace(0.99, 0.01, STEPS + 1), init=init
+    domain, at = (
+        DomainNetwork(box, body=Zero()),
+        torch.linspace(box.t_range[1], box.t_range[0], STEPS + 1),
+    )
+    scaled = Network(VE(*ENDS), Zero())  # the Gaussian network around the same body
+    quiet = Quiet(box)
+    rows = {
+        "path of a bridge": (lambda: null.sample(init, steps=STEPS), gaussian, "ancestral"),
+        "its denoiser, sampled": (
+            lambda: sample(
+                null.denoiser(), BATCH, torch.linspace(0.99, 0.01, STEPS + 1), init=init
+            ),
+            gaussian, "ancestral",
         ),
-        "into a box, heun, with its cut Gaussians": lambda: sample(
-            domain, BATCH, at, "heun", init=init
+        "into a box": (lambda: sample(quiet, BATCH, at, "heun", init=init), gaussian, "heun"),
+        "into a box, a network with its cut Gaussians": (
+            lambda: sample(domain, BATCH, at, "heun", init=init), scaled, "heun",
         ),
-    }
+    }  # fmt: skip
     with torch.no_grad():
-        for name, made in ours.items():
-            other = "heun" if "heun" in name else "ancestral"
+        for name, (made, model, other) in rows.items():
             pair = paired(
-                made, lambda s=other: sample(gaussian, BATCH, times, s, init=init), repeats=15,
+                made, lambda m=model, s=other: sample(m, BATCH, times, s, init=init), repeats=15,
                 warmup=3, clock=time.thread_time,
             )  # fmt: skip
             micro = [1e6 * seconds / STEPS for seconds in (pair.ours, pair.theirs)]
-            print(f"{name}: {micro[0]:.1f} us a step, {other} steps of Gaussian noise "
-                  f"{micro[1]:.1f}: ratio {pair.ratio:.2f} [{pair.low:.2f}, {pair.high:.2f}]",
-                  flush=True)  # fmt: skip
+            around = "a network" if model is scaled else "nothing"
+            print(f"{name}: {micro[0]:.1f} us a step, {other} steps of Gaussian noise around "
+                  f"{around} {micro[1]:.1f}: ratio {pair.ratio:.2f} "
+                  f"[{pair.low:.2f}, {pair.high:.2f}]", flush=True)  # fmt: skip
 
 
 def transport() -> None:

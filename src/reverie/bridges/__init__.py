@@ -9,6 +9,7 @@ from reverie.bridges.constrained import Box as Box
 from reverie.bridges.constrained import DomainBridge as DomainBridge
 from reverie.bridges.constrained import Points as Points
 from reverie.bridges.constrained import Product as Product
+from reverie.bridges.constrained import Simplex as Simplex
 from reverie.bridges.constrained import data_bridge as data_bridge
 from reverie.bridges.constrained import fit_domain_bridge as fit_domain_bridge
 from reverie.bridges.coupling import Coupling as Coupling

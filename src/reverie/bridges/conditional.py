@@ -11,6 +11,10 @@ over joint draws is minimising the KL from the plan, averaged over y (`light`, f
 but joint draws is needed, no likelihood. Plans, drifts and paths are closed forms given the
 network, so that x given y takes one exact step: no Gaussian step blurs a sharp edge, as the last
 kernels of a chain do (`chain`).
+
+Where noise is informed z is a point of N(m(y), s(y)^2), x's own mean and deviation given y by a
+network fitted before (the paper's conditional reference), and the bridge lives in its units. So
+the mixture has the shape of a law to learn, and not its place and size, which move with y.
 """
 
 from __future__ import annotations
@@ -28,12 +32,16 @@ from reverie.denoisers import ResidualMLP
 from reverie.errors import InputError
 
 LEAST_SPREAD, SPAN = -9.0, 0.05  # of log S; of a fit, over which weights are averaged
+LEAST_UNIT = -7.0  # of log s(y), in deviations of x
+STARTS = 8  # z of each row of a batch, in pairs of opposite ones: less noise in log c
 CLUSTERED = 4096  # rows whose clusters the centres start from
 
 
 class ConditionalLight(nn.Module):
-    """From z ~ N(0, 1) to x given y, in units of x's moments; sigma: of the Brownian reference.
+    """From z ~ N(0, 1) to x given y, in units of x given y; sigma: of the Brownian reference.
 
+    informed: z has x's mean and deviation given y, else all of x's. waves: radians a deviation of
+    sines and cosines of y that the networks see, for few coordinates that tell much.
     dim: coordinates of x; told: of y. `fit` trains one, on joint rows x (n, dim) and y (n, told).
     Source: Shi et al. 2022, Proposition 1, with the potentials of Korotin et al. 2024.
 
@@ -60,13 +68,18 @@ class ConditionalLight(nn.Module):
         width: int = 128,
         depth: int = 2,
         sigma: float = 1.0,
+        informed: bool = True,
+        waves: tuple[float, ...] = (),
     ) -> None:
         super().__init__()
         self.dim, self.told, self.components, self.sigma = dim, told, components, sigma
+        self.informed, self.waves = informed, waves
         self.register_buffer("moments", torch.tensor([[0.0], [1.0]]).repeat(1, dim))
         self.register_buffer("told_moments", torch.tensor([[0.0], [1.0]]).repeat(1, told))
         self.register_buffer("base", torch.zeros(components, dim))
-        self.body = ResidualMLP((told,), width, depth, out=components * (1 + 2 * dim))
+        seen = (told * (1 + 2 * len(waves)),)
+        self.body = ResidualMLP(seen, width, depth, out=components * (1 + 2 * dim))
+        self.frame = ResidualMLP(seen, width, depth, out=2 * dim)
 
     @property
     def epsilon(self) -> float:
@@ -74,26 +87,41 @@ class ConditionalLight(nn.Module):
 
     def potential(self, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """log weights (B, K), centres and log spreads (B, K, dim) of the potential at y."""
-        seen = (y.to(self.moments) - self.told_moments[0]) / self.told_moments[1]
-        raw = self.body(seen, seen.new_zeros(len(seen))).reshape(len(y), self.components, -1)
+        raw = self._read(self.body, y).reshape(len(y), self.components, -1)
         weight, centre, spread = raw.split([1, self.dim, self.dim], 2)
         start = -math.log(self.epsilon) - 5.0  # components of deviation exp(-2.5)
         log_spread = LEAST_SPREAD + nn.functional.softplus(spread + start - LEAST_SPREAD)
         return 10 * weight[..., 0], self.base + centre, log_spread
 
+    def units(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log deviation (B, dim) of standardised x given y, as fitted; 0 uninformed."""
+        if not self.informed:
+            nought = torch.zeros(len(y), self.dim).to(self.moments)
+            return nought, nought
+        mean, log_unit = self._read(self.frame, y).split(self.dim, 1)
+        return mean, LEAST_UNIT + nn.functional.softplus(log_unit - LEAST_UNIT)
+
+    def _read(self, network: nn.Module, y: Tensor) -> Tensor:
+        seen = (y.to(self.moments) - self.told_moments[0]) / self.told_moments[1]
+        angles = [seen * wave for wave in self.waves]
+        parts = [part for angle in angles for part in (angle.sin(), angle.cos())]
+        seen = torch.cat([seen, *parts], 1)
+        return network(seen, seen.new_zeros(len(seen)))
+
     def loss(self, z: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        """log c(z; y) - log v(x; y) (B,), of standardised x."""
+        """log c(z; y) - log v(x; y) (B,), of x (B, dim) in units of x given y; the mean over
+        starts z (B, starts, dim) of the first."""
         weight, centre, log_spread = self.potential(y)
-        spread, z, x = log_spread.exp(), z[:, None], x[:, None]
-        linear = (z.square() * spread + 2 * z * centre).sum(2) / (2 * self.epsilon)
-        log_c = (weight + linear).logsumexp(1)
+        spread, x = log_spread.exp(), x[:, None]
+        linear = z.square() @ spread.transpose(1, 2) + 2 * z @ centre.transpose(1, 2)
+        log_c = (weight[:, None] + linear / (2 * self.epsilon)).logsumexp(2).mean(1)
         off = (x - centre).square() / (self.epsilon * spread)
         volume = log_spread + math.log(2 * math.pi * self.epsilon)
         return log_c - (weight - 0.5 * (off + volume).sum(2)).logsumexp(1)
 
     def law(self, state: Tensor, y: Tensor, share: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
-        """Mixture of x given a state (B, dim) at share of the way, and y (B, told), standardised:
-        log weights (B, K), means and variances (B, K, dim)."""
+        """Mixture of x given a state (B, dim) at share of the way, and y (B, told), in units of x
+        given y: log weights (B, K), means and variances (B, K, dim)."""
         with torch.no_grad():
             weight, centre, log_spread = (v.double() for v in self.potential(y))
         left = torch.full((len(y),), 1 - share, dtype=torch.float64)
@@ -122,11 +150,13 @@ class ConditionalLight(nn.Module):
             noise = torch.randn(z.shape, generator=generator, dtype=torch.float64)
             spread = self.sigma * (ratio * (1 - after)) ** 0.5
             states.append(states[-1] + ratio * (far - states[-1]) + spread * noise)
+        with torch.no_grad():
+            middle, log_unit = (v.double() for v in self.units(y))
         mean, deviation = self.moments.double()
-        return mean + deviation * torch.stack(states)
+        return mean + deviation * (middle + log_unit.exp() * torch.stack(states))
 
     def plan_moments(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean (B, dim) and covariance (B, dim, dim) of standardised x given z and y."""
+        """Mean (B, dim) and covariance (B, dim, dim) of x given z and y, in units of x given y."""
         return mixture_moments(*self.law(z, y))
 
     @classmethod
@@ -142,9 +172,11 @@ class ConditionalLight(nn.Module):
         progress: Callable[[int, int], None] | None = None,
         **network: Any,
     ) -> ConditionalLight:
-        """Train on joint rows x (n, dim) and y (n, told) by Adam; returns averaged weights.
+        """Train on joint rows x (n, dim) and y (n, told) by Adam, if informed half as many steps
+        before on the units; returns averaged weights.
 
-        network: components, width, depth, sigma. InputError where the rows do not fit together.
+        network: components, width, depth, sigma, informed, waves. InputError where the rows do
+        not fit together.
         """
         if x.ndim != 2 or y.ndim != 2 or len(x) != len(y) or len(x) < 2:
             raise InputError(
@@ -152,30 +184,57 @@ class ConditionalLight(nn.Module):
                 f"{tuple(x.shape)} and {tuple(y.shape)}"
             )
         bridge = cls(x.shape[1], y.shape[1], **network)
-        bridge._start(x.float(), y.float(), generator)
-        mean, deviation = bridge.moments
-        x, y = (x.float() - mean) / deviation, y.float()
-        average = copy.deepcopy(bridge)
-        optimiser = torch.optim.Adam(bridge.body.parameters(), lr=rate)
-        for k in range(steps):
-            optimiser.param_groups[0]["lr"] = rate * 0.5 * (1 + math.cos(math.pi * k / steps))
-            pick = torch.randint(len(x), (batch,), generator=generator)
-            z = torch.randn(batch, x.shape[1], generator=generator)
-            loss = bridge.loss(z, x[pick], y[pick]).mean()
-            optimiser.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(bridge.body.parameters(), 1.0)
-            optimiser.step()
-            pairs = zip(average.body.parameters(), bridge.body.parameters(), strict=True)
-            for kept, now in pairs:
-                kept.data.lerp_(now.data, max(1 / (SPAN * steps + 1), 1 / (k + 1)))
-            if progress is not None:
-                progress(k + 1, steps)
-        return average
-
-    def _start(self, x: Tensor, y: Tensor, generator: torch.Generator | None) -> None:
-        """Units, and centres on clusters of x."""
-        for buffer, rows in ((self.moments, x), (self.told_moments, y)):
+        x, y = x.float(), y.float()
+        for buffer, rows in ((bridge.moments, x), (bridge.told_moments, y)):
             buffer.copy_(torch.stack([rows.mean(0), rows.std(0).clamp(min=1e-6)]))
-        few = ((x - self.moments[0]) / self.moments[1])[:CLUSTERED]
-        self.base.copy_(spread_rows(few.double(), self.components, generator).float())
+        x = (x - bridge.moments[0]) / bridge.moments[1]
+        first = max(1, steps // 2) if bridge.informed else 0
+
+        def told(done: int) -> None:
+            if progress is not None:
+                progress(done, first + steps)
+
+        def picked() -> Tensor:
+            return torch.randint(len(x), (batch,), generator=generator)
+
+        def surprise() -> Tensor:
+            pick = picked()
+            middle, log_unit = bridge.units(y[pick])
+            return (log_unit + 0.5 * ((x[pick] - middle) / log_unit.exp()).square()).sum(1)
+
+        _train(bridge.frame, surprise, first, rate, told)
+        with torch.no_grad():
+            middle, log_unit = bridge.units(y)
+            x = (x - middle) / log_unit.exp()
+        few = x[:CLUSTERED].double()
+        bridge.base.copy_(spread_rows(few, bridge.components, generator).float())
+
+        def divergence() -> Tensor:
+            pick = picked()
+            half = torch.randn(batch, STARTS // 2, x.shape[1], generator=generator)
+            return bridge.loss(torch.cat([half, -half], 1), x[pick], y[pick])
+
+        _train(bridge.body, divergence, steps, rate, lambda done: told(first + done))
+        return bridge
+
+
+def _train(
+    network: nn.Module,
+    loss: Callable[[], Tensor],
+    steps: int,
+    rate: float,
+    tell: Callable[[int], None],
+) -> None:
+    """Adam by a cosine on losses (B,); leaves the averaged weights in the network."""
+    average = copy.deepcopy(network)
+    optimiser = torch.optim.Adam(network.parameters(), lr=rate)
+    for k in range(steps):
+        optimiser.param_groups[0]["lr"] = rate * 0.5 * (1 + math.cos(math.pi * k / steps))
+        optimiser.zero_grad()
+        loss().mean().backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimiser.step()
+        for kept, now in zip(average.parameters(), network.parameters(), strict=True):
+            kept.data.lerp_(now.data, max(1 / (SPAN * steps + 1), 1 / (k + 1)))
+        tell(k + 1)
+    network.load_state_dict(average.state_dict())

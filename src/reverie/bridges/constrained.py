@@ -25,6 +25,7 @@ from reverie.processes.domains import Box as Box
 from reverie.processes.domains import Domain as Domain
 from reverie.processes.domains import Points as Points
 from reverie.processes.domains import Product as Product
+from reverie.processes.simplex_domain import Simplex as Simplex
 
 
 class DomainBridge(Bridge):

@@ -25,6 +25,7 @@ from reverie.errors import InputError
 Ends = Callable[[Tensor], Tensor]  # a draw (B, d) of the end, given the state (B, d)
 CAP = 100_000  # steps that no run passes
 TRIES = 10_000  # rounds of rejection
+ROUNDS = 8  # of rejection that a move in the ball may take
 
 
 @dataclass(frozen=True)
@@ -184,9 +185,9 @@ class BooleanCube(FirstHitting):
 class Ball(FirstHitting):
     """The unit sphere, from a point inside the ball: Poisson kernel (1 - |z|^2) / |z - x|^dim.
 
-    Moves go to the rim of balls of radius (1 - |z|) / max(2, dim): the rim's law is the Poisson
-    kernel's there, by rejection. Time is the mean exit time radius^2 / dim of each, which does not
-    depend on where a ball is left. A state nearer than `reach` to the sphere stops.
+    Moves go to the rim of balls inside, as wide as rejection takes few trials: the rim's law is
+    the Poisson kernel's there. Time is the mean exit time radius^2 / dim of each, which does not
+    depend on where a ball is left. A state nearer than `reach` to its end stops there.
     States and ends are (B, dim), origin (dim,). InputError unless dim is at least 2 and the origin
     lies inside.
     Source: Ye, Wu & Liu 2022 (from its abstract).
@@ -208,6 +209,10 @@ class Ball(FirstHitting):
             raise InputError(
                 f"the origin must be a point of {dim} > 1 coordinates inside the ball"
             )
+        # Harnack: h on a rim at this share of the way is at most ROUNDS times h at its centre
+        shares = torch.linspace(0, 0.99, 1000)
+        few = (1 + shares) / (1 - shares) ** (dim - 1) <= ROUNDS
+        self.share = float(shares[few].max())
 
     def stopped(self, state: Tensor) -> Tensor:
         return state.norm(dim=1) >= 1 - 1e-12
@@ -218,38 +223,54 @@ class Ball(FirstHitting):
             raise InputError(f"ends of the ball are unit vectors of {self.dim} coordinates")
 
     def log_h(self, state: Tensor, ends: Tensor) -> Tensor:
-        inside = torch.log1p(-state.square().sum(1)).clamp(min=-1e4)[:, None]
-        return inside - self.dim * torch.cdist(state, ends.to(state)).clamp(min=1e-30).log()
+        inside = torch.log1p(-state.square().sum(1).clamp(max=1)).clamp(min=-1e4)[:, None]
+        # by differences: products of matrices lose the digits of small distances
+        apart = torch.cdist(state, ends.to(state), compute_mode="donot_use_mm_for_euclid_dist")
+        return inside - self.dim * apart.clamp(min=1e-30).log()
 
     def drift(self, state: Tensor, end: Tensor) -> Tensor:
-        left = (1 - state.square().sum(1, keepdim=True)).clamp(min=1e-30)
-        off = state - end
-        return -2 * state / left - self.dim * off / off.square().sum(1, keepdim=True).clamp(1e-30)
+        moving = ~self.stopped(state)[:, None]
+        inside = torch.where(moving, state, 0.0)
+        left, off = 1 - inside.square().sum(1, keepdim=True), inside - end
+        return moving * (-2 * inside / left - self.dim * off / off.square().sum(1, keepdim=True))
 
     def step(
         self, state: Tensor, end: Tensor, generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor]:
-        share = 1 / max(2, self.dim)
-        radius = share * (1 - state.norm(dim=1, keepdim=True))
-        # Harnack: h on the rim is at most this times h at the centre
-        log_most = torch.tensor((1 + share) / (1 - share) ** (self.dim - 1)).log()
+        # as wide for every end: else how far it moves would tell the end, and draws of ends
+        # given the state alone would forget that
+        radius = self.share * (1 - state.norm(dim=1))
+        log_most = self._log_most(state, end, radius)
         moved, open_ = state.clone(), torch.arange(len(state))
-        log_here = self._log_kernel(state, end)
+        least = self._log_kernel(state, end) + log_most
         for _ in range(TRIES):
-            shape = (len(open_), self.dim)
+            shape = (ROUNDS, len(open_), self.dim)
             way = torch.randn(shape, generator=generator, dtype=state.dtype)
-            trial = state[open_] + radius[open_] * way / way.norm(dim=1, keepdim=True)
-            log_ratio = self._log_kernel(trial, end[open_]) - log_here[open_] - log_most
-            chance = torch.rand(len(open_), generator=generator, dtype=state.dtype)
-            taken = chance.log() < log_ratio
-            moved[open_[taken]] = trial[taken]
+            way = way * (radius[open_] / way.norm(dim=2))[..., None]
+            trial = state[open_] + way
+            log_ratio = self._log_kernel(trial, end[open_]) - least[open_]
+            chance = torch.rand(shape[:2], generator=generator, dtype=state.dtype)
+            taken, first = (chance.log() < log_ratio).max(0)
+            moved[open_] = torch.where(
+                taken[:, None], trial[first, torch.arange(len(open_))], state[open_]
+            )
             open_ = open_[~taken]
             if len(open_) == 0:
                 break
-        near = moved.norm(dim=1, keepdim=True) > 1 - self.reach
-        moved = torch.where(near, moved / moved.norm(dim=1, keepdim=True), moved)
-        return moved, radius[:, 0].square() / self.dim
+        near = (moved - end).norm(dim=1, keepdim=True) < self.reach
+        moved = torch.where(near, end / end.norm(dim=1, keepdim=True), moved)
+        return moved, radius.square() / self.dim
+
+    def _log_most(self, state: Tensor, end: Tensor, radius: Tensor) -> Tensor:
+        """The log (B,) of a bound of h on the rim by h at its centre.
+
+        On the rim |z'| is at least |z| - r, and |z' - x| at least |z - x| - r.
+        """
+        size, apart = state.norm(dim=1), (state - end).norm(dim=1)
+        inner = (size - radius).clamp(min=0)
+        log_most = torch.log1p(-inner.square()) - torch.log1p(-size.square())
+        return log_most - self.dim * torch.log1p(-radius / apart)
 
     def _log_kernel(self, state: Tensor, end: Tensor) -> Tensor:
-        square = state.square().sum(1).clamp(max=1 - 1e-15)
-        return torch.log1p(-square) - self.dim * (state - end).norm(dim=1).clamp(1e-30).log()
+        square = state.square().sum(-1).clamp(max=1 - 1e-15)
+        return torch.log1p(-square) - self.dim * (state - end).norm(dim=-1).clamp(1e-30).log()

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from reverie.bridges.reference import Reference
 from reverie.denoisers import Denoiser
+from reverie.denoisers.base import one_level
 from reverie.errors import InputError
 from reverie.processes.base import Draw, Process, State, float64
 from reverie.spaces import Euclidean
@@ -154,7 +155,8 @@ class BridgeProcess(Process):
         before, after = (self.share(v).to(state).reshape(-1, 1) for v in (t, s))
         ratio = (after - before) / (1 - before)
         spread = (self.reference.epsilon * ratio * (1 - after)).sqrt()
-        return state + ratio * (prediction - state) + spread * _noise_like(state, generator)
+        moved = torch.lerp(state, prediction.to(state), ratio)
+        return moved.addcmul(_noise_like(state, generator), spread)
 
     def times_of(self, u: Tensor) -> Tensor:
         """Reference times (L,), from the law a to b, at which clock values u (L,) are reached."""
@@ -174,7 +176,7 @@ class BridgeDenoiser(Denoiser):
         self.far = far
 
     def forward(self, state: Tensor, t: Tensor, condition: Any = None) -> Tensor:
-        share = self.process.path_share(t).to(state.device).expand(len(state))
+        share = self.process.path_share(one_level(t)).to(state.device).expand(len(state))
         return self.far(state, share, None if condition is None else self.process.start(condition))
 
 

@@ -49,6 +49,11 @@ class Denoiser(nn.Module):
         return bound_rate(self.process, self, x, t, generator=generator)
 
 
+def one_level(t: Tensor) -> Tensor:
+    """t (1,) where times (B,) are one number spread over a batch, as samplers give; else t."""
+    return t[:1] if t.ndim == 1 and t.stride(0) == 0 and len(t) else t
+
+
 def state_type(denoiser: nn.Module) -> torch.dtype:
     """The type that states are kept in: the parameters', and float32 at least.
 

@@ -18,6 +18,8 @@ from torch.special import log_ndtr, ndtri
 from reverie.errors import InputError
 
 FAR = 40.0  # deviations beyond which a Gaussian has no mass
+TAIL = 3.0  # deviations beyond which a mass is read off the logarithms of tails
+SQRT_HALF = math.sqrt(0.5)
 LEAST = 1e-12  # variance below which a cut Gaussian is its nearest point
 
 
@@ -100,30 +102,46 @@ class Box(Domain):
         if not (self.low < self.high).all():
             raise InputError("a box needs low < high in every coordinate")
         self.dim = len(self.low)
+        self.open = bool(self.low.isinf().any() or self.high.isinf().any())
 
-    def _cut(self, z: Tensor, variance: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Deviation (B, 1), ends in its units (B, dim) and a sign that puts them below 0."""
+    def _units(self, z: Tensor, variance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Deviation (B, 1), and both ends (B, dim) in its units."""
         deviation = variance.double().clamp(min=LEAST).sqrt()[:, None]
+        if not self.open:
+            return deviation, (self.low - z) / deviation, (self.high - z) / deviation
         # an infinite end is one without mass beyond it: infinity has no gradient
         first, last = self.low.nan_to_num(neginf=0), self.high.nan_to_num(posinf=0)
         low, high = (first - z) / deviation, (last - z) / deviation
         low = torch.where(self.low.isinf(), (high.detach() - FAR).clamp(max=-FAR), low)
         high = torch.where(self.high.isinf(), (low.detach() + FAR).clamp(min=FAR), high)
-        sign = torch.where(low + high > 0, -1.0, 1.0)  # tails are read where they keep digits
-        first = torch.where(sign > 0, low, -high)
-        return deviation, first, torch.where(sign > 0, high, -low), sign
+        return deviation, low, high
 
     def mean(self, z: Tensor, variance: Tensor) -> Tensor:
-        deviation, low, high, sign = self._cut(z.double(), variance)
-        total = _log_difference(log_ndtr(high), log_ndtr(low))
-        shift = (_log_density(low) - total).exp() - (_log_density(high) - total).exp()
-        return (z + sign * deviation * shift).clamp(self.low, self.high).to(z)
+        deviation, low, high = self._units(z.double(), variance)
+        tail = (low > TAIL) | (high < -TAIL)  # there the plain formula has no digits
+        some = bool(tail.any())
+        first, last = (low, high) if not some else (low.masked_fill(tail, -1.0),
+                                                    high.masked_fill(tail, 1.0))  # fmt: skip
+        mass = (last * SQRT_HALF).erf() - (first * SQRT_HALF).erf()
+        shift = (-0.5 * first.square()).exp() - (-0.5 * last.square()).exp()
+        shift = 2 / math.sqrt(2 * math.pi) * shift / mass
+        if some:
+            shift = shift.index_put(
+                tail.nonzero(as_tuple=True), _tail_shift(low[tail], high[tail])
+            )
+        return (z + deviation * shift).clamp(self.low, self.high).to(z)
 
     def draw(
         self, z: Tensor, variance: Tensor, generator: torch.Generator | None = None
     ) -> Tensor:
-        deviation, low, high, sign = self._cut(z.double(), variance)
         chance = torch.rand(z.shape, generator=generator, dtype=torch.float64)
+        return self.quantile(z, variance, chance)
+
+    def quantile(self, z: Tensor, variance: Tensor, chance: Tensor) -> Tensor:
+        """The points (B, dim) that have these chances (B, dim) below them, or above where more of
+        the interval lies to the right of the centre."""
+        deviation, low, high = self._units(z.double(), variance)
+        low, high, sign = _left(low, high)
         bottom, top = log_ndtr(low), log_ndtr(high)
         place = torch.logaddexp(bottom + torch.log1p(-chance), top + chance.log())
         unit = _inverse_log_ndtr(place).clamp(low, high)
@@ -161,6 +179,19 @@ class Product(Domain):
     def contains(self, x: Tensor) -> Tensor:
         pieces = zip(self.parts, x.split(self.widths, 1), strict=True)
         return torch.stack([part.contains(piece) for part, piece in pieces]).all(0)
+
+
+def _left(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The interval or its mirror image, whichever lies more to the left, and the sign of that."""
+    sign = torch.where(low + high > 0, -1.0, 1.0)  # tails are read where they keep digits
+    return torch.where(sign > 0, low, -high), torch.where(sign > 0, high, -low), sign
+
+
+def _tail_shift(low: Tensor, high: Tensor) -> Tensor:
+    """Mean of a standard normal cut to [low, high], also far from 0; logs of tails keep digits."""
+    low, high, sign = _left(low, high)
+    total = _log_difference(log_ndtr(high), log_ndtr(low))
+    return sign * ((_log_density(low) - total).exp() - (_log_density(high) - total).exp())
 
 
 def _log_density(x: Tensor) -> Tensor:

@@ -132,12 +132,15 @@ class DomainBridges(Process):
         pieces = [centre[:, : self.count]]
         if self.box is not None:
             pieces = [self.box.mean(pieces[0], variance)]
-        if self.sizes:
-            logits = centre[:, self.place.to(centre.device)] / variance.to(centre)[:, None, None]
-            hidden = self.outside.to(centre.device)
-            law = logits.masked_fill(hidden, -torch.inf).softmax(2)
-            pieces.append(law[:, ~hidden])
-        return torch.cat(pieces, 1)
+        return torch.cat([*pieces, self.law(centre, variance)], 1) if self.sizes else pieces[0]
+
+    def law(self, centre: Tensor, variance: Tensor) -> Tensor:
+        """The chances (B, dim - count) of symbols alone in `cut`."""
+        if not self.sizes:
+            return centre[:, self.count :]
+        logits = centre[:, self.place.to(centre.device)] / variance.to(centre)[:, None, None]
+        hidden = self.outside.to(centre.device)
+        return logits.masked_fill(hidden, -torch.inf).softmax(2)[:, ~hidden]
 
     def left(self, t: Tensor | float) -> Tensor:
         """Variance (B,) that the unconditioned motion has to go at time t."""

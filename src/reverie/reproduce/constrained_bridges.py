@@ -260,4 +260,4 @@ def _picture(ax: Any, drawn: np.ndarray, held: Dataset) -> None:
     for values, label in ((held.values, "held-out"), (drawn, "bridge")):
         ax.plot(values[:1500, j], values[:1500, k], ".", ms=2, alpha=0.5, label=label)
     ax.set(xlabel="age", ylabel=hours, title="table")
-    ax.legend(frameon=False)
+    ax.legend(frameon=False, markerscale=4)

@@ -51,7 +51,7 @@ def run(out: Path, seed: int = 0, full: bool = False) -> dict[str, Any]:
 # --- closed forms --------------------------------------------------------------------------------
 
 
-def exact_rows(seed: int, n: int = 3000, seeds: int = 1000) -> list[Row]:
+def exact_rows(seed: int, n: int = 10_000, seeds: int = 1000) -> list[Row]:
     """Laws of ends, and mean times, by n paths each; and runs of many seeds."""
     draw = torch.Generator().manual_seed(seed)
     law = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
@@ -158,7 +158,8 @@ def earth_rows(ax: Any, seed: int, full: bool) -> list[Row]:
     try:
         tables = {name: places(name).values for name in SETS if full or name != "fire"}
     except InputError:
-        ax.set(title="places: no data")
+        ax.set_axis_off()
+        ax.text(0.5, 0.5, "places on the earth:\nset REVERIE_DATA", ha="center", va="center")
         return []
     for name, degrees in tables.items():
         points, scores = torch.from_numpy(unit_vectors(degrees)), []
@@ -239,7 +240,8 @@ def graph_rows(ax: Any, seed: int, steps: int) -> list[Row]:
         for k, what in enumerate(("edges", "triangles")):
             off = apart(graph_counts(data)[k], graph_counts(edges)[k])
             rows.append(Row(f"graphs, {name}: total variation of {what}", off))
-        ax.hist(graph_counts(edges)[1].numpy(), bins=25, histtype="step", density=True, label=name)
+        ax.hist(graph_counts(edges)[1].numpy(), bins=range(0, 121, 4), histtype="step",
+                density=True, label=name)  # fmt: skip
     ax.set(xlabel="triangles of a graph", title="graphs of two communities")
     ax.legend(frameon=False)
     return rows
@@ -278,8 +280,8 @@ def map_rows(ax: Any, seed: int, steps: int) -> list[Row]:
     alone = torch.multinomial(law, 1000, replacement=True, generator=draw).T
     made = {"first hitting": drawn, "cells one by one": alone, "another draw of the law": other}
     tiles = drawn[:12].reshape(3, 4, CELLS, CELLS).permute(0, 2, 1, 3)
-    tiles = torch.nn.functional.pad(tiles.float(), (0, 1), value=float("nan"))
-    ax.imshow(tiles.reshape(3 * CELLS, -1).numpy(), cmap="viridis")
+    tiles = torch.nn.functional.pad(tiles.float(), (0, 1, 0, 0, 0, 1), value=float("nan"))
+    ax.imshow(tiles.reshape(3 * (CELLS + 1), -1).numpy(), cmap="viridis")
     ax.set(title="maps: stopped at vertices", xticks=[], yticks=[])
     return [
         Row(f"maps, {name}: total variation of equal neighbours", apart(joins(data), joins(found)))

@@ -21,12 +21,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from reverie.denoisers.base import Denoiser
+from reverie.denoisers.base import Denoiser, one_level
 from reverie.denoisers.networks.network import ResidualMLP
 from reverie.errors import InputError
 from reverie.processes import DomainBridges
 
-WAVES = (1.0, 2.0, 4.0)  # of sines and cosines of the numbers, in radians a deviation
+OCTAVES = 3  # of sines and cosines of the numbers: 1, 2 and 4 radians a deviation
 
 
 class DomainNetwork(Denoiser):
@@ -56,28 +56,27 @@ class DomainNetwork(Denoiser):
     ) -> None:
         super().__init__()
         self.process = process
-        self.register_buffer("waves", torch.tensor(WAVES), persistent=False)
-        features = 2 * process.dim - process.count + 2 * len(WAVES) * process.count
+        features = 2 * process.dim - process.count + 2 * OCTAVES * process.count
         self.body = body or ResidualMLP((features,), width, depth, out=process.dim)
 
     def forward(self, state: Tensor, t: Tensor, condition: Any = None) -> Tensor:
         if condition is not None:
             raise InputError("this network takes no condition")
         process, weight = self.process, next(self.body.parameters())
-        left = process.left(t).to(state.device).expand(len(state))
+        t = one_level(t)
+        left = process.left(t).to(state.device)
         level = 0.25 * process.clock(t).log().to(state).expand(len(state))
         raw = self.body(self._features(state, t, left).to(weight), level.to(weight)).to(state)
-        tilt = raw * left.to(state)[:, None]
-        tilt[:, : process.count] /= left.to(state).sqrt()[:, None]
-        return process.cut(state + tilt, left)
+        scale = left.to(state)[:, None].repeat(1, process.dim)
+        scale[:, : process.count].sqrt_()
+        return process.cut(torch.addcmul(state, raw, scale), left)
 
     def _features(self, state: Tensor, t: Tensor, left: Tensor) -> Tensor:
         process = self.process
         alpha, sigma = process.base.scales(t, state)
         scaled = state / (alpha.square() + sigma.square()).sqrt()
-        angles = (scaled[:, : process.count, None] * self.waves.to(state)).flatten(1)  # type: ignore[operator]
-        known = process.cut(state, left)[:, process.count :]
-        return torch.cat([scaled, angles.sin(), angles.cos(), known], 1)
+        known = process.law(state, left)
+        return torch.cat([scaled, *_waves(scaled[:, : process.count]), known], 1)
 
     def losses(
         self, rows: Tensor, x: Tensor, t: Tensor, *, generator: torch.Generator | None = None
@@ -89,3 +88,13 @@ class DomainNetwork(Denoiser):
         square = (guess[:, :count] - x[:, :count]).square().sum(1)
         weight = (process.base.deviation**2 / process.left(time)).to(square)
         return 0.5 * weight * square + process.surprise(guess, x)
+
+
+def _waves(numbers: Tensor) -> tuple[Tensor, Tensor]:
+    """Sines and cosines (B, OCTAVES d) of numbers (B, d), each octave from the one below."""
+    sines, cosines = [numbers.sin()], [numbers.cos()]
+    for _ in range(OCTAVES - 1):
+        sine, cosine = sines[-1], cosines[-1]
+        sines.append(2 * sine * cosine)
+        cosines.append(1 - 2 * sine.square())
+    return torch.stack(sines, 2).flatten(1), torch.stack(cosines, 2).flatten(1)
