@@ -19,6 +19,7 @@ _HOMES = {
     "AnnealedLayer": "reverie.targets.learned",
     "Annealing": "reverie.targets.annealing",
     "Chain": "reverie.targets.pair",
+    "CoxProcess": "reverie.targets.known",
     "ConditionalTarget": "reverie.targets.target",
     "DiffusionLayer": "reverie.targets.stochastic",
     "FlowLayer": "reverie.targets.stochastic",
@@ -34,6 +35,7 @@ _HOMES = {
     "LogZ": "reverie.targets.estimate",
     "LogisticRegression": "reverie.targets.known",
     "METHODS": "reverie.targets.run",
+    "LongRun": "reverie.targets.chains",
     "ManyWell": "reverie.targets.known",
     "Mixture": "reverie.targets.known",
     "PathPair": "reverie.targets.pair",
@@ -50,6 +52,7 @@ _HOMES = {
     "learned_pair": "reverie.targets.learned",
     "log_z_of_islands": "reverie.targets.estimate",
     "log_z_of_weights": "reverie.targets.estimate",
+    "long_run": "reverie.targets.chains",
     "mode_coverage": "reverie.targets.known",
     "mode_shares": "reverie.targets.known",
     "sample": "reverie.targets.run",
@@ -73,6 +76,7 @@ if TYPE_CHECKING:
     from reverie.targets.estimate import log_z_of_weights as log_z_of_weights
     from reverie.targets.kernels import ReversibleLayer as ReversibleLayer
     from reverie.targets.kernels import ULALayer as ULALayer
+    from reverie.targets.known import CoxProcess as CoxProcess
     from reverie.targets.known import Funnel as Funnel
     from reverie.targets.known import Gaussian as Gaussian
     from reverie.targets.known import Known as Known
@@ -85,6 +89,8 @@ if TYPE_CHECKING:
     from reverie.targets.known import mode_shares as mode_shares
     from reverie.targets.learned import AnnealedLayer as AnnealedLayer
     from reverie.targets.learned import learned_pair as learned_pair
+    from reverie.targets.chains import LongRun as LongRun
+    from reverie.targets.chains import long_run as long_run
     from reverie.targets.pair import Chain as Chain
     from reverie.targets.pair import Layer as Layer
     from reverie.targets.pair import PathPair as PathPair
