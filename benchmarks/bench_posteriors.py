@@ -1,16 +1,16 @@
-"""Posteriors of logistic regressions: log Z, and how far the draws of each method are from known ones.
+"""Posteriors of logistic regressions: log Z, and how far draws are from known ones.
 
     python benchmarks/bench_posteriors.py [NAME ...] [--methods smc dds pis] [--steps 64]
         [--training 300] [--n 1024]
 
 Names: german-credit, breast-cancer, sonar, ionosphere, of REVERIE_DATA/sampling_targets. For the
 first two reference draws ship with the data; for the others a long run of HMC makes them, and its
-R-hat is said. What a draw of a reference is worth: Stein's identity, E x_i d_i log gamma = -1 for
-a centred x_i, is printed of every reference, the least and the largest of all coordinates.
+R-hat is said. What a reference is worth: Stein's identity, E x_i d_i log gamma = -1 of a centred
+x_i, is printed of each, the least and the largest of all coordinates.
 
 Each row: CPU seconds in all, log Z with its interval, its error against the reference (SMC of
-another seed and --longer times the draws, with its own interval), C2ST (boosted trees, .5 is the best
-there is, beside it the same of two halves of the reference), and the marginals' distance W1 in
+another seed and --longer times the draws, with its own interval), C2ST (boosted trees, .5 is the
+best there is, beside it the same of two halves of the reference), and the W1 of the marginals in
 deviations of the reference, mean and largest, beside that of two sets of reference draws.
 """
 

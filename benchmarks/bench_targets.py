@@ -61,7 +61,7 @@ def batch(name: str, runs: int, moves: int) -> list:
     return found
 
 
-def whole(name: str, runs: int, moves: int) -> list:  # noqa: ARG001 - it looks for them
+def whole(name: str, runs: int, moves: int) -> list:
     f, start = TARGETS[name]
     return [sample(f, start=start, seed=seed).log_z for seed in range(runs)]
 

@@ -165,7 +165,8 @@ class Trainer:
             progress.loss = smooth * progress.loss + (1 - smooth) * loss
             if not math.isfinite(progress.loss):
                 raise InputError(
-                    f"the loss is not finite at step {progress.step}: lower lr (now {config.peak:g})"
+                    f"the loss is not finite at step {progress.step}: lower lr "
+                    f"(now {config.peak:g})"
                 )
             progress.step += 1
             row = None

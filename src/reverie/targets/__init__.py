@@ -71,6 +71,8 @@ def __dir__() -> list[str]:
 if TYPE_CHECKING:
     from reverie.targets.annealing import Annealing as Annealing
     from reverie.targets.annealing import anneal as anneal
+    from reverie.targets.chains import LongRun as LongRun
+    from reverie.targets.chains import long_run as long_run
     from reverie.targets.estimate import LogZ as LogZ
     from reverie.targets.estimate import log_z_of_islands as log_z_of_islands
     from reverie.targets.estimate import log_z_of_weights as log_z_of_weights
@@ -89,8 +91,6 @@ if TYPE_CHECKING:
     from reverie.targets.known import mode_shares as mode_shares
     from reverie.targets.learned import AnnealedLayer as AnnealedLayer
     from reverie.targets.learned import learned_pair as learned_pair
-    from reverie.targets.chains import LongRun as LongRun
-    from reverie.targets.chains import long_run as long_run
     from reverie.targets.pair import Chain as Chain
     from reverie.targets.pair import Layer as Layer
     from reverie.targets.pair import PathPair as PathPair

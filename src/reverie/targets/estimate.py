@@ -6,11 +6,11 @@ generalised Pareto law, whose shape says so (Vehtari et al. 2024, arXiv 1507.026
 
 Islands: unbiased estimates Z_r of independent particle systems. Their logarithms tend to
 N(log Z - s^2 / 2, s^2) (Berard, Del Moral & Doucet 2014), so that log Z is the mean of log Z_r
-plus half their variance, with Cox's interval; where they spread by more than a nat that law cannot
-be trusted and nothing is said. Nor is it where moves leave U = log gamma - log pi_0 much as it was
+plus half their variance, with Cox's interval; where they spread by over a nat that law cannot be
+trusted and nothing is said. Nor is it where moves leave U = log gamma - log pi_0 much as it was
 at some temperature: log Z_r is a sum over temperatures of terms that depend on U alone, and nearly
-normal only if they are renewed. Otherwise all islands may lack the same part of the target, which a
-rare one finds with a large Z_r.
+normal only if they are renewed. Otherwise all islands may lack the same part of the target, which
+a rare one finds with a large Z_r.
 """
 
 from __future__ import annotations

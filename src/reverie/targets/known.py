@@ -256,8 +256,8 @@ class CoxProcess(Known):
     """Posterior of a log-Gaussian Cox process on a grid of the unit square, in white coordinates.
 
     counts (m, m) of points in cells; the log intensity per unit of area is mean + L x with x
-    standard normal and L L^T = variance exp(-distance / length), as in Moller et al. 1998. Its Z is
-    the likelihood of the counts without their factorials. dim = m^2. InputError on another shape.
+    standard normal and L L^T = variance exp(-distance / length), as in Moller et al. 1998. Its Z
+    is the likelihood of the counts without factorials. dim = m^2. InputError on another shape.
 
     >>> import numpy as np
     >>> import torch
@@ -270,7 +270,11 @@ class CoxProcess(Known):
     log_z = None
 
     def __init__(
-        self, counts: Any, variance: float = 1.91, length: float = 1 / 33, mean: float | None = None
+        self,
+        counts: Any,
+        variance: float = 1.91,
+        length: float = 1 / 33,
+        mean: float | None = None,
     ) -> None:
         table = np.asarray(counts, dtype=np.float64)
         if table.ndim != 2 or table.shape[0] != table.shape[1]:

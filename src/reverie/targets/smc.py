@@ -185,7 +185,8 @@ class Population:
         """Spearman's correlation (count,) of two values (count * size,) of the particles."""
         share = self.logs.exp()
         first, second = (
-            v.reshape(self.count, self.size).argsort(1).argsort(1).to(share) for v in (before, after)
+            v.reshape(self.count, self.size).argsort(1).argsort(1).to(share)
+            for v in (before, after)
         )
         first, second = (v - (share * v).sum(1, keepdim=True) for v in (first, second))
         both = (share * first * second).sum(1)
