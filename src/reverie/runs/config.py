@@ -69,7 +69,7 @@ class FitConfig:
     """Rows per optimiser step, over all accumulated parts and all processes."""
     lr: float | None = None
     """Peak learning rate, after warm-up and before the cosine decay (default 1e-3; of a flow 3e-3,
-    which its likelihood bears and the decay needs)."""
+    which is held, since the average of weights does what a decay would)."""
     warmup: int = 200
     """Steps of linear warm-up."""
     weight_decay: float = 0.0
