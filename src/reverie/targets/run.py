@@ -45,7 +45,7 @@ class TargetRun:
     SMC looked for enough of them. losses: of training.
 
     >>> from reverie.targets import Gaussian, TargetRun, sample
-    >>> run = sample(Gaussian([1.0], [[0.25]]), n=256, steps=4, moves=1)
+    >>> run = sample(Gaussian([1.0], [[0.25]]), n=256, steps=4, moves=4)
     >>> isinstance(run, TargetRun), run.samples.shape, run.settings["islands"]
     (True, torch.Size([256, 1]), 16)
     >>> print(run.sentences()[0])
