@@ -9,6 +9,7 @@ from typing import Any
 
 from reverie.errors import InputError
 
+RATE, FLOW_RATE = 1e-3, 3e-3
 FLOW = "flow"  # the one network that is no denoiser, perhaps with its kind: flow:maf
 NETWORKS = ("mlp", "convolutional", "unet", "fno", "transformer", "kernel", FLOW)
 BUDGETS = ("leak_budget", "bias_budget")
@@ -22,8 +23,8 @@ class FitConfig:
 
     >>> from reverie.runs import FitConfig
     >>> config = FitConfig(steps=100, width=32)
-    >>> config.process is None, config.network is None, config.lr  # None: what suits the data
-    (True, True, 0.001)
+    >>> config.process is None, config.lr, config.peak  # None: what suits the data
+    (True, None, 0.001)
     """
 
     n: int | None = None
@@ -66,8 +67,9 @@ class FitConfig:
     """Residual blocks of the MLP; a level of the convolutional network has a third as many."""
     batch_size: int = 128
     """Rows per optimiser step, over all accumulated parts and all processes."""
-    lr: float = 1e-3
-    """Peak learning rate, after warm-up and before the cosine decay."""
+    lr: float | None = None
+    """Peak learning rate, after warm-up and before the cosine decay (default 1e-3; of a flow 3e-3,
+    which is held, since the average of weights does what a decay would)."""
     warmup: int = 200
     """Steps of linear warm-up."""
     weight_decay: float = 0.0
@@ -116,6 +118,13 @@ class FitConfig:
     """A run whose weights to start from (fine-tuning)."""
 
     @property
+    def peak(self) -> float:
+        """The peak learning rate: what was asked for, or what suits the network."""
+        if self.lr is not None:
+            return self.lr
+        return FLOW_RATE if (self.network or "").partition(":")[0] == FLOW else RATE
+
+    @property
     def follows(self) -> bool:
         """Whether two halves are trained beside the model."""
         return self.follow_bias or math.isfinite(self.bias_budget)
@@ -140,7 +149,7 @@ class FitConfig:
             given = getattr(self, name)
             if given is not None and given < value:
                 raise InputError(f"{name} is {given}; it must be at least {value}")
-        if not (self.lr > 0 and self.clip > 0 and 0 <= self.ema < 1 and self.weight_decay >= 0):
+        if not (self.peak > 0 and self.clip > 0 and 0 <= self.ema < 1 and self.weight_decay >= 0):
             raise InputError("lr and clip must be positive, ema in [0, 1), weight_decay >= 0")
         if self.seed < 0 or self.warmup < 0:
             raise InputError("seed and warmup must not be negative")

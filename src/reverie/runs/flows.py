@@ -230,6 +230,11 @@ class FlowTrainer(Trainer):
         assert isinstance(model, FlowDensity)
         return _Likelihood(model)
 
+    def _learning_rate(self) -> float:
+        """Warm-up, then held: the average of weights does what a decay would, and sooner."""
+        config = self.config
+        return config.peak * min(1.0, (self.progress.step + 1) / max(config.warmup, 1))
+
     def _compared(self) -> tuple[float, float, Leak]:
         assert self.holdout is not None
         with self.averaged() as network, torch.no_grad():

@@ -58,7 +58,7 @@ def optimiser_for(
 ) -> torch.optim.Optimizer:
     """AdamW on all weights, or on this process's share of them."""
     given: dict[str, Any] = dict(
-        lr=config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay, fused=True
+        lr=config.peak, betas=(0.9, 0.99), weight_decay=config.weight_decay, fused=True
     )
     if ranks.count == 1 or not runtime.shard_optimiser:
         return torch.optim.AdamW(network.parameters(), **given)

@@ -165,7 +165,8 @@ class Trainer:
             progress.loss = smooth * progress.loss + (1 - smooth) * loss
             if not math.isfinite(progress.loss):
                 raise InputError(
-                    f"the loss is not finite at step {progress.step}: lower lr (now {config.lr:g})"
+                    f"the loss is not finite at step {progress.step}: lower lr "
+                    f"(now {config.peak:g})"
                 )
             progress.step += 1
             row = None
@@ -236,7 +237,7 @@ class Trainer:
 
     def _learning_rate(self) -> float:
         config = self.config
-        return learning_rate(self.progress.step, config.steps, config.lr, config.warmup)
+        return learning_rate(self.progress.step, config.steps, config.peak, config.warmup)
 
     # --- checks ------------------------------------------------------------------------------
 

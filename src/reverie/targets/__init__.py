@@ -19,6 +19,7 @@ _HOMES = {
     "AnnealedLayer": "reverie.targets.learned",
     "Annealing": "reverie.targets.annealing",
     "Chain": "reverie.targets.pair",
+    "CoxProcess": "reverie.targets.known",
     "ConditionalTarget": "reverie.targets.target",
     "DiffusionLayer": "reverie.targets.stochastic",
     "FlowLayer": "reverie.targets.stochastic",
@@ -34,6 +35,7 @@ _HOMES = {
     "LogZ": "reverie.targets.estimate",
     "LogisticRegression": "reverie.targets.known",
     "METHODS": "reverie.targets.run",
+    "LongRun": "reverie.targets.chains",
     "ManyWell": "reverie.targets.known",
     "Mixture": "reverie.targets.known",
     "PathPair": "reverie.targets.pair",
@@ -50,6 +52,7 @@ _HOMES = {
     "learned_pair": "reverie.targets.learned",
     "log_z_of_islands": "reverie.targets.estimate",
     "log_z_of_weights": "reverie.targets.estimate",
+    "long_run": "reverie.targets.chains",
     "mode_coverage": "reverie.targets.known",
     "mode_shares": "reverie.targets.known",
     "sample": "reverie.targets.run",
@@ -68,11 +71,14 @@ def __dir__() -> list[str]:
 if TYPE_CHECKING:
     from reverie.targets.annealing import Annealing as Annealing
     from reverie.targets.annealing import anneal as anneal
+    from reverie.targets.chains import LongRun as LongRun
+    from reverie.targets.chains import long_run as long_run
     from reverie.targets.estimate import LogZ as LogZ
     from reverie.targets.estimate import log_z_of_islands as log_z_of_islands
     from reverie.targets.estimate import log_z_of_weights as log_z_of_weights
     from reverie.targets.kernels import ReversibleLayer as ReversibleLayer
     from reverie.targets.kernels import ULALayer as ULALayer
+    from reverie.targets.known import CoxProcess as CoxProcess
     from reverie.targets.known import Funnel as Funnel
     from reverie.targets.known import Gaussian as Gaussian
     from reverie.targets.known import Known as Known

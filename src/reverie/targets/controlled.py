@@ -9,6 +9,7 @@ the training is over subtrajectories too, here over whole ones.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 
@@ -43,7 +44,7 @@ class Resampled:
             before = layer.b
         found = crowd.islands()
         x = frame.mean + found.x @ frame.scale.T
-        return Islands(x, found.log_weight, found.log_z, found.roots, found.resamplings)
+        return replace(found, x=x)
 
     @staticmethod
     def _level(point: Point, b: float) -> torch.Tensor:

@@ -6,8 +6,11 @@ generalised Pareto law, whose shape says so (Vehtari et al. 2024, arXiv 1507.026
 
 Islands: unbiased estimates Z_r of independent particle systems. Their logarithms tend to
 N(log Z - s^2 / 2, s^2) (Berard, Del Moral & Doucet 2014), so that log Z is the mean of log Z_r
-plus half their variance, with Cox's interval; where they spread by more than a nat that law cannot
-be trusted and nothing is said.
+plus half their variance, with Cox's interval; where they spread by over a nat that law cannot be
+trusted and nothing is said. Nor is it where moves leave U = log gamma - log pi_0 much as it was
+at some temperature: log Z_r is a sum over temperatures of terms that depend on U alone, and nearly
+normal only if they are renewed. Otherwise all islands may lack the same part of the target, which
+a rare one finds with a large Z_r.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from scipy import stats
 FEW = 100  # effective draws below which the tail of the weights has not been seen
 SHAPE = 0.5  # Pareto shape above which the weights' variance need not exist
 SPREAD = 1.0  # nats by which islands may spread
+MEMORY = 0.45  # of the order of U that the moves of a temperature may leave
 LEAST_ISLANDS = 4
 
 
@@ -114,11 +118,14 @@ def log_z_of_weights(log_weight: Any, *, valid: bool = True, level: float = 0.9)
     return _untold(value, level, ess, n, shape, reason)
 
 
-def log_z_of_islands(log_z: Any, *, ess: float, n: int, level: float = 0.9) -> LogZ:
+def log_z_of_islands(
+    log_z: Any, *, ess: float, n: int, level: float = 0.9, memory: float = 0.0
+) -> LogZ:
     """log Z from independent unbiased estimates, given by their logarithms (R,), nats.
 
-    ess, n: of the draws they are made of, which are passed on. No interval from fewer than
-    `LEAST_ISLANDS`, or where they spread by more than `SPREAD` nats.
+    ess, n: of the draws they are made of, which are passed on. memory: `Islands.memory`. No
+    interval from fewer than `LEAST_ISLANDS`, where they spread by more than `SPREAD` nats, or
+    where moves leave more than `MEMORY`.
 
     >>> import numpy as np
     >>> from reverie.targets import log_z_of_islands
@@ -144,6 +151,12 @@ def log_z_of_islands(log_z: Any, *, ess: float, n: int, level: float = 0.9) -> L
             f"{count} independent runs of the same size differ by {spread:.2g} nats",
         )  # fmt: skip
     error = math.sqrt(variance / count + variance**2 / (2 * (count - 1)))
+    if memory > MEMORY:
+        reason = (
+            f"the moves of a temperature leave {100 * memory:.0f}% of the order of log densities "
+            f"(at most {100 * MEMORY:.0f}% is trusted): all islands may lack the same part"
+        )
+        return LogZ(value, math.nan, math.nan, level, ess, n, error, reason=reason)
     half = float(stats.t.ppf(0.5 + level / 2, count - 1)) * error
     return LogZ(value, value - half, value + half, level, ess, n, error)
 

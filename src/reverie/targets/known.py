@@ -219,8 +219,9 @@ class StudentMixture(Known):
 class LogisticRegression(Known):
     """Posterior of a logistic regression, unnormalised: its Z is the marginal likelihood.
 
-    rows (n, p), whose columns are standardised and joined by an intercept; labels (n,) of 0 and 1;
-    prior N(0, deviation^2 I). dim = p + 1, the intercept first.
+    rows (n, p), whose columns are divided by their deviations and joined by an intercept; labels
+    (n,) of 0 and 1; prior N(0, deviation^2 I). centred: columns have their means taken off first.
+    dim = p + 1, the intercept first.
 
     >>> import numpy as np
     >>> import torch
@@ -233,10 +234,13 @@ class LogisticRegression(Known):
 
     log_z = None
 
-    def __init__(self, rows: Any, labels: Any, deviation: float = 1.0) -> None:
+    def __init__(
+        self, rows: Any, labels: Any, deviation: float = 1.0, *, centred: bool = True
+    ) -> None:
         table = np.asarray(rows, dtype=np.float64)
         spread = table.std(0)
-        table = (table - table.mean(0)) / np.where(spread > 0, spread, 1.0)
+        middle = table.mean(0) if centred else 0.0
+        table = (table - middle) / np.where(spread > 0, spread, 1.0)
         table = np.concatenate([np.ones((len(table), 1)), table], 1)
         sign = 2 * np.asarray(labels, dtype=np.float64) - 1
         self.signed = torch.from_numpy(table * sign[:, None])
@@ -246,6 +250,46 @@ class LogisticRegression(Known):
         fit = torch.nn.functional.logsigmoid(x @ self.signed.T).sum(1)
         prior = -0.5 * (x / self.deviation).square().sum(1)
         return fit + prior - self.dim * (0.5 * LOG_2PI + math.log(self.deviation))
+
+
+class CoxProcess(Known):
+    """Posterior of a log-Gaussian Cox process on a grid of the unit square, in white coordinates.
+
+    counts (m, m) of points in cells; the log intensity per unit of area is mean + L x with x
+    standard normal and L L^T = variance exp(-distance / length), as in Moller et al. 1998. Its Z
+    is the likelihood of the counts without factorials. dim = m^2. InputError on another shape.
+
+    >>> import numpy as np
+    >>> import torch
+    >>> from reverie.targets import CoxProcess
+    >>> process = CoxProcess(np.ones((3, 3)))
+    >>> process.dim, process(torch.zeros(2, 9).double()).shape
+    (9, torch.Size([2]))
+    """
+
+    log_z = None
+
+    def __init__(
+        self,
+        counts: Any,
+        variance: float = 1.91,
+        length: float = 1 / 33,
+        mean: float | None = None,
+    ) -> None:
+        table = np.asarray(counts, dtype=np.float64)
+        if table.ndim != 2 or table.shape[0] != table.shape[1]:
+            raise InputError(f"counts must be a square (m, m), not {table.shape}")
+        m = len(table)
+        self.dim, self.counts = m * m, torch.from_numpy(table.reshape(-1))
+        self.mean = math.log(table.sum()) - 0.5 * variance if mean is None else mean
+        place = np.stack(np.meshgrid(*[np.arange(m) / m] * 2, indexing="ij"), -1).reshape(-1, 2)
+        far = np.linalg.norm(place[:, None] - place, axis=2)
+        self.scale = torch.from_numpy(np.linalg.cholesky(variance * np.exp(-far / length)))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        field = self.mean + x @ self.scale.T
+        fit = field @ self.counts - field.exp().mean(1)
+        return fit - 0.5 * x.square().sum(1) - 0.5 * self.dim * LOG_2PI
 
 
 def forty_gaussians(seed: int = 0, width: float = 40.0) -> Mixture:

@@ -45,7 +45,7 @@ class TargetRun:
     SMC looked for enough of them. losses: of training.
 
     >>> from reverie.targets import Gaussian, TargetRun, sample
-    >>> run = sample(Gaussian([1.0], [[0.25]]), n=256, steps=4, moves=1)
+    >>> run = sample(Gaussian([1.0], [[0.25]]), n=256, steps=4, moves=4)
     >>> isinstance(run, TargetRun), run.samples.shape, run.settings["islands"]
     (True, torch.Size([256, 1]), 16)
     >>> print(run.sentences()[0])
@@ -213,7 +213,9 @@ def _by_islands(
     for count in MOVES if moves is None else (moves,):
         found = SMC(target, path, size=size, moves=count).islands(ISLANDS, generator, progress)
         ess = found.effective()
-        log_z = log_z_of_islands(found.log_z.numpy(), ess=ess, n=size * ISLANDS, level=level)
+        log_z = log_z_of_islands(
+            found.log_z.numpy(), ess=ess, n=size * ISLANDS, level=level, memory=found.memory
+        )
         tried.append((count, log_z, found))
         if len(tried) > 1 and _agree(tried[-2][1], tried[-1][1]):
             break
@@ -238,8 +240,8 @@ def _by_islands(
 
 
 def _agree(first: LogZ, second: LogZ) -> bool:
-    """Whether two estimates, each with its standard error, are within two of their difference."""
-    if not (first.told and second.told):
+    """Whether the second can be told and is within two standard errors of the first."""
+    if not (second.told and math.isfinite(first.stderr)):
         return False
     return abs(second.value - first.value) <= 2 * math.hypot(first.stderr, second.stderr)
 

@@ -17,6 +17,7 @@ from reverie.errors import InputError
 from reverie.targets.annealing import Annealing, Progress, resampled
 from reverie.targets.kernels import reversible
 from reverie.targets.pair import PathPair, Rollout, direction_is_forward
+from reverie.targets.starts import GaussianStart
 from reverie.targets.target import Point, Target
 
 THRESHOLD = 0.5  # effective share of an island below which it is resampled
@@ -27,7 +28,8 @@ BLOCK = 1 << 18  # numbers of a state that are moved at once
 class Islands:
     """Particles x (R, n, dim) with log weights (R, n), of sum 1 in an island, and log Z (R,).
 
-    roots: (R,), how many particles of the start, in effect, an island descends from.
+    roots: (R,), how many particles of the start, in effect, an island descends from. kept: (R, K),
+    rank correlation of U = log gamma - log pi_0 before and after the moves of each temperature.
 
     >>> import torch
     >>> from reverie.targets import SMC, Gaussian, Islands, Target, anneal
@@ -41,7 +43,18 @@ class Islands:
     log_weight: Tensor
     log_z: Tensor
     roots: Tensor
+    kept: Tensor
     resamplings: int = 0
+
+    @property
+    def memory(self) -> float:
+        """The most that moves leave of U's order at a temperature, over all islands: 0 to 1."""
+        alive = self.kept[torch.isfinite(self.log_z)]
+        return float(alive.mean(0).max().clamp(min=0)) if alive.numel() else 0.0
+
+    def only(self, which: slice) -> Islands:
+        """Some of the islands."""
+        return Islands(*(getattr(self, name)[which] for name in _TENSORS))
 
     def drawn(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n particles (n, dim) of equal weight, over all islands."""
@@ -120,15 +133,19 @@ class SMC(PathPair):
     ) -> Islands:
         path, start = self.annealing, self.annealing.start
         crowd = Population(self.target.at(start.sample(count * self.size, generator)), count)
+        gain, kept = _gain(crowd.point, start), []
         for k, bath in enumerate(path.baths):
             delta = float(path.temperatures[k + 1] - path.temperatures[k])
-            crowd.weigh(delta * (crowd.point.log_density - start.log_prob(crowd.point.x)))
+            crowd.weigh(delta * gain)
             crowd.resample(generator)
+            before = _gain(crowd.point, start)
             for _ in range(self.moves):
                 crowd.point = reversible(path.kernel, bath, crowd.point, generator).point
+            gain = _gain(crowd.point, start)
+            kept.append(crowd.correlation(before, gain))
             if progress is not None:
                 progress(k + 1, path.steps)
-        return crowd.islands()
+        return crowd.islands(torch.stack(kept, 1))
 
 
 class Population:
@@ -164,14 +181,32 @@ class Population:
         self.roots = self.roots.gather(1, index)
         self.logs = torch.where(low[:, None], -math.log(n), self.logs)
 
-    def islands(self) -> Islands:
-        """What they are now."""
+    def correlation(self, before: Tensor, after: Tensor) -> Tensor:
+        """Spearman's correlation (count,) of two values (count * size,) of the particles."""
+        share = self.logs.exp()
+        first, second = (
+            v.reshape(self.count, self.size).argsort(1).argsort(1).to(share)
+            for v in (before, after)
+        )
+        first, second = (v - (share * v).sum(1, keepdim=True) for v in (first, second))
+        both = (share * first * second).sum(1)
+        square = (share * first.square()).sum(1) * (share * second.square()).sum(1)
+        return both / square.sqrt().clamp(min=1e-12)
+
+    def islands(self, kept: Tensor | None = None) -> Islands:
+        """What they are now; kept: see `Islands`, by default of no temperature."""
         x = self.point.x.reshape(self.count, self.size, -1)
         families = _families(self.roots, self.logs.exp())
-        return Islands(x, self.logs, self.log_z, families, self.resamplings)
+        kept = x.new_zeros(self.count, 0) if kept is None else kept
+        return Islands(x, self.logs, self.log_z, families, kept, self.resamplings)
 
 
-_TENSORS = ("x", "log_weight", "log_z", "roots")
+_TENSORS = ("x", "log_weight", "log_z", "roots", "kept")
+
+
+def _gain(point: Point, start: GaussianStart) -> Tensor:
+    """U (n,), whose mean the path raises."""
+    return point.log_density - start.log_prob(point.x)
 
 
 def _families(roots: Tensor, share: Tensor) -> Tensor:
