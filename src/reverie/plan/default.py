@@ -9,9 +9,11 @@ under .001 for "entropic-log-snr"; `benchmarks/bench_solver_plans.py`).
 The program's clock is "samples" where it is defined: plans that charge what one sees came closest
 to held-out data on real models and on invented laws with exact denoisers, for ancestral steps and
 for DDIM (`reverie reproduce step-schedules`; digits, K = 10: energy distance .056, against .144
-for nats). "nats", which is best for likelihood, elsewhere and on request; and on a curve whose
-noisy end is dearer than a guess of the mean, where the samples clock would jump from a guess that
-is worth nothing (calibrate such a model).
+for nats). "nats", which is best for likelihood, elsewhere and on request.
+
+A curve whose noisy end is dearer than a guess of the mean is not planned by: the samples clock
+would jump from a guess that is worth nothing, and the program in nats spends too little there.
+Such a model gets even steps of log-SNR, and is better calibrated.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from reverie.processes import Process
 
 CLOCK_OF_SAMPLER: dict[str, str] = {}  # samplers that need another clock than their process's
 METHOD_OF_SAMPLER = {"heun": "entropic-log-snr", "dpm++2m": "log-snr"}  # of second order
+UNTRUSTED = "log-snr"  # the method where the curve's noisy end is worthless
 WORTHLESS = 1.5  # times the guess of the mean
 
 
@@ -68,6 +71,8 @@ def default_method(process: Process | LossCurve | None, sampler: str = "ancestra
     one = of_noise is None or of_noise.gaussian is not None
     if isinstance(process, LossCurve):
         one = one and process.u.ndim == 1 and has_samples_clock(process)
+        if one and len(worthless(process)):
+            return UNTRUSTED
     known = one and default_plan(process, sampler) == "samples"
     return METHOD_OF_SAMPLER.get(sampler, "loss-adaptive") if known else "loss-adaptive"
 
