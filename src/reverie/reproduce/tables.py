@@ -19,6 +19,7 @@ TAGS = {
     "D": "reconstructed for this library, not a published figure",
     "": "no published figure",
 }
+ROUNDING = 1e-12  # within which values agree though no error is told
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Row:
         if self.reference is None:
             return None
         room = 0.05 * abs(self.reference) if self.stderr is None else 2 * self.stderr
-        return bool(abs(self.ours - self.reference) <= room)
+        return bool(abs(self.ours - self.reference) <= max(room, ROUNDING))
 
 
 def write_table(
