@@ -1,6 +1,6 @@
 """Eight fits of a sweep by two workers of one core, beside one process; the same table or it ends.
 
-`python bench_workers.py --steps 6000` (steps of each fit). Workers are local processes, started in
+`python bench_workers.py --steps 1000` (steps of each fit). Workers are local processes, started in
 the time that is taken (`--jobs 2`), and a Ray cluster of two nodes of one core, whose workers a
 small sweep opens first. Wall time: it needs two free cores.
 """
@@ -54,7 +54,7 @@ def by_ray(folder, steps):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=1000)
     steps = parser.parse_args().steps
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
