@@ -136,7 +136,7 @@ def audit_bridge_folder(
         console.say(f"auditing {'second to first' if reverse else 'first to second'} ...")
         report = describe_bridge(
             run, str(command.run), reverse=reverse, samples=command.n, steps=command.steps,
-            method=command.plan, seed=command.seed, judging=judging,
+            method=command.plan or "loss-adaptive", seed=command.seed, judging=judging,
         )  # fmt: skip
         far = run.known_rows()[0 if reverse else 1]
         split = audit_split(far.train, far.holdout)
