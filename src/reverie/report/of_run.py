@@ -49,7 +49,7 @@ def describe(
     ended = f"{run.step:,} steps; {run.stopped}." if run.stopped else f"{run.step:,} steps."
     if verdict is not None:
         sampler = audit.get("sampler") or default_sampler(run.process)
-        plan_name = audit.get("plan") or default_method(run.process, sampler)
+        plan_name = audit.get("plan") or default_method(sampling_curve(run), sampler)
         count = audit.get("sampling_steps", SAMPLE_STEPS)
         ended += (
             f" Audited on {len(drawn):,} samples: {sampler} sampler, "
