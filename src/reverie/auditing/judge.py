@@ -12,7 +12,7 @@ from scipy import stats
 
 from reverie.auditing.classes import Classes, within_classes
 from reverie.auditing.common_space import CommonSpace, common_space
-from reverie.auditing.facts.all_rows import AllRows, on_disk, search_all, to_test
+from reverie.auditing.facts.all_rows import Progress, on_disk, search_all, to_test
 from reverie.auditing.facts.closeness import FEW_CELLS, Closeness, closeness
 from reverie.auditing.facts.counted import count_facts
 from reverie.auditing.facts.named import flagged_samples, records
@@ -40,6 +40,7 @@ from reverie.auditing.row import Row
 from reverie.auditing.verdict import Verdict
 from reverie.curve import Leak, LossCurve, measure
 from reverie.data import Dataset, Scaler, set_apart
+from reverie.data.stored.dataset import StoredDataset
 from reverie.denoisers import Denoiser
 
 
@@ -98,10 +99,7 @@ def audit(
         lines += membership_rows(denoiser, *points, seed=judging.seed, conditions=conditions)
     leak = _leak(denoiser, common, curves, conditions, judging.seed)
     verdict = weigh(common, leak=leak, classes=classes, extra=lines, judging=judging)
-    if whole is None:
-        return verdict
-    found = search_all(whole, *common.sets[1:3], tested=len(common.members))
-    return with_all_rows(verdict, found)
+    return with_all_rows(verdict, whole, *common.sets[1:3], tested=len(common.members))
 
 
 def _compared_rows(source: Any) -> Any:
@@ -172,8 +170,20 @@ def weigh(
     )
 
 
-def with_all_rows(verdict: Verdict, found: AllRows) -> Verdict:
-    """The verdict with what a search among all training rows on disk found beside it."""
+def with_all_rows(
+    verdict: Verdict,
+    whole: StoredDataset | None,
+    holdout: Dataset,
+    samples: Dataset,
+    *,
+    tested: int,
+    progress: Progress | None = None,
+) -> Verdict:
+    """The verdict with what a search among all training rows found beside it, where they are on
+    disk (`whole`); itself where they are in memory. tested, progress: as in `search_all`."""
+    if whole is None:
+        return verdict
+    found = search_all(whole, holdout, samples, tested=tested, progress=progress)
     finding = verdict.finding
     if found.beyond and finding != "unfair":  # else held-out rows are no yardstick
         finding = "copies"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from reverie.auditing import audit_split, common_space, weigh, write_clean
-from reverie.auditing.facts.all_rows import on_disk, search_all, to_test
+from reverie.auditing.facts.all_rows import on_disk, to_test
 from reverie.auditing.fairness.clean import free_folder
 from reverie.auditing.finding import FINDINGS
 from reverie.auditing.judge import with_all_rows
@@ -183,9 +183,9 @@ def _audit_sets(
     verdict = weigh(space, judging=_judging(command))
     if whole is not None:
         console.say(f"looking for copies among all {len(whole):,} training rows ...")
-        verdict = with_all_rows(verdict, search_all(
-            whole, *space.sets[1:3], tested=len(train), progress=console.ticker("all rows"),
-        ))  # fmt: skip
+    verdict = with_all_rows(
+        verdict, whole, *space.sets[1:3], tested=len(train), progress=console.ticker("all rows")
+    )
     report = ModelReport(
         name=str(command.samples), n=len(train), split=split, verdict=verdict,
         train=space.sets[0], holdout=space.sets[1], samples=space.sets[2].values,

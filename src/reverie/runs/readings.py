@@ -12,7 +12,7 @@ from torch import Tensor
 
 from reverie.auditing import Verdict, audit
 from reverie.auditing.classes import Classes
-from reverie.auditing.facts.all_rows import on_disk, search_all
+from reverie.auditing.facts.all_rows import on_disk
 from reverie.auditing.judge import with_all_rows
 from reverie.auditing.judging import Judging
 from reverie.auditing.model.cyclic import CyclicProbe, cyclic_probe
@@ -139,13 +139,12 @@ def draw(
     plan, sampler, clock: None is `default_method`'s, `default_sampler`'s, `default_plan`'s.
     condition: what the model is told, one row for all or one for each; by default a run with
     conditions draws them from its training rows', so that the samples follow the law of the data.
-    given: of a
-    table, cells that all samples have, as {"group": "B"} (see `TableCoder.given`): these symbols
-    are shown from the start, which is exact for an exact denoiser, since symbols may be revealed
-    in any order. calibrate: draw from the calibrated model where the run's own is worse than the
-    linear guess, which is fitted once and kept with the run (see `runs.trust`). batch_size:
-    samples of a block, which share a stream of noise: with the seed it says which samples are
-    drawn, by however many workers (see `sampling.blocks`). device: cpu or cuda.
+    given: of a table, cells that all samples have, as {"group": "B"} (see `TableCoder.given`):
+    these symbols are shown from the start, which is exact for an exact denoiser, since symbols may
+    be revealed in any order. calibrate: draw from the calibrated model where the run's own is
+    worse than the linear guess, which is fitted once and kept with the run (see `runs.trust`).
+    batch_size: samples of a block, which share a stream of noise: with the seed it says which
+    samples are drawn, by however many workers (see `sampling.blocks`). device: cpu or cuda.
     """
     values, chosen, _ = draw_told(
         run, n, steps, plan, sampler, clock=clock, condition=condition, given=given,
@@ -285,11 +284,10 @@ def audit_run(
             "The samples are of the calibrated model; held-out rows also chose its weights, which "
             "makes copies of training rows harder to see."
         )
-    whole = on_disk(run.whole)
-    if whole is not None:
-        verdict = with_all_rows(verdict, search_all(
-            whole, run.holdout, samples, tested=len(run.train), progress=searching,
-        ))  # fmt: skip
+    verdict = with_all_rows(
+        verdict, on_disk(run.whole), run.holdout, samples, tested=len(run.train),
+        progress=searching,
+    )  # fmt: skip
     return replace(verdict, cyclic=probe), drawn
 
 
